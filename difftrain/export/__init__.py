@@ -1,8 +1,8 @@
 """Exports the scores and the selected samples, in the file formats of other trainers.
 
 Writes scores.parquet, a folder for each trainer, README.md, strata.png and, last, manifest.json.
-Images are exported as the model saw them: a trainer with the same pixel budget resizes nothing, so
-box answers stay valid.
+Images have the size in which the model got them. A trainer with the same pixel budget does not
+resize them, so the coordinates in box answers stay valid.
 """
 
 import json
@@ -38,9 +38,9 @@ from difftrain.recipes import difficulty
 from difftrain.records import AnswerKind, Arm, Measure, Sample, Score, Selection, Stratum
 
 logger = logging.getLogger(__name__)
-MADE_BY = "python launch/export.py"
+MADE_BY = "python launch/export.py"  # the command that errors about unfinished stages name
 BOXED_KINDS = (AnswerKind.number, AnswerKind.choice, AnswerKind.count)  # exported as \boxed{}
-ROWS_PER_GROUP = 32  # rows in memory while a parquet file is written
+ROWS_PER_GROUP = 32  # a parquet file is written in groups of rows, to save memory
 TEXT = Value("string")
 COLUMN_TYPES = {
     **{measure.value: Value("float64") for measure in Measure},
@@ -64,7 +64,7 @@ COLORS = {"easy": "#8cc5e3", "medium": "#2f78b4", "hard": "#d1542b", "unsolved":
 
 @dataclass(frozen=True, slots=True)
 class ExportRow:
-    """A sample with its scores by measure, its stratum by difficulty.measure, and its selection."""
+    """A sample, its scores, its stratum (easy to unsolved) by difficulty.measure, its selection."""
 
     sample: Sample
     scores: Mapping[Measure, Score]
@@ -174,7 +174,7 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     """Write a parquet file in which the library `datasets` recognizes images."""
-    groups = iter(lambda: list(islice(rows, ROWS_PER_GROUP)), [])
+    groups = iter(lambda: list(islice(rows, ROWS_PER_GROUP)), [])  # ends at an empty group
     first_group = next(groups)
     schema = Features({name: COLUMN_TYPES.get(name, TEXT) for name in first_group[0]}).arrow_schema
     with pq.ParquetWriter(path, schema) as file:
@@ -187,7 +187,7 @@ def _score_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yields the rows of scores.parquet; `original` is the source's row as JSON.
 
-    `images` are the images as the model saw them; box answers refer to their pixels.
+    `images` have the size in which the model got them; box answers refer to their pixels.
     """
     for row, original in _with_originals(rows, data):
         sample, selection = row.sample, row.selection
@@ -210,7 +210,7 @@ def _score_rows(
 def _with_originals(
     rows: Sequence[ExportRow], data: DataConfig
 ) -> Iterator[tuple[ExportRow, str | None]]:
-    """Reads the source again; yields each sample and its row as JSON (None if drawn).
+    """Reads the source again; yields each sample with its row as JSON (None: it was generated).
 
     Raises EmptyDatasetError if the source no longer has a sample's row.
     """
@@ -224,6 +224,7 @@ def _with_originals(
             break
         if (row := remaining.pop(location, None)) is not None:
             yield row, json.dumps(original, ensure_ascii=False, default=describe)
+    # Generated samples have no row, and all samples of a run have the same kind of source.
     if remaining and next(iter(remaining)).startswith("shapes/"):
         yield from ((row, None) for row in remaining.values())
     elif remaining:
@@ -238,7 +239,7 @@ def _image_cells(sample: Sample) -> list[dict[str, Any]]:
     return [{"bytes": png, "path": f"{name}-{i}.png"} for i, png in enumerate(sample.images)]
 
 
-def _turns(text: str, response: str | None = None) -> list[dict[str, str]]:
+def _messages(text: str, response: str | None = None) -> list[dict[str, str]]:
     contents = {"system": prompts.SYSTEM, "user": text, "assistant": response}
     return [{"role": role, "content": content} for role, content in contents.items() if content]
 
@@ -248,7 +249,7 @@ def _to_format(export_format: ExportFormat, row: ExportRow, index: int) -> dict[
     sample, answer = row.sample, row.sample.answer
     text = prompts.user_text(sample.question, sample.options)
     text_with_images = "<image>" * len(sample.images) + text
-    # `solution` has the form that other trainers' rewards parse; user code may use labels.
+    # Rewards of other trainers can parse `solution`. They do not read the labels; user code may.
     tagged = f"<answer>{answer}</answer>"
     solution = f"\\boxed{{{answer}}}" if sample.answer_kind in BOXED_KINDS else tagged
     labels = {
@@ -257,17 +258,17 @@ def _to_format(export_format: ExportFormat, row: ExportRow, index: int) -> dict[
         "task": sample.task,
         "answer_kind": sample.answer_kind,
     }
-    images, messages = _image_cells(sample), _turns(text_with_images)
+    images, messages = _image_cells(sample), _messages(text_with_images)
     match export_format:
         case ExportFormat.trl:  # GRPOTrainer reads these columns
-            return {"prompt": _turns(text), "images": images, "solution": solution, **labels}
+            return {"prompt": _messages(text), "images": images, "solution": solution, **labels}
         case ExportFormat.easyr1:  # its default column names
             return {"problem": text_with_images, "images": images, "answer": answer, **labels}
         case ExportFormat.ms_swift:
             return {"messages": messages, "images": images, "solution": solution, **labels}
         case ExportFormat.llama_factory:  # for supervised training
             rationale = f"<think>{sample.rationale}</think>" if sample.rationale else ""
-            messages = _turns(text_with_images, rationale + tagged)
+            messages = _messages(text_with_images, rationale + tagged)
             return {"messages": messages, "images": images, **labels}
         case ExportFormat.verl:  # the user adds a reward for data_source `difftrain`
             return {

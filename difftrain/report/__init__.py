@@ -1,1 +1,1 @@
-"""The report of a finished run: did training help, why these samples, and what it cost."""
+"""The report of a finished run. It says whether training helped and what the run cost."""

@@ -1,4 +1,4 @@
-"""Build the content of report.json from a run's files; write report.json, report.md, report.html.
+"""Build a run's report from its files, and write it as report.json, report.md and report.html.
 
 Scores are fractions of 1. text.py writes the sentences and tables, html.py writes report.html.
 """
@@ -20,18 +20,19 @@ from difftrain.report.html import render_page
 from difftrain.report.inputs import RunData, RunInputs, load_run
 from difftrain.report.text import DIVERGENCE, render_markdown
 
+# Compared arms. base: the untrained model; control: trained on randomly selected samples.
 ARM_PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
 SECRET_NAME = re.compile(r"(^|[_-])(key|secret|password|token|credentials?)$", re.IGNORECASE)
 SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
-MAX_CHANGED_SAMPLES = 50
-COUNT_PREFIX = "completions/count/"  # + task or stratum: column of its responses in each step
+MAX_CHANGED_SAMPLES = 50  # listed samples whose stratum the chance correction changes
+COUNT_PREFIX = "completions/count/"  # such a column counts the responses of a task or stratum
 ACCURACY = "rewards/accuracy/mean"
 
 
 def write_report(inputs: RunInputs) -> dict[str, Any]:
     """Write report.json, report.md and report.html; returns the content of report.json.
 
-    Raises MissingArtifact, which names every unfinished stage, before anything is written.
+    Raises MissingArtifact if a stage is not finished; then nothing is written.
     """
     data = load_run(inputs)
     report = build_report(inputs, data)
@@ -50,6 +51,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
     counts = {stage: content["counts"] for stage, content in data.manifests.items()}
     trained = {arm: counts[f"train {arm}"] for arm in inputs.arms}
     sft_arms = [arm for arm, folders in inputs.arms.items() if folders.sft]
+    # With select.rap, each measure in turn removes samples; the funnel counts those that remain.
     rap_steps = [] if settings["select"]["random"] else [*map(str, settings["select"]["rap"])]
     funnel = counts["select tuned"].get("funnel") if rap_steps else None
     evaluation = {arm: {**data.manifests[f"evaluate {arm}"]["settings"]} for arm in data.summaries}
@@ -121,10 +123,10 @@ def hide_secrets(settings: Any) -> Any:
 
 
 def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
-    """How many rows were read, quarantined (rejected), put into each stratum, and selected.
+    """The numbers of rows that were read, quarantined (rejected), in each stratum, and selected.
 
-    Fails if these do not add up. `picks_strata` has the strata of each arm's selection; with two
-    training stages, those of each stage under `arm, stage`.
+    Fails if the numbers do not add up. `picks_strata` counts the selected samples of each stratum,
+    by arm; if an arm has two training stages, by `arm, stage`.
     """
     totals = dict(data.manifests["data"]["counts"])
     unscored = Counter(RejectedRow(**row).short_reason for row in data.unscored)
@@ -153,7 +155,7 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
         "missing_values": {
             name: int(data.samples[name].isna().sum())
             for name in data.measures
-            if name != Measure.pism  # its None is a result: the sample never fails
+            if name != Measure.pism  # None is a result here: the sample never failed
         },
         "truncated": int((~data.rollouts["hit_eos"].astype(bool)).sum()),
     }
@@ -163,7 +165,7 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
 
 
 def stratum_counts(strata: pd.Series) -> dict[str, int]:
-    """The number of samples in each stratum, and of those without one (`unplaced`) if any."""
+    """The number of samples in each stratum; `unplaced` counts samples without a stratum."""
     counts = {stratum.value: int((strata == stratum).sum()) for stratum in Stratum}
     if unplaced := int(strata.isna().sum()):
         counts["unplaced"] = unplaced
@@ -172,8 +174,8 @@ def stratum_counts(strata: pd.Series) -> dict[str, int]:
 
 
 def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
-    """For each stratum, the mean difficulty that its samples were generated with (0 simplest,
-    1 hardest) and the share that requires the image. Empty unless difftrain generated the data.
+    """By stratum, the mean of gen_difficulty (0: generated as an easy sample, 1: as a hard one) and
+    the share of samples that require the image. Empty unless difftrain generated the data.
     """
     strata = {}
     samples = data.samples.dropna(subset=["gen_difficulty"])
@@ -188,10 +190,10 @@ def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
 
 
 def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
-    """The probe's generations and tokens, seconds by kind of stage, and everything `by_stage`.
+    """Responses and tokens that the probe generated to measure difficulty, and seconds of stages.
 
-    Seconds are summed over arms, and `train` includes SFT; a stage that an earlier run finished
-    counts with the time that it took then.
+    `seconds` has sums over arms by kind of stage; its `train` includes SFT. `by_stage` has each
+    stage alone. A stage that an earlier run finished counts, too: its manifest has the seconds.
     """
     manifests = data.manifests
     seconds, by_stage, names = Counter[str](), {}, ("generations", "tokens", "steps")
@@ -211,13 +213,14 @@ def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
     if Measure.pism in data.measures:
         mask_percents, num_draws = settings["probe"]["mask_percents"], settings["probe"]["draws"]
         generated = data.rollouts["view"].isin(["full_image", "masked"]).sum()
+        # The full grid: every draw (sampled response) at every mask ratio, without early stopping.
         cost["full_grid"] = len(data.samples) * len(mask_percents) * num_draws
         cost["share_of_grid"] = float(generated / cost["full_grid"])
     return cost
 
 
 def differences_by_pair(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The differences of ARM_PAIRS; reversed if only the opposite difference was measured."""
+    """The differences of ARM_PAIRS. If a run has only `b - a`, its signs are reversed."""
     by_pair = {}
     for after, before in ARM_PAIRS:
         if row := differences.get(f"{after} - {before}"):
@@ -229,7 +232,7 @@ def differences_by_pair(differences: dict[str, dict[str, Any]]) -> dict[str, dic
 
 
 def contamination(inputs: RunInputs, data: RunData) -> dict[str, Any] | None:
-    """contamination.json; each hit also says if the sample was trained on. None if not checked."""
+    """contamination.json or None. `trained` says of each hit if the sample was trained on."""
     if inputs.contamination is None:
         return None
     result = manifest.read_json(inputs.contamination / "contamination.json")
@@ -249,9 +252,9 @@ def versions(manifests: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def chance_correction(data: RunData) -> dict[str, Any] | None:
-    """How PISM's chance correction changes strata; None if the run does not correct.
+    """How strata change if PISM's criterion allows for guessing; None if the run does not correct.
 
-    `labels` counts samples as {uncorrected stratum: {corrected stratum: count}}.
+    `labels` counts samples by both strata: {uncorrected: {corrected: count}}.
     """
     if data.uncorrected.empty:
         return None
@@ -287,7 +290,7 @@ def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[s
 
 
 def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """By task and stratum: responses, and mean accuracy reward in the first and last third."""
+    """By task or stratum: the number of responses; mean reward in the first and last third."""
 
     def mean_reward(steps: pd.DataFrame) -> float | None:
         counts = steps[COUNT_PREFIX + subset]
@@ -306,23 +309,23 @@ def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 
 def alarms(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
-    """Each alarm's largest share and limit, and the step that first raised it (None: no step)."""
+    """By sign of reward hacking: its largest share of responses, and its first step (or None)."""
 
-    def logged(name: str) -> list[float]:
+    def logged_values(name: str) -> list[float]:
         return log[name].dropna().astype(float).tolist() if name in log else []
 
     results: dict[str, dict[str, Any]] = {}
     for alarm, limit in reward_hacking.ALARM_LIMITS.items():
-        shares = logged(f"alarms/{alarm}")
+        shares = logged_values(f"alarms/{alarm}")
         index = reward_hacking.first_alarm(shares, limit)
         results[alarm.value] = {
             "max_share": max(reward_hacking.window_means(shares), default=None),
             "limit": limit,
             "step": None if index is None else int(log["step"].iloc[index]),
         }
-    eval_accuracy = logged(f"eval_{ACCURACY}")
+    reward, eval_accuracy = logged_values("reward"), logged_values(f"eval_{ACCURACY}")
     results[DIVERGENCE] = {
-        "raised": reward_hacking.reward_diverges(logged("reward"), eval_accuracy, eval_samples),
+        "raised": reward_hacking.reward_diverges(reward, eval_accuracy, eval_samples),
         "first": eval_accuracy[0] if eval_accuracy else None,
         "last": eval_accuracy[-1] if eval_accuracy else None,
     }

@@ -1,7 +1,7 @@
 """Render report.html, with examples of samples from each stratum.
 
-The page is one file that loads nothing else: images are inline, responses are escaped. The examples
-are the first samples by content hash, one task after another, so that nobody hand-picks them.
+The page is one file that loads nothing else. Images are inline, and responses are escaped. Nobody
+hand-picks the examples: they are the first samples by id (a hash), and the tasks take turns.
 """
 
 # pandas' stubs type most expressions as wide unions, so that pyright's reports are wrong here:
@@ -53,7 +53,8 @@ def examples_by_stratum(
     by_stratum = data.samples.sort_values("sample_id").groupby(stratum_column, sort=False)
     ids_by_stratum: dict[str, list[str]] = {}
     for stratum, members in by_stratum:
-        first = members.groupby("task").cumcount().sort_values(kind="stable").index[:max_examples]
+        rank_in_task = members.groupby("task").cumcount()  # sorted by it, the tasks take turns
+        first = rank_in_task.sort_values(kind="stable").index[:max_examples]
         ids_by_stratum[str(stratum)] = members.loc[first, "sample_id"].tolist()
     ids = [sample_id for members in ids_by_stratum.values() for sample_id in members]
     if not ids:
@@ -89,14 +90,15 @@ def examples_by_stratum(
 
 
 def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, Any]:
-    """A sample's scores, and its first response to each view of the image (None: no response).
+    """A sample's scores, and its first response to the full image, a masked image, and no image.
 
-    The masked view is the one at PISM's failure ratio, or if there is none the most masked one.
+    The failure ratio is PISM's score: the share of the image that was masked when the model first
+    failed. This masked image is shown; if the model never failed, the most masked one.
     """
     known_scores: dict[str, Any] = scores.dropna().to_dict()
     failure_ratio = known_scores.get("pism")
     masked = rollouts[rollouts["view"] == View.masked]
-    most_masked = masked["mask_percent"].max()  # NaN if there is none
+    most_masked = masked["mask_percent"].max()  # NaN without masked images
     mask_percent = most_masked if failure_ratio is None else round(100 * failure_ratio)
     return {
         "failure_ratio": failure_ratio,
@@ -109,7 +111,7 @@ def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, An
 
 
 def first_response(rollouts: pd.DataFrame, mask_percent: float) -> dict[str, Any] | None:
-    """The first response at one mask ratio, and how many responses at that ratio are correct."""
+    """The first response with this percentage masked, and how many such responses are correct."""
     draws = rollouts[rollouts["mask_percent"] == mask_percent].sort_values("draw")
     if draws.empty:
         return None

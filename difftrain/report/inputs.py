@@ -24,7 +24,7 @@ COMMANDS = dict.fromkeys(("data", "probe", "attention"), "launch/probe.py") | {
 
 @dataclass(frozen=True, slots=True)
 class ArmFolders:
-    """An arm's folders (an arm is a trained model: tuned or control); None: there was no SFT."""
+    """The folders of an arm (a trained model: tuned or control); without SFT, two are None."""
 
     select: Path
     train: Path
@@ -36,9 +36,9 @@ class ArmFolders:
 class RunInputs:
     """The folders of a run's stages; the report is written to `folder`.
 
-    `settings` is the RunConfig as a dictionary. `arms` has the keys tuned and maybe control,
-    `evaluations` base, tuned and maybe control. `differences` has paired bootstraps over items, as
-    fractions: {"tuned - base": {"mean", "low", "high", "n"}}, or as "base - tuned".
+    `settings` is the RunConfig as a dictionary. `arms` has the keys tuned and, if it was trained,
+    control; `evaluations` also has base. `differences` has the mean difference of scores and its
+    bootstrap interval, in fractions: {"tuned - base": {"mean", "low", "high", "n"}}.
     """
 
     folder: Path
@@ -69,29 +69,20 @@ class RunInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
-    """What a report needs of a run's files.
+    """What a report needs of a run's files."""
 
-    samples: a row per sample with task, task_set, requires_image, gen_difficulty (see Sample), each
-    measure's value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw,
-    num_tokens, hit_eos, verdict. selections, logs: a frame per arm. summaries: summary.json by
-    arm. manifests: by stage name. uncorrected: PISM's scores without chance correction, empty if
-    the run does not correct. decisions: RAP's reason for each sample of the pool, empty without
-    RAP. unscored: samples that were not scored, because the engine gave no response. quarantine:
-    data rows that could not become samples, followed by `unscored`.
-    """
-
-    samples: pd.DataFrame
-    rollouts: pd.DataFrame
+    samples: pd.DataFrame  # fields of Sample; for each measure its value and `<measure>_stratum`
+    rollouts: pd.DataFrame  # fields of Rollout, without the responses
     measures: list[str]
-    selections: dict[str, pd.DataFrame]
-    logs: dict[str, pd.DataFrame]
-    summaries: dict[str, dict[str, Any]]
-    manifests: dict[str, dict[str, Any]]
-    quarantine: list[dict[str, str]]
-    unscored: list[dict[str, str]]
-    uncorrected: pd.DataFrame
-    decisions: pd.DataFrame
-    retest: dict[str, Any] | None
+    selections: dict[str, pd.DataFrame]  # by arm
+    logs: dict[str, pd.DataFrame]  # by arm; a row per optimizer step
+    summaries: dict[str, dict[str, Any]]  # the content of summary.json, by arm
+    manifests: dict[str, dict[str, Any]]  # by stage
+    quarantine: list[dict[str, str]]  # data rows that could not become samples, then `unscored`
+    unscored: list[dict[str, str]]  # samples without a score: the engine gave no response
+    uncorrected: pd.DataFrame  # PISM's strata without chance correction; empty if it is off
+    decisions: pd.DataFrame  # why RAP selected or dropped each sample; empty without RAP
+    retest: dict[str, Any] | None  # how many samples get the same stratum when probed again
 
 
 def read_columns(folder: Path, record: type, names: list[str], ids: list[str] | None = None) -> Any:
@@ -121,7 +112,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def training_steps(folder: Path) -> list[dict[str, float]]:
-    """The logged steps of a training run; a step that was evaluated includes the evaluation."""
+    """The logged steps of a training run; eval_log.jsonl adds its values to the evaluated steps."""
     evaluations = {row["step"]: row for row in json_lines(folder / "eval_log.jsonl")}
     return [
         row | evaluations.get(row["step"], {}) for row in json_lines(folder / "train_log.jsonl")
@@ -129,7 +120,7 @@ def training_steps(folder: Path) -> list[dict[str, float]]:
 
 
 def with_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Adds columns for each measure's value and stratum. Asserts that each sample has one score."""
+    """Adds columns with each measure's value and stratum. Every measure must score every sample."""
     for measure, rows in scores.groupby("measure", sort=False):
         unmatched = set(samples["sample_id"]) ^ set(rows["sample_id"])
         message = f"{measure}: {len(rows)} scores for {len(samples)} samples"
@@ -158,7 +149,7 @@ def load_run(inputs: RunInputs) -> RunData:
     names = ["sample_id", "task", "task_set", "requires_image", "gen_difficulty"]
     samples = read_columns(inputs.data, Sample, names)
     samples = samples[samples["sample_id"].isin(scored_ids)].reset_index(drop=True)
-    # Another run may have extended the shared probe and failed on samples that this run had scored.
+    # Runs share the probe's folder. A later run may have failed on samples that this run scored.
     failures = json_lines(inputs.probe / "quarantine.jsonl")
     unscored = [row for row in failures if row["source"] not in scored_ids]
     names = ["sample_id", "stage", "reason"]

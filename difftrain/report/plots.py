@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from functools import wraps
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ ARM_MARKERS = {"base": "s", "tuned": "o", "control": "D"}
 INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"  # text, secondary text, pale areas
 
 STYLE_FILE = Path(__file__).with_name("figures.mplstyle")
-# Without metadata: the file would contain the date and external URLs.
+# Otherwise the file would contain the date and external URLs.
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-NEVER_TICK_GAP = 0.12  # distance of the tick `never` from the largest mask ratio
+NEVER_TICK_GAP = 0.12  # from the largest mask ratio to the tick `never` (the sample never fails)
 
 
 def new_figure(width: float, height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
@@ -78,7 +79,7 @@ def stratum_labels(samples: pd.DataFrame, measure: str) -> pd.Series:
 
 @svg_figure
 def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
-    """One bar per task with the shares of its strata; the task with most hard samples is on top."""
+    """One bar per task with the shares of its strata; tasks with many hard samples come first."""
     if samples.empty:
         return None
     counts = pd.crosstab(samples["task"], stratum_labels(samples, measure))
@@ -111,35 +112,35 @@ def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
 
 @svg_figure
 def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """For each task, the share of samples that have not failed up to each mask ratio.
+    """For each task, the share of samples without a failure up to each mask ratio.
 
-    The gray curve is that of all samples. Pale bands show the failure ratios that make a sample
-    hard, medium or easy. A sample that failed counts as failed at all higher ratios, so that
-    early stopping does not change the curves.
+    The mask ratio is the masked share of the image; a sample's failure ratio is the first at which
+    the model fails. The gray curve shows all tasks. Pale bands show the failure ratios of hard,
+    medium and easy samples. After its first failure, a sample counts as failed at higher ratios.
     """
 
-    def survival(failure_ratio: pd.Series) -> list[float]:
-        never_fails = failure_ratio.isna()
+    def shares_without_failure(failure_ratio: pd.Series) -> list[float]:
+        never_fails = failure_ratio.isna()  # 1e-9: ratios are not exact in floating point
         return [float((never_fails | (failure_ratio > ratio + 1e-9)).mean()) for ratio in ratios]
 
     if "pism" not in samples or bool(samples["pism_stratum"].isna().all()):
         return None
-    placed = samples.dropna(subset=["pism_stratum"])
+    scored = samples.dropna(subset=["pism_stratum"])
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
-    tasks = sorted(placed["task"].unique())
+    tasks = sorted(scored["task"].unique())
     num_columns = min(4, len(tasks))
-    num_rows = -(-len(tasks) // num_columns)
+    num_rows = ceil(len(tasks) / num_columns)
     options = {"sharex": True, "sharey": True, "squeeze": False}
     figure, grid = new_figure(8.6, 0.6 + 1.55 * num_rows, num_rows, num_columns, **options)
-    all_tasks, pism = survival(placed["pism"]), settings["difficulty"]["pism"]
+    all_tasks, pism = shares_without_failure(scored["pism"]), settings["difficulty"]["pism"]
     edges = [0, pism["hard_max"], pism["easy_min"], max(ratios[-1], pism["easy_min"])]
     for axes, task in zip(grid.flat, tasks, strict=False):
-        subset = placed[placed["task"] == task]
+        subset = scored[scored["task"] == task]
         for stratum, low, high in zip(("hard", "medium", "easy"), edges, edges[1:], strict=False):
             axes.axvspan(low, high, color=STRATUM_COLORS[stratum], alpha=0.13, linewidth=0)
         axes.plot(ratios, all_tasks, color="#9a9da3", linewidth=1.1, label="all tasks")
-        axes.plot(ratios, survival(subset["pism"]), color=INK, linewidth=1.8, marker="o",
-                  markersize=2.5, label="this task")  # fmt: skip
+        axes.plot(ratios, shares_without_failure(subset["pism"]), color=INK, linewidth=1.8,
+                  marker="o", markersize=2.5, label="this task")  # fmt: skip
         axes.set_title(f"{task}  ({len(subset)})")
         axes.set(xlim=(0, ratios[-1]), ylim=(0, 1.03), yticks=[0, 0.5, 1])
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
@@ -156,25 +157,25 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
 def pism_against_cmab(
     samples: pd.DataFrame, settings: dict[str, Any], measure: str
 ) -> Figure | None:
-    """A point per sample: failure ratio and attention balance; `measure`'s stratum as color."""
+    """A point per sample: failure ratio (PISM), attention on image / text (CMAB), its stratum."""
     if not {"pism", "cmab"} <= set(samples) or bool(samples["cmab"].isna().all()):
         return None
-    placed = samples.dropna(subset=["cmab"])
+    scored = samples.dropna(subset=["cmab"])
     cmab = settings["difficulty"]["cmab"]
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
     never_tick = ratios[-1] + NEVER_TICK_GAP
-    # Many samples share a ratio: move points sideways a little, the same way in every run.
-    jitter = (np.arange(len(placed)) * 0.618 % 1 - 0.5) * 0.05
-    x = placed["pism"].fillna(never_tick).to_numpy() + jitter
+    # Many samples share a ratio: shift points sideways by multiples of the golden ratio, modulo 1.
+    jitter = (np.arange(len(scored)) * 0.618 % 1 - 0.5) * 0.05
+    x = scored["pism"].fillna(never_tick).to_numpy() + jitter
     figure, axes = new_figure(7.2, 3.9)
-    strata = stratum_labels(placed, measure)
+    strata = stratum_labels(scored, measure)
     color = STRATUM_COLORS["hard"]
     axes.axhspan(cmab["hard_min"], cmab["hard_max"], color=color, alpha=0.09, linewidth=0)
     for stratum, color in STRATUM_COLORS.items():
         members = (strata == stratum).to_numpy()
         if members.any():
             axes.scatter(
-                x[members], placed["cmab"][members], s=18, color=color, alpha=0.75, linewidths=0,
+                x[members], scored["cmab"][members], s=18, color=color, alpha=0.75, linewidths=0,
                 label=f"{stratum} ({members.sum()})",
             )  # fmt: skip
     ticks = ratios[::2] if len(ratios) > 6 else ratios
@@ -190,16 +191,16 @@ def pism_against_cmab(
 
 @svg_figure
 def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """Histogram of the attention balance, colored by its strata, for runs without masked images."""
+    """Histogram of the attention balance (CMAB), colored by stratum; None if PISM was measured."""
     if "cmab" not in samples or "pism" in samples or bool(samples["cmab"].isna().all()):
         return None
-    placed = samples.dropna(subset=["cmab"])
-    strata = stratum_labels(placed, "cmab")
+    scored = samples.dropna(subset=["cmab"])
+    strata = stratum_labels(scored, "cmab")
     present = [stratum for stratum in STRATUM_COLORS if (strata == stratum).any()]
     figure, axes = new_figure(7.2, 2.8)
-    bins = np.histogram_bin_edges(placed["cmab"], bins=40)
+    bins = np.histogram_bin_edges(scored["cmab"], bins=40)
     axes.hist(
-        [placed["cmab"][strata == stratum] for stratum in present], bins=list(bins), stacked=True,
+        [scored["cmab"][strata == stratum] for stratum in present], bins=list(bins), stacked=True,
         color=[STRATUM_COLORS[stratum] for stratum in present], label=present,
     )  # fmt: skip
     cmab = settings["difficulty"]["cmab"]
@@ -211,7 +212,7 @@ def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | 
     return figure
 
 
-# The columns of train_log.jsonl that get a panel, with its title.
+# Columns of train_log.jsonl, and the titles of their panels in the figure.
 ZERO_VARIANCE = "frac_reward_zero_std"
 TRAINING_PANELS = {
     "reward": "mean reward",
@@ -222,7 +223,7 @@ TRAINING_PANELS = {
 
 @svg_figure
 def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
-    """Reward, zero-variance groups and response length by step (pale), with running means."""
+    """A panel for each of TRAINING_PANELS: values by step (pale) and their running mean, by arm."""
     logged = {name for log in logs.values() for name in log.dropna(axis="columns", how="all")}
     panels = [name for name in TRAINING_PANELS if name in logged]
     if not panels:
@@ -254,7 +255,7 @@ def benchmark_scores(report: dict[str, Any]) -> Figure | None:
     names = [*report["base"], "mean"]
     figure, axes = new_figure(8.6, 0.8 + 0.42 * len(names))
     y_N = np.arange(len(names), dtype=float)  # N benchmarks and the mean
-    y_N[-1] += 0.35
+    y_N[-1] += 0.35  # a gap above the mean; a rule is drawn in it
     for index, arm in enumerate(report["means"]):
         scores = [*(report[arm][name] for name in names[:-1]), report["means"][arm]]
         offset = (index - (len(report["means"]) - 1) / 2) * 0.22
@@ -275,7 +276,7 @@ def benchmark_scores(report: dict[str, Any]) -> Figure | None:
 
 @svg_figure
 def funnel_figure(report: dict[str, Any]) -> Figure | None:
-    """One bar per step of RAP, from the whole pool to the samples to train on, with counts."""
+    """One bar per step of the selection by RAP: how many samples of the pool remain after it."""
     if report["funnel"] is None:
         return None
     rows = table("funnel", report["funnel"])[1:]
@@ -293,6 +294,6 @@ def funnel_figure(report: dict[str, Any]) -> Figure | None:
         axes.text(1.015 * pool, y, note, va="center", color=FAINT, fontsize=8.5)
     name_rows(axes, range(len(rows)), [row[0] for row in rows])
     axes.set_xticks([])
-    axes.set_xlim(0, 1.62 * pool)
+    axes.set_xlim(0, 1.62 * pool)  # leaves room for the notes
     axes.spines["bottom"].set_visible(False)
     return figure

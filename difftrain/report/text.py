@@ -25,7 +25,7 @@ TEX_SPECIAL = str.maketrans(
 )
 NUMBER_WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 NO_DIFFERENCE = "no difference shown"
-DIVERGENCE = "reward_rises_held_out_falls"  # the one alarm that does not count responses
+DIVERGENCE = "reward_rises_held_out_falls"  # an alarm (sign of reward hacking) without a share
 
 
 def percent(fraction: float | None) -> str:
@@ -39,17 +39,17 @@ def share(part: float, whole: float = 1.0) -> str:
 
 
 def points(fraction: float) -> str:
-    """A difference of fractions in percent points, such as `+7.1`; zero is `+0.0`."""
+    """A difference of fractions in percent points, as `+7.1`. Adding 0.0 turns -0.0 into 0.0."""
     return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", MINUS)
 
 
 def number_word(number: int) -> str:
-    """Numbers up to ten as words, larger ones with digits."""
+    """The number as a word up to ten, else in digits."""
     return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else f"{number:,}"
 
 
 def join_words(words: Iterable[Any]) -> str:
-    """`hard`, `medium and hard`, `easy, medium and hard`."""
+    """Words as an enumeration: `hard`, `medium and hard`, `easy, medium and hard`."""
     *most, last = map(str, words)
     return f"{', '.join(most)} and {last}" if most else last
 
@@ -66,7 +66,8 @@ def flatten(node: dict[str, Any], separator: str = ".") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in node.items():
         if isinstance(value, dict) and value:
-            flat |= {f"{name}{separator}{key}": x for key, x in flatten(value, separator).items()}
+            inner = flatten(value, separator)
+            flat |= {f"{name}{separator}{key}": inner_value for key, inner_value in inner.items()}
         else:
             flat[str(name)] = value
     return flat
@@ -145,7 +146,7 @@ def sentence(topic: str, *values: Any, template: str = "sentences.jinja") -> str
 
 
 def table(topic: str, *values: Any) -> list[list[str]]:
-    """The table that the macro `topic` of tables.jinja writes: the cells of its head and rows."""
+    """The cells of the table that the macro `topic` of tables.jinja writes; row 0 is the head."""
     lines = sentences(topic, *values, template="tables.jinja")
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     return [[cell.strip().replace("\\|", "|").replace("&lt;", "<") for cell in row] for row in rows]

@@ -1,4 +1,4 @@
-"""Send a run to W&B or TensorBoard: training curves, scores, strata, a few samples.
+"""Send a run's training curves, scores, strata and a few samples to W&B or TensorBoard.
 
 Names are the same as in report.json and train_log.jsonl. Settings come from the report, where
 passwords are hidden; the command line, host, user, environment and code are not sent.
@@ -53,7 +53,7 @@ def check_login(tracker: Tracker) -> None:
     except (wandb.Error, ValueError) as error:  # ValueError: an unknown WANDB_MODE
         raise ConfigError([f"report_to=wandb: {error}"]) from error
     finally:
-        wandb.teardown()  # else its process runs during the whole training
+        wandb.teardown()  # otherwise the process of W&B runs during the whole training
     if not usable:
         raise ConfigError([
             "report_to=wandb: no login; run wandb login, set WANDB_API_KEY=KEY, or "
@@ -74,13 +74,13 @@ def send_report(tracker: Tracker, inputs: RunInputs, report: dict[str, Any]) -> 
 
 
 def flat_numbers(node: dict[str, Any]) -> dict[str, float]:
-    """The numbers of nested dictionaries as {"outer/inner": number}; None is left out."""
+    """The numbers of nested dictionaries as {"outer/inner": number}; other values are left out."""
     flat = flatten(node, separator="/")
     return {name: value for name, value in flat.items() if isinstance(value, int | float)}
 
 
 def run_numbers(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers of the run as a whole; `stages` has the cost of every stage."""
+    """The numbers that belong to no arm: counts, costs and differences between arms."""
     counts, cost = report["counts"], report["cost"]
     names = ("samples", "quarantined", "strata", "picks_strata", "verdicts", "truncated")
     return flat_numbers({
@@ -92,21 +92,22 @@ def run_numbers(report: dict[str, Any]) -> dict[str, float]:
 
 
 def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
-    """Send one W&B run, in the group `data/measure`, with the run's name as its job type, and tags.
+    """Send one W&B run. Its group is `data/measure`, its job type the name of the run.
 
-    The data's name includes the tasks if not all are read. Curves have TRL's keys after the arm's
-    name, and the stratum at the end: `tuned/rewards/accuracy/mean/stratum/hard`.
+    If only some tasks are read, the group names them. A curve's name is the arm (tuned or control),
+    TRL's key and maybe a stratum, as in `tuned/rewards/accuracy/mean/stratum/hard`.
     """
     settings, measure = report["settings"], report["measure"]
     tasks = paper_task_set(settings["data"]) or "+".join(settings["data"]["tasks"] or ())
     data_name = f"{Path(report['data']).name} {tasks}".strip()
     tags = [report["train_stages"], measure, data_name, Path(report["model"]).name]
     tags += [f"seed {report['seed']}", "random control" if "control" in report["means"] else ""]
+    group = f"{data_name}/{measure}"[-MAX_NAME_CHARS:]  # its end, so that the measure is in it
     with wandb.init(
         project=settings["report"]["project"],
         name=report["name"],
         notes=inputs.folder.name,
-        group=f"{data_name}/{measure}"[-MAX_NAME_CHARS:],
+        group=group,
         job_type=report["name"][:MAX_NAME_CHARS],
         tags=[tag[:MAX_TAG_CHARS] for tag in dict.fromkeys(tags) if tag],
         config=settings,
@@ -125,7 +126,7 @@ def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
 
 
 def examples_table(by_stratum: dict[str, list[dict[str, Any]]]) -> wandb.Table:
-    """A row per sample: its images, and the responses to the full and to the masked image."""
+    """A row per sample with its images and its responses to the full and to a masked image."""
     examples = [(stratum, row) for stratum, rows in by_stratum.items() for row in rows]
     max_images = max(len(example["images"]) for _, example in examples)
     table_rows: list[dict[str, Any]] = []
@@ -164,9 +165,9 @@ def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
         steps, events, end_s = [], [], 0.0
         if arm in inputs.arms:
             steps = training_steps(inputs.arms[arm].train)
-            end = report["stages"][f"train {arm}"]["finished_at"]
-            end_s = datetime.fromisoformat(end).timestamp()
-        for row in steps:  # row["seconds"] counts from the start of training
+            finished_at = report["stages"][f"train {arm}"]["finished_at"]
+            end_s = datetime.fromisoformat(finished_at).timestamp()
+        for row in steps:  # row["seconds"] counts from the start of training, `time` since 1970
             values = {name: value for name, value in row.items() if name != "step"}
             time = end_s - steps[-1]["seconds"] + row["seconds"]
             events.append(scalar_event(values, int(row["step"]), time))

@@ -7,7 +7,7 @@ Each run is one `accelerate launch` of launch/train.py. Stages that several runs
 once; the other runs wait for them. A failed run is reported and skipped; the same command again
 continues without repeating finished runs. At the end, all finished runs are compared.
 
-  table=paper|shapes        12 rows of Qi et al. 2026; shapes: few steps, two seeds, parallel runs
+  table=paper|shapes        12 rows of Qi et al. 2026; shapes: a quick try on generated images
   recipe=, difficulty=, data=, seed=   one value or A,B,C; recipe= replaces the table's rows
   jobs=N                    parallel runs, here or in the job array (default: 1; shapes: all cores)
   accelerate=FILE           configuration of accelerate launch; without it, a run is one process
@@ -17,9 +17,9 @@ continues without repeating finished runs. At the end, all finished runs are com
   --dry                     print the plan, or the scripts, and start nothing
   --table                   start nothing, only compare the finished runs
 
-Rows that select by difficulty get control=random, unless the table has a random row of their size
-or the command line sets `control`. Exit codes: 0 all runs finished, 1 some did not (the table has
-the others), 2 bad settings, reported before any run starts.
+A run that selects by difficulty also trains a control on as many random samples (control=random),
+unless another row of the table is such a control or the command line sets `control`. Exit codes:
+0 all runs finished, 1 some did not (the table has the others), 2 bad settings, before any start.
 """
 
 import shutil
@@ -45,12 +45,12 @@ SWEEP_KEYS = ("table", "jobs", "accelerate", "slurm", "sweep")
 class SweepArguments:
     """The arguments of a sweep, sorted by purpose."""
 
-    options: dict[str, str] = field(default_factory=dict)  # those of SWEEP_KEYS
+    options: dict[str, str] = field(default_factory=dict)  # values of SWEEP_KEYS
     axes: dict[str, list[str]] = field(default_factory=dict)
     slurm: dict[str, str] = field(default_factory=dict)  # options of sbatch
     overrides: list[str] = field(default_factory=list)  # settings of every run
     flags: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)  # of all arguments except the overrides
+    errors: list[str] = field(default_factory=list)  # overrides are checked later, with the runs
 
 
 def parse(arguments: list[str]) -> SweepArguments:
@@ -79,7 +79,7 @@ def parse(arguments: list[str]) -> SweepArguments:
 
 def _option_problems(options: dict[str, str]) -> Iterator[str]:
     jobs, file = options.get("jobs", "1"), options.get("accelerate")
-    setup, name = options.get("slurm", "plain"), options.get("sweep", "x")
+    setup, name = options.get("slurm", "plain"), options.get("sweep", "a-valid-name")
     if not (jobs.isdigit() and int(jobs)):
         yield f"jobs={jobs}: must be a number above 0"
     if file and not Path(file).is_file():
@@ -94,7 +94,7 @@ def _option_problems(options: dict[str, str]) -> Iterator[str]:
 
 
 def plan_sweep(parsed: SweepArguments) -> SweepPlan:
-    """The runs of the sweep in order, how many run at a time, and the folder of their logs.
+    """The plan of the sweep that these arguments describe.
 
     Raises ConfigError with the problems of the sweep's options and of every run.
     """
@@ -115,7 +115,7 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     accelerate = Path(options["accelerate"]).absolute() if "accelerate" in options else None
     jobs, nodes = int(options.get("jobs", 1)), parsed.slurm.get("nodes", "1")
     plan = SweepPlan(name=name, folder=folder, runs=runs, at_a_time=jobs, accelerate=accelerate)
-    # If slurm.nodes is not a number, sbatch chooses the number of nodes.
+    # slurm.nodes may be a range, as 2-4: then sbatch chooses the number, and nothing is checked.
     if "--table" not in parsed.flags and nodes.isdigit() and int(nodes):
         processes = plan.processes * int(nodes)
         errors = [text for run in runs for text in run.config.step_problems(processes)]
@@ -142,7 +142,7 @@ def compare_finished(runs: list[SweepRun]) -> Path | None:
 
 
 def finish(plan: SweepPlan, folder: Path | None) -> None:
-    """Print `output: FOLDER`; exit with code 1 unless the last start of every run succeeded."""
+    """Print `output: FOLDER`; exit with code 1 if a run is not finished or there is no table."""
     missing = local_launcher.unfinished_runs(plan)
     if folder is not None:
         print(f"output: {folder}", flush=True)
@@ -166,11 +166,11 @@ def main(arguments: list[str]) -> None:
     if not (on_slurm or dry or only_table):
         local_launcher.check_gpus(plan)
     for run in plan.runs:
-        run.is_finished()  # reads data and model, so that bad input is reported here
+        run.is_finished()  # called because it reads data and model: reports bad input early
     if on_slurm and not only_table:
         setup = parsed.options.get("slurm", "plain")
-        rest = [text for text in arguments if not text.startswith("slurm") and text != "--dry"]
-        slurm.submit(plan, setup, parsed.slurm, rest, dry)
+        table_args = [arg for arg in arguments if not arg.startswith("slurm") and arg != "--dry"]
+        slurm.submit(plan, setup, parsed.slurm, table_args, dry)
     elif dry and not only_table:
         local_launcher.print_plan(plan)
     else:

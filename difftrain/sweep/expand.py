@@ -1,4 +1,4 @@
-"""The runs of a sweep: every combination of recipe, difficulty, data and seed, checked at once."""
+"""The runs of a sweep: all combinations of recipe, difficulty, data and seed, with a check."""
 
 import json
 from collections import defaultdict
@@ -21,9 +21,9 @@ from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model import resolve
 from difftrain.pipeline.paths import RunPaths
 from difftrain.report.compare import presets
-from difftrain.report.compare.runs import BY_NAME, Run, differing_settings, find_incompatible
+from difftrain.report.compare.runs import NAME_CONFLICT, Run, differing_settings, find_incompatible
 
-AXES = ("recipe", "difficulty", "data", "seed")  # a sweep varies these, the first one slowest
+AXES = ("recipe", "difficulty", "data", "seed")  # the settings that a sweep varies
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ TABLES = {
         PAPER_ROWS, ("1", "2"), ("grpo.max_steps=20", "sft.max_steps=20"), uses_all_cores=True
     ),
 }
-"""paper: the twelve rows of Qi et al. 2026, with the user's settings. shapes: the same rows on the
-built-in shapes world, with few steps and two seeds, in as many parallel runs as fit."""
+"""paper: the twelve rows of Qi et al. 2026, with the user's settings. shapes: the same rows on
+generated images of shapes, with few steps and two seeds, in as many parallel runs as fit."""
 RESOLVED_PATHS: dict[str, RunPaths] = {}
-"""Paths whose fingerprints of data and model are known (reading them is slow), by settings."""
+"""By data and model settings: paths that have read (slowly) the fingerprints of data and model."""
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run: its label (the name of its log), its command line's overrides, and its settings."""
+    """One run: its label (the name of its log), its overrides on the command line, its settings."""
 
     label: str
     overrides: tuple[str, ...]
@@ -59,11 +59,11 @@ class SweepRun:
 
     @cached_property
     def paths(self) -> RunPaths:
-        """The folders of its stages. Runs with equal data and model share those fingerprints."""
+        """The folders of its stages. Runs with the same data and model read them only once."""
         paths, config = RunPaths(self.config), self.config
         key = [asdict(config.data), asdict(config.model), config.output_dir]
         resolved = RESOLVED_PATHS.setdefault(json.dumps(key, sort_keys=True, default=str), paths)
-        paths.__dict__.update(data=resolved.data, model=resolved.model)
+        paths.__dict__.update(data=resolved.data, model=resolved.model)  # its cached properties
         return paths
 
     def is_finished(self) -> bool:
@@ -74,33 +74,33 @@ class SweepRun:
 
     @property
     def probe_key(self) -> str:
-        """Equal for runs that share a probe: same model, data and probe settings."""
+        """Equal for runs that share a probe, the generated responses that measure difficulty."""
         sections = (self.config.data, self.config.model, self.config.probe, self.config.grade)
         key = [*map(asdict, sections), self.config.seed]
         return json.dumps(key, sort_keys=True, default=str)
 
 
-def sweep_axes(chosen: dict[str, list[str]], table: SweepTable) -> dict[str, list[str]]:
-    """The values of each axis of the sweep, in the order of AXES."""
-    values = {"recipe": list(table.recipes), "seed": list(table.seeds)} | chosen
+def sweep_axes(from_command_line: dict[str, list[str]], table: SweepTable) -> dict[str, list[str]]:
+    """The values of each axis, in the order of AXES. The command line replaces the table's."""
+    values = {"recipe": list(table.recipes), "seed": list(table.seeds)} | from_command_line
     return {axis: values[axis] for axis in AXES if values.get(axis)}
 
 
 def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) -> list[SweepRun]:
-    """All runs of a sweep, first one run for each shared probe.
+    """All runs of a sweep, first one run for each probe, then the runs that share its responses.
 
     Raises ConfigError with the problems of all runs; each message names the runs that have it.
     """
     _check_axes(axes, overrides)
-    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
-    defaults = [text for text in table.overrides if text.partition("=")[0] not in keys]
+    set_keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    defaults = [text for text in table.overrides if text.partition("=")[0] not in set_keys]
     runs: list[SweepRun] = []
     runs_by_problem = defaultdict(list)
     for values in product(*(axes[axis] for axis in axes if axis != "seed")):
         axis_overrides = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
         row = presets.PRESETS.get(values[0])
         lacks_control = row is not None and row.selects and row.control not in axes["recipe"]
-        control = ["control=random"] if lacks_control and "control" not in keys else []
+        control = ["control=random"] if lacks_control and "control" not in set_keys else []
         arguments = [*axis_overrides, *control, *defaults, *overrides]
         try:
             # Runs that differ only in their seeds are composed once.
@@ -118,10 +118,7 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
 
 
 def _check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
-    """Check each value of each axis and compose the first run, before all runs are composed.
-
-    Raises ConfigError with all problems.
-    """
+    """Raises ConfigError for bad values of the axes and for problems of the first run."""
     typed = OmegaConf.structured(RunConfig)
     axis_overrides = [f"{axis}={value}" for axis, values in axes.items() for value in values]
     parsed, errors = parse_overrides(axis_overrides)
@@ -146,7 +143,7 @@ def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str
             "settings": json.loads(json.dumps(asdict(config), default=str)),
             "recipe_difference": recipe_settings(config),
         }
-        compared.append(Run(Path(name), report))
+        compared.append(Run(Path(name), report))  # the label instead of a folder
     runs_by_difference = defaultdict(list)
     for name, differences in find_incompatible(compared, differing_settings).items():
         for difference in differences:
@@ -154,21 +151,22 @@ def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str
     hint = "; to select differently, add a recipe of your own, conf/recipe/NAME.yaml"
     return [
         f"{text}: cannot be compared in one table{_which_runs(names, axes)}"
-        + (hint if BY_NAME in text else "")
+        + (hint if NAME_CONFLICT in text else "")
         for text, names in runs_by_difference.items()
     ]
 
 
 def _which_runs(names: list[str], axes: dict[str, list[str]]) -> str:
     """` (grpo_hard, rap and 3 more)`: the runs that have a problem; empty if all have it."""
-    if len(names) == prod(len(values) for axis, values in axes.items() if axis != "seed"):
+    num_combinations = prod(len(values) for axis, values in axes.items() if axis != "seed")
+    if len(names) == num_combinations:
         return ""
     rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return f" ({', '.join(names[:2])}{rest})"
 
 
 def one_run_per_probe_first(runs: list[SweepRun]) -> list[SweepRun]:
-    """First one run for each probe, then the other runs, which use its probe."""
+    """First one run for each probe, then the other runs, which use the responses of the first."""
     first_runs: dict[str, SweepRun] = {}
     for run in runs:
         first_runs.setdefault(run.probe_key, run)

@@ -1,4 +1,4 @@
-"""Run a sweep on this machine: some runs at a time, each with its share of cores and GPUs."""
+"""Run a sweep on this machine. Parallel runs share its cores and GPUs equally."""
 
 import json
 import logging
@@ -25,21 +25,21 @@ from difftrain.pipeline import manifest
 from difftrain.sweep.expand import SweepRun
 
 logger = logging.getLogger(__name__)
-ROOT = Path(difftrain.__file__).resolve().parents[1]  # a checkout, or site-packages
+ROOT = Path(difftrain.__file__).resolve().parents[1]  # the folder with the package difftrain
 TRAIN_SCRIPT = ROOT / "launch" / "train.py"
 ONE_PROCESS = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
                "--dynamo_backend", "no")  # fmt: skip
 NUM_LAST_LINES = 12  # lines at the end of a failed run's log that are printed
 LAUNCHER_ERRORS = ("subprocess.CalledProcessError", "multiprocessing.errors.ChildFailedError")
-"""Errors with which accelerate launch ends its own traceback after that of a process."""
-START_PREFIX = "=== "  # of the line in a log that says when the run was started
+"""Errors of accelerate launch itself. It prints them after the traceback of a failed process."""
+START_PREFIX = "=== "  # begins the line that a log gets when its run is started
 POLL_SECONDS = 0.5
 STOP_TIMEOUT_SECONDS = 20.0  # how long an interrupted run may take to end by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
-    """A sweep: its runs in order, how many run at a time, and the folder of its logs and status."""
+    """A sweep: its runs in order, how many run at a time, and the folder of logs and status."""
 
     name: str
     folder: Path
@@ -58,7 +58,7 @@ class SweepPlan:
 
     @property
     def processes(self) -> int:
-        """Processes of one run on one machine, from the configuration of accelerate."""
+        """How many processes one run has on one machine; at least 1."""
         if self.accelerate is None:
             return 1
         config: Any = OmegaConf.load(self.accelerate)
@@ -66,7 +66,7 @@ class SweepPlan:
 
     @property
     def gpus_per_run(self) -> int:
-        """One GPU per process, or as many as the process's vLLM engine uses."""
+        """GPUs that a run needs: one per process, or as many as the process's vLLM engine uses."""
         models = [run.config.model for run in self.runs]
         vllm = [model.vllm for model in models if model.engine is EngineKind.vllm]
         return self.processes * max((engine.tensor_parallel_size for engine in vllm), default=1)
@@ -121,15 +121,15 @@ def command(plan: SweepPlan, run: SweepRun) -> list[str]:
     config = ONE_PROCESS if plan.accelerate is None else ("--config_file", str(plan.accelerate))
     launch = [sys.executable, "-m", "accelerate.commands.launch", *config]
     if plan.at_a_time > 1 and plan.processes > 1:
-        launch += ["--main_process_port", "0"]
+        launch += ["--main_process_port", "0"]  # 0: any free port, as parallel runs need several
     return [*launch, *train_target(), *run.overrides]
 
 
 def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
     """A run's environment: its share of the cores and of the GPUs.
 
-    Even a run alone sees only its own GPUs: if one process sees several, transformers enlarges its
-    batches, which TRL then rejects, but only after the probe.
+    Other GPUs are hidden even if runs are not parallel: if one process has several visible GPUs,
+    transformers enlarges its batches. TRL rejects these, but only after the probe has finished.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // (plan.at_a_time * plan.processes))
     python_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -161,7 +161,7 @@ def unfinished_runs(plan: SweepPlan) -> list[SweepRun]:
 
 
 def read_status(plan: SweepPlan) -> dict[str, Any]:
-    """The outcomes in status.json that this sweep wrote so far, by the run's label."""
+    """The content of status.json: the outcome of each run so far, by the run's label."""
     return json.loads(plan.status_path.read_text()) if plan.status_path.is_file() else {}
 
 
@@ -184,6 +184,7 @@ def run_all(plan: SweepPlan) -> None:
             for slot in free_slots[: len(waiting)]:
                 running.append(_start(plan, waiting.popleft(), slot))
             for started in [*running]:
+                # wait4 also gives the processor time of this process; pid is 0 while it runs.
                 pid, status, usage = os.wait4(started.process.pid, os.WNOHANG)
                 if pid:
                     started.process.returncode = os.waitstatus_to_exitcode(status)
@@ -257,7 +258,7 @@ def _record_end(
 
 
 def failure_reason(exit_code: int, log: Path) -> str:
-    """Why a run failed: also from its log, as accelerate launch exits with 1 for all errors."""
+    """Why a run failed. accelerate launch exits with 1 for every error, so its log is read, too."""
     refusals = tuple(f"{error.__name__}:" for error in BAD_INPUT)
     if exit_code == 2 or any(line.startswith(refusals) for line in last_lines(log, 60)):
         return "refused (bad settings or input)"
@@ -265,12 +266,12 @@ def failure_reason(exit_code: int, log: Path) -> str:
 
 
 def last_lines(log: Path, count: int = NUM_LAST_LINES) -> list[str]:
-    """The last lines that a run's last start logged, with only the last state of progress bars.
+    """The last lines in the log since the run's last start; of a progress bar, only its last state.
 
-    If the launcher's own traceback follows that of its process, it is removed.
+    The traceback of the launcher is removed if it follows the traceback of the run.
     """
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - (1 << 16)))
+        file.seek(max(0, log.stat().st_size - 65536))  # enough bytes for the last lines
         text = file.read().decode(errors="replace")
     text = text.rpartition(f"\n{START_PREFIX}")[2]
     head, separator, traceback = text.rpartition("Traceback (most recent call last):")

@@ -1,7 +1,7 @@
-"""A sweep as a SLURM job array: sbatch's options, the scripts, and their submission.
+"""Submit a sweep to SLURM: check options for sbatch, write the scripts and submit them.
 
-Two arrays run one after the other: first one run for each probe, then all other runs, so that no
-GPU waits for a probe that another node computes. Then a job writes the table.
+Runs can share a probe (responses that measure difficulty). The first job array has one run for each
+probe, the second the other runs, so that no GPU waits for a probe. Then a job writes the table.
 """
 
 import shlex
@@ -31,7 +31,7 @@ MANAGED_OPTIONS = (
 )  # fmt: skip
 """Options that the sweep sets itself."""
 TABLE_OPTIONS = ("account", "clusters", "partition", "qos", "reservation", "time", "wckey")
-"""Options that the job for the table gets too. It needs no GPU."""
+"""Options that the job for the table also gets: those that do not request GPUs."""
 
 
 def option_problems(options: dict[str, str]) -> list[str]:
@@ -58,11 +58,12 @@ def array_ranges(runs: list[SweepRun]) -> list[tuple[int, int]]:
 def _scripts(
     plan: SweepPlan, setup: str, options: dict[str, str], tasks: Path, arguments: list[str]
 ) -> dict[str, str]:
-    """The scripts by name: run.sbatch is one task of the array, with its arguments in the folder
-    `tasks`; every node starts a launcher. table.sbatch compares the finished runs."""
+    """run.sbatch, which runs one task of an array (its arguments are in the folder `tasks`), and
+    table.sbatch, which compares the finished runs."""
     loader = jinja2.PackageLoader("difftrain", "sweep")
     templates = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
     templates.filters["quote"] = lambda value: shlex.quote(str(value))
+    # [4:] because run.sbatch sets --num_processes and --num_machines itself.
     launch = ONE_PROCESS[4:] if plan.accelerate is None else ("--config_file", str(plan.accelerate))
     values = {
         "plan": plan,
@@ -86,13 +87,13 @@ def submit(
 ) -> None:
     """Write the scripts and submit them; `dry` prints them instead. Ends with `output: FOLDER`.
 
-    Skips finished runs, unless their last start failed after the report. Removes the outcomes of
-    submitted runs from status.json. Each job waits until the previous one has succeeded or failed.
-    Exits with code 1 if sbatch fails.
+    Skips finished runs; a run whose last start failed is not finished. Removes the outcomes of
+    submitted runs from status.json. A job waits until the job before it has ended, even if that
+    failed. Exits with code 1 if sbatch fails.
     """
     runs = one_run_per_probe_first(local_launcher.unfinished_runs(plan))
     tasks = ["".join(f"{line}\n" for line in (run.label, *run.overrides)) for run in runs]
-    # The name is a hash of the content, so earlier tasks that still wait keep their own files.
+    # The name is a hash of the content: a new sweep does not change files of waiting tasks.
     folder = plan.folder / "jobs" / manifest.fingerprint(tasks)
     scripts = _scripts(plan, setup, options, folder, arguments)
     arrays = [f"--array={first}-{last}%{plan.at_a_time}" for first, last in array_ranges(runs)]
@@ -122,7 +123,7 @@ def submit(
         print(f"submitted {job}: {shlex.join([*array, script])}")
     if not dry:
         outcomes, labels = local_launcher.read_status(plan), {run.label for run in runs}
-        others = {label: outcome for label, outcome in outcomes.items() if label not in labels}
-        if others != outcomes:
-            manifest.write_json(plan.status_path, others)
+        remaining = {label: outcome for label, outcome in outcomes.items() if label not in labels}
+        if remaining != outcomes:
+            manifest.write_json(plan.status_path, remaining)
         print(f"output: {plan.folder}", flush=True)

@@ -1,6 +1,6 @@
-"""Build the comparison of finished runs: each row against its equal-size random control.
+"""Compare finished runs: each row of a table with a control trained on equally many random samples.
 
-Differences are paired on the same benchmark items and tested. The suffix _S: one entry per seed.
+Differences are paired on the same benchmark items and tested. Lists named _S have an entry a seed.
 """
 
 from collections import defaultdict
@@ -31,16 +31,15 @@ from difftrain.report.compare.runs import (
 from difftrain.stats import MEAN, Estimate
 
 BENCHMARK_ORDER = (*OFFICIAL, *BUILT_IN)  # in the order of Qi et al. 2026
-VERSION = 4  # part of the folder's hash: raise it when the content of the files changes
+VERSION = 4  # part of the folder's hash; a change of the files' content must raise it
 RunBySeed = dict[int, Run]
 
 
 def compare_runs(folders: list[Path], output: Path | None = None, force: bool = False) -> Path:
     """Write the comparison of these run folders; returns the folder of its files.
 
-    Raises MissingArtifact, which names unfinished runs. Raises NotComparable (a ValueError) for
-    runs whose settings differ from the rest, with the keys; with `force` the table notes these
-    keys instead.
+    Raises MissingArtifact for unfinished runs. Raises NotComparable (a ValueError) if settings
+    differ that must be equal; with `force`, the table notes these settings instead.
     """
     runs = read_runs(folders)
     incompatible = find_incompatible(runs)
@@ -66,12 +65,12 @@ def compare_runs(folders: list[Path], output: Path | None = None, force: bool = 
 
 @cache
 def item_results(folder: Path) -> list[ItemResult]:
-    """The item results of one checkpoint; cached."""
+    """The item results in an evaluation's folder; cached."""
     return parquet.read_rows(folder, ItemResult)
 
 
 def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparison:
-    """One table from its runs; its notes include `incompatible`: differing keys by run folder."""
+    """One table. Its notes list the differing settings of `incompatible`, which has them by run."""
     first = runs[0]
     benchmarks = [
         name for name in BENCHMARK_ORDER if all(name in run.report["base"] for run in runs)
@@ -82,8 +81,8 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
         by_row[run.name][run.seed] = run
     rows = []
     for name, members in by_row.items():
-        is_noted = any(str(run.folder) in incompatible for run in members.values())
-        rows += build_rows(name, dict(by_row), benchmarks, is_noted)
+        has_other_settings = any(str(run.folder) in incompatible for run in members.values())
+        rows += build_rows(name, dict(by_row), benchmarks, has_other_settings)
     correct_p(rows, [*benchmarks, MEAN])
     base = ComparisonRow(
         name=Arm.base,
@@ -104,14 +103,14 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
 
 
 def build_rows(
-    name: str, by_row: dict[str, RunBySeed], benchmarks: list[str], is_noted: bool
+    name: str, by_row: dict[str, RunBySeed], benchmarks: list[str], has_other_settings: bool
 ) -> list[ComparisonRow]:
-    """The row of this name, and below it the random control if its runs trained one.
+    """The row of this name; if its runs trained a random control, also the control's own row.
 
-    With `is_noted` the titles say that a run of the row has other settings than the rest.
+    With `has_other_settings`, the titles say that a run's settings differ from the other runs.
     """
     runs, control = by_row[name], find_control(name, by_row)
-    title = presets.preset_of(name).title + " (other settings)" * is_noted
+    title = presets.preset_of(name).title + " (other settings)" * has_other_settings
     report = next(iter(runs.values())).report
     paper = {}
     if report["settings"]["evaluate"]["limit"] is None:
@@ -127,15 +126,15 @@ def build_rows(
         paper={column: score for column, score in paper.items() if column in benchmarks},
         size_mismatches=() if control is None else size_mismatches(runs, *control),
     )
-    controlled = {seed: run for seed, run in runs.items() if run.has_control}
-    if not controlled:
+    with_control = {seed: run for seed, run in runs.items() if run.has_control}
+    if not with_control:
         return [row]
     own_control = ComparisonRow(
         name=f"{name} {Arm.control}",
         title=f"random control of {title}",
-        seeds=tuple(controlled),
-        scores=scores(results_by_seed(controlled, Arm.control), benchmarks),
-        cost=mean_cost(controlled, Arm.control),
+        seeds=tuple(with_control),
+        scores=scores(results_by_seed(with_control, Arm.control), benchmarks),
+        cost=mean_cost(with_control, Arm.control),
         no_control="is a random control itself",
         is_own_control=True,
     )
@@ -149,7 +148,7 @@ def mean_cost(runs: RunBySeed, arm: str) -> RowCost:
 
 
 def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str, ...]:
-    """Each seed in which the control has another number of samples or steps, as text."""
+    """One text for each seed whose control was trained on another number of samples or steps."""
     return tuple(
         f"{run.name}, seed {seed}: {count:,.0f} {name}, but {control_count:,.0f} of its control"
         for seed, run in runs.items()
@@ -161,17 +160,17 @@ def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str
 
 
 def find_control(name: str, by_row: dict[str, RunBySeed]) -> tuple[RunBySeed, str] | None:
-    """The runs that trained a row's control, and which of their arms it is; None if there is none.
+    """The runs that trained a row's control, and the control's arm in them; None without a control.
 
-    These are the row's own runs if all of them trained a control; else the table's random row if it
-    shares a seed with the row; else those of the row's runs that trained a control.
+    First choice: the row's own runs, if all of them trained a control. Second: the table's random
+    row, if it shares a seed with this row. Third: the row's runs that trained a control.
     """
     runs = by_row[name]
-    controlled = {seed: run for seed, run in runs.items() if run.has_control}
+    with_control = {seed: run for seed, run in runs.items() if run.has_control}
     random_row = by_row.get(presets.preset_of(name).control or "", {})
     random_runs = {seed: run for seed, run in random_row.items() if seed in runs}
-    if controlled and (len(controlled) == len(runs) or not random_runs):
-        return controlled, Arm.control
+    if with_control and (len(with_control) == len(runs) or not random_runs):
+        return with_control, Arm.control
     return (random_runs, Arm.tuned) if random_runs else None
 
 
@@ -191,11 +190,11 @@ def versus_control(
 ) -> ControlDifference:
     """A row minus its control, paired on items within each seed that both have."""
     seeds = [seed for seed in runs if seed in controls]
-    before = results_by_seed({seed: controls[seed] for seed in seeds}, arm)
-    after = results_by_seed({seed: runs[seed] for seed in seeds}, Arm.tuned)
-    unscored, results = split_unscored([*before, *after], benchmarks)
-    before, after = results[: len(seeds)], results[len(seeds) :]
-    pooled = stats.pool(stats.difference_tables(before, after, cluster_of), "paired")
+    control_S = results_by_seed({seed: controls[seed] for seed in seeds}, arm)
+    tuned_S = results_by_seed({seed: runs[seed] for seed in seeds}, Arm.tuned)
+    unscored, results = split_unscored([*control_S, *tuned_S], benchmarks)
+    control_S, tuned_S = results[: len(seeds)], results[len(seeds) :]
+    pooled = stats.pool(stats.difference_tables(control_S, tuned_S, cluster_of), "paired")
     title = presets.preset_of(controls[seeds[0]].name).title
     return ControlDifference(
         control=title if arm == Arm.tuned else "its own random control",
@@ -207,10 +206,10 @@ def versus_control(
 def split_unscored(
     results_S: list[list[ItemResult]], benchmarks: list[str]
 ) -> tuple[dict[str, Estimate], list[list[ItemResult]]]:
-    """Empty estimates, with the reason, for benchmarks that lack a score in some seed (and for
-    the mean, if there are any); and the results of all other benchmarks.
+    """Splits off benchmarks that lack a score in some seed; raises NotComparable if all do.
 
-    Raises NotComparable if no benchmark has a score.
+    Returns their empty estimates with the reason (then also one for the mean), and the results of
+    the other benchmarks.
     """
     reasons: dict[str, str] = {}
     for name in benchmarks:
@@ -228,7 +227,7 @@ def split_unscored(
 
 
 def correct_p(rows: list[ComparisonRow], columns: list[str]) -> None:
-    """Set p_corrected: within each column, the p values of all rows, corrected by Holm."""
+    """Set p_corrected: Holm's correction of p for the number of rows, in each column by itself."""
     by_row = [row.versus_control.differences for row in rows if row.versus_control]
     for column in columns:
         tested = [differences for differences in by_row if differences[column].p is not None]

@@ -1,10 +1,10 @@
 """The rows of comparison tables: their settings, random controls and published scores.
 
-Each table of the paper (Qi et al. 2026) has the rows PAPER_ROWS. OTHER_ROWS are RAP's and ours.
+Each table of the paper (Qi et al. 2026) has the rows PAPER_ROWS. OTHER_ROWS are not in the paper.
 
-A control is trained like its row, but on an equal number of randomly selected samples. A run that
-trained its own control (control=random) is compared with that control, any other run with the row
-of its table that `control` names here. A row whose every selection is random is itself a control.
+A control is trained like its row, but on an equal number of randomly selected samples. If a run
+trained its own control (control=random), it is compared with that control. Otherwise it is compared
+with the row that `control` names. A row that selects only at random is itself a control.
 """
 
 import csv
@@ -20,9 +20,9 @@ RANDOM = "random"
 class RowPreset:
     """One row: its recipe, its title in tables, and the recipe of its control, if it has one.
 
-    `grpo` and `sft` are the strata that it trains on (with `random`: a random set of their size),
-    `rap` its RAP measures. `selects` means that some samples are selected by difficulty, so that
-    the probe is part of the row's cost.
+    `grpo` and `sft` are the strata that it trains on (with `random`: a random set of their size).
+    `rap` are the measures by which RAP selects. `selects` is true if a selection depends on
+    difficulty; then the cost of the row includes that of measuring difficulty (the probe).
     """
 
     recipe: str
@@ -35,7 +35,7 @@ class RowPreset:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that a run of this row must have, by full key; empty for an unknown row."""
+        """The settings that a run of this row must have; empty if the row is unknown."""
         if not self.grpo and not self.rap:
             return {}
         grpo, sft = self.grpo.split(), self.sft.split()
@@ -82,14 +82,14 @@ OTHER_ROWS = (
     RowPreset("rap_cde", "RAP, CDE alone", rap="cde"),
     RowPreset("rap_ace", "RAP, ACE alone", rap="ace"),
 )
-"""Further rows of ours; they come below the twelve."""
+"""Further rows; a table shows them below the twelve."""
 PRESETS = {row.recipe: row for row in (*PAPER_ROWS, *OTHER_ROWS)}
-# Rows that select, but whose table has no random row of their size: they need control=random.
+# No random row has the size of these rows. Their runs need a control of their own: control=random.
 NEEDS_OWN_CONTROL = [name for name, row in PRESETS.items() if row.selects and not row.control]
 
 
 def preset_of(name: str) -> RowPreset:
-    """The preset of this name; an unknown name becomes a row without settings and control."""
+    """The preset of this name; for an unknown name, one without settings and control."""
     return PRESETS.get(name, RowPreset(name, name))
 
 
@@ -115,7 +115,7 @@ TASK_SETS = {
 
 
 def paper_task_set(data: dict[str, Any]) -> str | None:
-    """The paper's task set if these data settings read exactly that; None if not."""
+    """The name of the paper's task set that these data settings read; None for other settings."""
     if str(data["source"]) != "orsta" or data["limit"] is not None:
         return None
     tasks = set(data["tasks"] or ())
@@ -123,7 +123,7 @@ def paper_task_set(data: dict[str, Any]) -> str | None:
 
 
 def paper_scores(settings: dict[str, Any], name: str, measure: str) -> dict[str, float]:
-    """The paper's scores of a row by benchmark, as fractions; empty if model or data differ.
+    """The paper's scores of a row by benchmark, as fractions; empty for another model or data.
 
     Each score is from one training run and has no interval.
     """

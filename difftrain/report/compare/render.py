@@ -1,7 +1,4 @@
-"""Write compare.md, .html, .csv and .tex: scores, intervals, verdicts, sentences and figures.
-
-Each file is written completely or not at all.
-"""
+"""Write the comparison of runs as compare.md, compare.html, compare.csv and compare.tex."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,9 +19,9 @@ from difftrain.stats import MEAN, Estimate
 
 ALPHA = 0.05
 BETTER, WORSE = "better", "worse"
-CORRECTED_AWAY = "no difference shown after correction for the number of rows"
+NOT_AFTER_CORRECTION = "no difference shown after correction for the number of rows"
 UNTESTED = "not tested"
-UNEQUAL = "no verdict: its control has another size"
+UNEQUAL_SIZES = "no verdict: its control has another size"
 VERDICT_COLORS = {BETTER: "#0b8068", WORSE: "#b3401f"}
 NO_VERDICT_COLOR = "#7d8188"
 COSTS = {
@@ -36,16 +33,17 @@ COSTS = {
 
 
 def verdict(difference: Estimate) -> str:
-    """`better` or `worse` if the 95 % interval excludes zero and the corrected p is below 0.05.
+    """`better` or `worse` if the 95 % interval excludes zero and p is below ALPHA.
 
-    Interval and p cover the variance of items and, with several seeds, that of training runs.
+    p is corrected for the number of rows. Interval and p cover the variance of benchmark items and,
+    with several seeds, also the variance of training runs.
     """
     if difference.mean is None or difference.low is None or difference.high is None:
         return UNTESTED
     if difference.low <= 0 <= difference.high:
         return NO_DIFFERENCE
     if difference.p_corrected is None or difference.p_corrected >= ALPHA:
-        return CORRECTED_AWAY
+        return NOT_AFTER_CORRECTION
     return BETTER if difference.mean > 0 else WORSE
 
 
@@ -54,7 +52,7 @@ def row_verdict(row: ComparisonRow, column: str = MEAN) -> str:
     if row.versus_control is None:
         return UNTESTED
     result = verdict(row.versus_control.differences[column])
-    return UNEQUAL if row.size_mismatches and result != UNTESTED else result
+    return UNEQUAL_SIZES if row.size_mismatches and result != UNTESTED else result
 
 
 def format_difference(difference: Estimate) -> str:
@@ -67,7 +65,7 @@ def format_difference(difference: Estimate) -> str:
 
 
 def describe(row: ComparisonRow, column: str = MEAN) -> str:
-    """A row against its control, such as `better, +2.1 [0.4, 3.9], one seed`."""
+    """The result of a row against its control, as `better, +2.1 [0.4, 3.9], one seed`."""
     if row.versus_control is None:
         return row.no_control
     difference = row.versus_control.differences[column]
@@ -152,12 +150,12 @@ def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, 
 
 
 def row_color(row: ComparisonRow) -> str:
-    """One color for rows that have a random control, another for all others."""
+    """The color of `tuned` for rows with a random control, that of `control` for other rows."""
     return ARM_COLORS["tuned" if row.versus_control is not None else "control"]
 
 
 def row_axes(height: float, rows: list[ComparisonRow]) -> tuple[Figure, Axes]:
-    """A figure with a horizontal line for each row; the first row is on top."""
+    """An empty figure in which row i of the table has the height y = i; row 0 is on top."""
     figure, axes = new_figure(8.6, height)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     name_rows(axes, range(len(rows)), [row.title for row in rows])
@@ -165,8 +163,8 @@ def row_axes(height: float, rows: list[ComparisonRow]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def in_percent(estimate: Estimate) -> tuple[float, float, float]:
-    """The low end, mean and high end of an estimate, in percent."""
+def interval_in_percent(estimate: Estimate) -> tuple[float, float, float]:
+    """Low end, mean and high end of an estimate in percent; 0 for a missing number."""
     low, mean, high = estimate.low or 0.0, estimate.mean or 0.0, estimate.high or 0.0
     return 100 * low, 100 * mean, 100 * high
 
@@ -183,11 +181,11 @@ def differences_figure(comparison: Comparison) -> Figure | None:
         return None
     figure, axes = row_axes(0.75 + 0.42 * len(differences), [row for row, _ in differences])
     axes.axvline(0, color=INK, linewidth=0.9)
-    ends = [abs(end) for _, difference in differences for end in in_percent(difference)]
+    ends = [abs(end) for _, difference in differences for end in interval_in_percent(difference)]
     limit = 1.15 * max(ends) or 1.0
     for y, (row, difference) in enumerate(differences):
         color = VERDICT_COLORS.get(row_verdict(row), NO_VERDICT_COLOR)
-        low, mean, high = in_percent(difference)
+        low, mean, high = interval_in_percent(difference)
         axes.hlines(y, low, high, color=color, linewidth=2, alpha=0.6)
         axes.plot([mean], [y], "o", color=color, markersize=6)
         seeds = [100 * value for value in difference.seed_means]
@@ -208,12 +206,12 @@ def means_figure(comparison: Comparison) -> Figure | None:
         return None
     figure, axes = row_axes(0.85 + 0.34 * len(rows), rows)
     if comparison.base.scores[MEAN].mean is not None:
-        low, mean, high = in_percent(comparison.base.scores[MEAN])
+        low, mean, high = interval_in_percent(comparison.base.scores[MEAN])
         axes.axvspan(low, high, color=RULE, linewidth=0)
         axes.axvline(mean, color=ARM_COLORS["base"], linewidth=1.2, label="base model")
     in_legend: set[str] = set()
     for y, row in enumerate(rows):
-        (low, mean, high), color = in_percent(row.scores[MEAN]), row_color(row)
+        (low, mean, high), color = interval_in_percent(row.scores[MEAN]), row_color(row)
         label = "with a random control" if row.versus_control else "random, or without a control"
         axes.hlines(y, low, high, color=color, linewidth=1.8, alpha=0.55)
         axes.plot([mean], [y], "o" if row.versus_control else "D", color=color, markersize=5.5,
@@ -228,7 +226,7 @@ def means_figure(comparison: Comparison) -> Figure | None:
 def costs_figure(comparison: Comparison) -> Figure | None:
     """Mean score against steps, samples, generated tokens and seconds, one panel each.
 
-    A row's full dot is at the cost of training, its hollow dot at that of training and selection.
+    A full dot is at a row's cost of training. A hollow dot also includes the cost of selection.
     """
     rows = [row for row in comparison.rows if row.cost and row.scores[MEAN].mean is not None]
     if not rows:
@@ -240,9 +238,10 @@ def costs_figure(comparison: Comparison) -> Figure | None:
         all_equal = len(set(train_costs)) == 1 and not any(select_costs)
         costs = zip(train_costs, select_costs, strict=True)
         for number, (row, (train, select)) in enumerate(zip(rows, costs, strict=True), 1):
+            # Rows of equal cost would hide each other: shift the points sideways a little.
             shift = 0.03 * (train or 1.0) * (number - (len(rows) + 1) / 2) if all_equal else 0.0
             x, x_with_selection = train + shift, train + shift + select
-            (low, mean, high), color = in_percent(row.scores[MEAN]), row_color(row)
+            (low, mean, high), color = interval_in_percent(row.scores[MEAN]), row_color(row)
             axes.vlines(x, low, high, color=color, linewidth=1.2, alpha=0.35)
             if x_with_selection > x:
                 axes.plot([x, x_with_selection], [mean, mean], color=color, linewidth=1,
@@ -275,13 +274,13 @@ text.templates().filters |= {
     "row_verdict": row_verdict,
 }
 text.templates().globals |= {
-    "corrected_away": CORRECTED_AWAY,
+    "corrected_away": NOT_AFTER_CORRECTION,
     "costs_figure": costs_figure,
     "describe": describe,
     "differences_figure": differences_figure,
     "mean": MEAN,
     "means_figure": means_figure,
     "needs_own_control": NEEDS_OWN_CONTROL,
-    "unequal": UNEQUAL,
+    "unequal": UNEQUAL_SIZES,
     "untested": UNTESTED,
 }

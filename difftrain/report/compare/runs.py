@@ -1,6 +1,6 @@
 """Read finished runs and check which of them may be compared in one table.
 
-The runs of a table may differ only in what the names of their rows say. Scores are fractions of 1.
+In one table, only seeds and settings of recipes may differ. Scores are fractions of 1.
 """
 
 from collections import defaultdict
@@ -18,15 +18,15 @@ from difftrain.report.text import flatten
 if TYPE_CHECKING:  # so that a sweep can check its settings without loading scipy
     from difftrain.stats import Estimate
 
-# Runs that differ in these are in different tables: two measures x two task sets give four tables.
+# Runs that differ in these settings are in different tables.
 TABLE_KEYS = ("difficulty.measure", "data.source", "data.tasks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCost:
-    """The cost of training a row, as means over its seeds; tokens are generated ones.
+    """What training a row cost, as means over its seeds; `tokens` counts generated tokens.
 
-    `selection_*` is the cost of selecting its samples: every stage from the probe to the selection.
+    `selection_*` is the cost of selecting its samples. It includes measuring their difficulty.
     """
 
     steps: float
@@ -39,7 +39,7 @@ class RowCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlDifference:
-    """A row minus its control by benchmark and `mean`, over the `seeds` that both have."""
+    """A row's scores minus its control's by benchmark and `mean`, over `seeds`, which both have."""
 
     control: str
     seeds: tuple[int, ...]
@@ -69,7 +69,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One table; the settings of its rows differ only in what the rows' names say."""
+    """One table. Its rows may differ in seeds and in the settings of their recipes only."""
 
     model: str
     data: str
@@ -122,7 +122,7 @@ class Run:
         return "evaluate control" in self.report["stages"]
 
     def results_folder(self, arm: str) -> Path:
-        """The folder of an arm's item results. Raises MissingArtifact if they are not finished."""
+        """The folder of an arm's item results. Raises MissingArtifact if it is not finished."""
         name = self.report["stages"][f"evaluate {arm}"]["folder"]
         folder = self.folder.absolute().parent.parent / "evaluate" / name
         if manifest.read_manifest(folder) is None:
@@ -130,29 +130,30 @@ class Run:
         return folder
 
     def cost(self, arm: str = "tuned") -> RowCost:
-        """The cost of this arm's training, and that of selecting its samples.
+        """The cost of this arm's training and of selecting its samples.
 
-        A random set needs no probe, even if the run has one because the set's size depends on it.
-        SFT on the probe's responses does need the probe.
+        The probe (responses that measure difficulty) counts if samples are selected by difficulty,
+        or if SFT trains on its responses. It is free if it only sets the size of a random set.
         """
         stages = self.report["cost"]["by_stage"]
         training = [stages[name] for name in (f"sft {arm}", f"train {arm}") if name in stages]
-        names = ("probe", "attention", "score", f"select_sft {arm}", f"select {arm}")
-        selection = [stages[name] for name in names if name in stages]
         counts = [self.report[key].get(arm) for key in ("sft", "trained") if key in self.report]
         has_sft = "sft" in self.report["train_stages"]
-        learns_from_probe = has_sft and str(self.settings.get("sft.targets")) == "rollouts"
+        trains_on_probe = has_sft and str(self.settings.get("sft.targets")) == "rollouts"
         keys = ("select.random", "select.sft_random") if has_sft else ("select.random",)
         is_random = all(self.settings.get(key) for key in keys)
-        has_selection = preset_of(self.report["name"]).selects and not is_random
-        selects = arm == "tuned" and (learns_from_probe or has_selection)
+        uses_difficulty = preset_of(self.report["name"]).selects and not is_random
+        selection = []
+        if arm == "tuned" and (trains_on_probe or uses_difficulty):
+            names = ("probe", "attention", "score", f"select_sft {arm}", f"select {arm}")
+            selection = [stages[name] for name in names if name in stages]
         return RowCost(
             steps=sum(stage.get("steps", 0) for stage in training),
             samples=sum(count["samples"] for count in counts if count),
             tokens=sum(stage.get("tokens", 0) for stage in training),
             seconds=sum(stage["seconds"] for stage in training),
-            selection_tokens=sum(stage.get("tokens", 0) for stage in selection) * selects,
-            selection_seconds=sum(stage["seconds"] for stage in selection) * selects,
+            selection_tokens=sum(stage.get("tokens", 0) for stage in selection),
+            selection_seconds=sum(stage["seconds"] for stage in selection),
         )
 
 
@@ -178,12 +179,12 @@ def read_runs(folders: list[Path]) -> list[Run]:
 
 # Settings that must be equal in all runs, even if they are in different tables.
 SHARED_BY_ALL_TABLES = ("model.", "evaluate.")
-# Settings that may differ between rows, but not between two runs of one row. Whatever a run's
-# recipe sets belongs to them, too: the run's report lists it.
+# ROW_KEYS and the settings of a run's recipe may differ between rows, but not between two runs of
+# one row. RUN_KEYS may differ between any two runs.
 ROW_KEYS = ("recipe", "name", "train_stages", "select.")
 RUN_KEYS = ("seed", "control", "output_dir", "report.", "report_to", "export.")
-# Settings that change no sample, weight or score. The source of benchmark items is among them,
-# because the items themselves are compared.
+# Settings that change no sample, weight or score. evaluate.path and evaluate.source are listed,
+# because the benchmark items themselves are compared.
 WITHOUT_EFFECT = (
     *("probe.retest_samples", "grpo.reward_workers", "grpo.save_steps", "sft.save_steps"),
     *("model.batch_size", "model.attention_batch_size", "model.url", "model.vllm.", "plan."),
@@ -192,7 +193,7 @@ WITHOUT_EFFECT = (
     *("model.server.api_key_env", "model.server.max_concurrency", "model.server.max_attempts"),
     *("model.server.timeout_s", "model.server.backoff_s", "model.server.max_outage_s"),
 )
-BY_NAME = "according to its name, but"  # in messages on settings that contradict a run's name
+NAME_CONFLICT = "according to its name, but"  # in messages on settings that contradict a run's name
 
 
 class NotComparable(ValueError):
@@ -200,10 +201,10 @@ class NotComparable(ValueError):
 
 
 def differing_settings(a: Run, b: Run) -> list[str]:
-    """The settings in which two runs differ but must not, as `key: a and b`.
+    """The settings that must be equal in two runs but differ, as `key: a's value and b's value`.
 
-    Runs of two rows may differ in what recipes set. Runs of two tables may differ in everything
-    but SHARED_BY_ALL_TABLES.
+    Runs of two rows may differ in settings of recipes. Of runs of two tables, only
+    SHARED_BY_ALL_TABLES must be equal.
     """
     ignored = (*RUN_KEYS, *WITHOUT_EFFECT)
     if a.name != b.name:
@@ -221,9 +222,9 @@ def differing_settings(a: Run, b: Run) -> list[str]:
 
 
 def differences(a: Run, b: Run) -> list[str]:
-    """What differs between two finished runs but must not: settings or judge, else inputs.
+    """What must be equal in two finished runs but differs. Inputs are checked after settings.
 
-    Inputs are data rows, weights and benchmark items; the names of stage folders are their hashes.
+    Inputs are data rows, weights and benchmark items. Stage folders are named by their hashes.
     """
     lines = differing_settings(a, b)
     judges = [run.report["evaluation"]["base"].get("judge") for run in (a, b)]
@@ -248,8 +249,8 @@ def differing_folders(a: Run, b: Run, stage: str) -> str | None:
 def find_incompatible(
     runs: list[Run], compare: Callable[[Run, Run], list[str]] = differences
 ) -> dict[str, list[str]]:
-    """By run folder, how the run differs from most runs, from most seeds of its row, or from what
-    its name says. Empty if all runs are compatible.
+    """The problems of each run, by its folder; empty if all are compatible. A run must agree with
+    the typical run of all runs, with the typical run of its row, and with the preset of its name.
     """
 
     def without_order(value: Any) -> Any:
@@ -257,7 +258,7 @@ def find_incompatible(
 
     problems = [
         [
-            f"{key}: {value} {BY_NAME} {run.settings[key]}"
+            f"{key}: {value} {NAME_CONFLICT} {run.settings[key]}"
             for key, value in preset_of(run.name).settings.items()
             if without_order(run.settings.get(key, value)) != without_order(value)
         ]
@@ -270,6 +271,7 @@ def find_incompatible(
     rows: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
         rows[run.table, run.name].append(i)
+    # The typical run of a group (all runs, or the seeds of a row) differs from the fewest others.
     for group in ([*range(len(runs))], *rows.values()):
         disagreements = {i: sum(bool(by_pair[i, j]) for j in group if j != i) for i in group}
         typical = min(
@@ -285,9 +287,9 @@ def find_incompatible(
 
 
 def without_duplicates(runs: list[Run], force: bool) -> list[Run]:
-    """One run for each table, row and seed; if two share one training, the one with a control.
+    """One run for each table, row and seed; of two runs with the same model, one with a control.
 
-    With `force`, two trainings of one row and seed become two rows; else NotComparable is raised.
+    Different models of one row and seed raise NotComparable; with `force` they become two rows.
     """
     by_key: dict[tuple[Any, ...], Run] = {}
     for run in runs:
