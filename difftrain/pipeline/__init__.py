@@ -1,1 +1,1 @@
-"""The chain of stages, their folders (parquet parts and a manifest), and ranks that share them."""
+"""The chain of stages, the folders with their output, and the coordination of parallel ranks."""

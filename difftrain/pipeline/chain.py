@@ -1,6 +1,7 @@
 """The chain of stages that the commands train, probe, score, evaluate and report run.
 
-data -> probe -> score -> select -> train -> evaluate -> report; each does only missing work.
+data -> probe -> score -> select -> train -> evaluate -> report; finished work is not repeated.
+Arms are the models that a run compares: base, tuned (on selected samples), control (on random).
 """
 
 import itertools
@@ -27,11 +28,11 @@ from difftrain.train import preflight
 
 SELECT = {TrainStage.sft: sft_then_grpo.select_sft, TrainStage.grpo: difficulty.select}
 TRAIN = {TrainStages.grpo: grpo.run, TrainStages.sft_then_grpo: sft_then_grpo.run}
-PREFLIGHT_ROWS = 256  # plan runs the preflight checks on samples among the first rows
+PREFLIGHT_ROWS = 256  # number of data rows that check_model reads, to find samples with images
 
 
-def probe(config: RunConfig, world: World, _: list[str]) -> Path:
-    """Run data and probe; returns the probe's folder."""
+def probe(config: RunConfig, world: World, _recipe_settings: list[str]) -> Path:
+    """Run data and probe (the base model answers the samples); returns the probe's folder."""
     paths, session = RunPaths(config), ModelSession(config.model, config.data)
     if manifest.read_manifest(paths.probe) is None:
         session.check_engine()
@@ -41,13 +42,13 @@ def probe(config: RunConfig, world: World, _: list[str]) -> Path:
 
 
 def score(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
-    """Run data, probe and score; returns the scores' folder."""
+    """Run data, probe and score (the difficulties of samples); returns the scores' folder."""
     probe(config, world, recipe_settings)
     return difficulty.score(config, RunPaths(config), world)
 
 
-def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
-    """Run the benchmarks on the model model.name; returns the item results' folder."""
+def evaluate(config: RunConfig, world: World, _recipe_settings: list[str]) -> Path:
+    """Evaluate the base model (model.name) on the benchmarks; returns the item results' folder."""
     paths, session = RunPaths(config), ModelSession(config.model, config.data)
     benchmarks.check_engine(paths, session)
     return benchmarks.evaluate_base(config, paths, world, session)
@@ -56,7 +57,7 @@ def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
 def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """Run all stages; returns the run's folder.
 
-    A server has no trained weights, so this process generates the responses to all benchmarks.
+    An inference server has no trained weights, so this process itself answers all benchmarks.
     """
     if world.is_first:
         check_login(config.report_to)
@@ -126,12 +127,12 @@ def run_preflight(
 
 
 def trained_arms(config: RunConfig) -> list[str]:
-    """The arms that are trained: tuned, and if requested its random control."""
+    """The arms that are trained: tuned, and also control if control=random is set."""
     return [Arm.tuned, Arm.control] if config.control is Control.random else [Arm.tuned]
 
 
 def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str]) -> None:
-    """Write the report, link the checkpoint into its folder, send the report to the tracker."""
+    """Write the report with the recipe's KEY=VALUE settings; link the checkpoint; send the report."""
     arms = trained_arms(config)
     folders = {arm: ArmFolders(select=paths.selection(arm), train=paths.grpo(arm)) for arm in arms}
     if TrainStage.sft in config.stages:
@@ -154,7 +155,7 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str])
         contamination=paths.contamination if manifest.read_manifest(paths.contamination) else None,
     )
     report = build.write_report(inputs)
-    for name in ("adapter", "checkpoint"):  # with a checkpoint, a sweep counts a run as finished
+    for name in ("adapter", "checkpoint"):  # checkpoint last: it marks a sweep's run as finished
         if (source := paths.grpo(Arm.tuned) / name).is_dir():
             link_tree(source, paths.run / name)
     if config.report_to is not Tracker.none:
@@ -164,7 +165,7 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str])
 def link_tree(source: Path, target: Path) -> None:
     """Hard-link all files of a folder into the target, or copy them if links are not supported.
 
-    If this is killed, the target is complete or does not exist.
+    If the process is killed meanwhile, the target is either complete or missing.
     """
 
     def link(source_file: str, target_file: str) -> None:

@@ -1,7 +1,7 @@
-"""Files through which ranks and launches coordinate: heartbeats, reasons of failures, a lock.
+"""Files through which ranks and launches coordinate: heartbeats, failure reasons, and a lock.
 
-The ranks of one launch wait for each other through files in a stage's folder. Launches that share
-a stage take turns: the first rank holds the folder's lock while it works. stage.py uses both.
+A launch is one start of a command; its ranks are its processes. Ranks wait for each other through
+files in a stage's folder. Launches that need the same stage take turns: rank 0 locks the folder.
 """
 
 import logging
@@ -23,21 +23,21 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 600.0  # a rank without a heartbeat for this long is considered dead
-POLL_SECONDS = 0.2
-BEAT_SECONDS = 5.0
+POLL_SECONDS = 0.2  # pause between two looks for a file or the lock
+BEAT_SECONDS = 5.0  # pause between two heartbeats of a background thread
 LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
-"""Variables that are equal in all processes of a launch but differ between parallel launches."""
+"""Environment variables, equal in all ranks of a launch, different for parallel launches."""
 # Files in a stage's folder:
-FAILED = ".failed"  # holds the reason why the first rank stopped; a launch's hash follows the name
-LOCK_HEARTBEAT = ".turn.beat"  # touched while a first rank waits for the lock or holds it
-ENTERED = ".entered"  # lists the launches whose first rank has held the lock, one per line
+FAILED = ".failed"  # says why rank 0 stopped; the file's full name ends with a hash of the launch
+LOCK_HEARTBEAT = ".turn.beat"  # touched while rank 0 waits for the lock or holds it
+ENTERED = ".entered"  # lists the launches whose rank 0 has held the lock, one per line
 RECENT_FOLDERS: deque[Path] = deque(maxlen=3)
-"""The last folders that this rank entered after its first rank, which may still be in one."""
+"""The folders that this rank entered last; rank 0 may still work in one of them."""
 STARTED = time.time()  # when this process started; an older failure file is from an earlier run
 
 
 class FirstRankFailed(RuntimeError):
-    """The first rank stopped, so its output will never exist; the message is its reason."""
+    """The first rank stopped, so its output will never exist; the message gives the reason."""
 
 
 class RankTimeout(RuntimeError):
@@ -133,7 +133,7 @@ def touch_regularly(heartbeat: Path) -> Iterator[None]:
 
 @contextmanager
 def report_failure(folder: Path, world: World, heartbeat: Path | None = None) -> Iterator[None]:
-    """Send heartbeats in the background while the other ranks wait for this rank's output.
+    """Touch `heartbeat` (default: this rank's) regularly while other ranks wait for this one.
 
     If this rank fails, write the reason into the folder, where the other ranks read it.
     """
@@ -142,14 +142,14 @@ def report_failure(folder: Path, world: World, heartbeat: Path | None = None) ->
     try:
         with touch_regularly(heartbeat or heartbeat_path(folder, world.rank)):
             yield
-    except BaseException as error:
+    except BaseException as error:  # also KeyboardInterrupt: the other ranks must stop
         if world.size > 1:
             manifest.write_text(reason_path, f"{type(error).__name__}: {error}")
         raise
 
 
 def _launch_id() -> str:
-    """An id that all processes of this launch share; only colons if no variable is set."""
+    """An id that all ranks of this launch share; only colons if no variable is set."""
     return ":".join(os.environ.get(name, "") for name in LAUNCH_VARIABLES)
 
 
@@ -170,7 +170,7 @@ def failure_reason(folder: Path) -> str | None:
 def wait_for_first_rank(
     folder: Path, world: World, is_complete: Callable[[], bool], failures: Path | None = None
 ) -> None:
-    """Wait until `is_complete()` sees the first rank's output; rank 0 itself does not wait.
+    """Wait until `is_complete()`, which checks the first rank's output; rank 0 does not wait.
 
     Raises FirstRankFailed if the first rank stops, with the reason that it wrote into the folder
     `failures` (default: `folder`), and RankTimeout if it sends no heartbeat.
@@ -198,12 +198,11 @@ def stage_lock(
 ) -> Iterator[None]:
     """Let one launch at a time work in a stage's folder; a second launch waits and logs that.
 
-    The first rank holds the lock and writes the launch's id into `.entered`; the other ranks enter
-    after their own first rank (so ranks of two launches never mix), or once the stage
-    `is_finished`. The lock of a killed process is free at once. On a file system without locks, a
-    warning is logged and the work goes on. `stage` distinguishes stages that lock the same folder.
-    The other ranks raise FirstRankFailed if the first rank stops before it has the lock, and
-    RankTimeout if it sends no heartbeat.
+    Rank 0 takes the lock and adds the launch's id to the file `.entered`. The other ranks wait for
+    that id, so the ranks of two launches never mix, or until `is_finished()`. They raise
+    FirstRankFailed if rank 0 stops before it has the lock, and RankTimeout if it sends no
+    heartbeat. A killed process releases its lock. On a file system without locks, work goes on
+    after a warning. `stage` distinguishes stages that lock the same folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entry = f"{_launch_id()} {stage}".strip()
@@ -211,6 +210,7 @@ def stage_lock(
         _follow_first_rank(folder, world, is_finished, entry)
         yield
         return
+    # No soft lock: a killed process would never release it.
     lock, is_alone = FileLock(folder / ".lock", fallback_to_soft=False), world.size == 1
     with nullcontext() if is_alone else report_failure(folder, world, folder / LOCK_HEARTBEAT):
         try:
@@ -236,7 +236,7 @@ def _follow_first_rank(
 ) -> None:
     """Wait until this launch's first rank has entered the folder, or the stage is finished.
 
-    The first rank may still be in an earlier stage. Raises FirstRankFailed or RankTimeout.
+    The first rank may still work in an earlier stage. Raises FirstRankFailed or RankTimeout.
     """
     since, folders, entered = time.time(), [*RECENT_FOLDERS, folder], folder / ENTERED
     heartbeats = [path / LOCK_HEARTBEAT for path in folders]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
-NUM_CHUNKS, CHUNK_BYTES = 16, 1 << 16
+WHOLE_FILE_BYTES, NUM_CHUNKS, CHUNK_BYTES = 64 << 20, 16, 1 << 16  # for file_fingerprint
 MANIFEST, OLD_MANIFEST = "manifest.json", "made.json"
 
 
@@ -31,11 +31,11 @@ def fingerprint(settings: Any, *inputs: str) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """A hash of a whole small file, or of evenly spaced chunks of a large one (weights)."""
+    """A hash of a file: of all its bytes, or above WHOLE_FILE_BYTES of evenly spaced chunks."""
     size = path.stat().st_size
     digest = hashlib.blake2b(str(size).encode(), digest_size=6)
     with path.open("rb") as file:
-        if size <= NUM_CHUNKS * CHUNK_BYTES * 64:
+        if size <= WHOLE_FILE_BYTES:
             digest.update(file.read())
         else:
             for index in range(NUM_CHUNKS):
@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A new file to write. Readers see the old file until the new one is complete."""
+    """Open a new file to write. Readers get the old file until the new file is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -119,7 +119,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished stage's folder, or None. Raises as refuse_old_layout does."""
+    """The manifest if the stage is finished, else None. Raises what refuse_old_layout raises."""
     try:
         return json.loads((folder / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -130,7 +130,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def refuse_old_layout(folder: Path) -> None:
     """Raise SchemaError if an earlier version of difftrain wrote this stage's or run's folder.
 
-    Its stages end with made.json, and its columns and settings have other names.
+    That version wrote made.json into the folder of each stage, but not into that of a run.
     """
     root = folder.parent.parent
     old_run = folder.parent.name == "run" and next(root.glob(f"*/*/{OLD_MANIFEST}"), None)

@@ -1,4 +1,4 @@
-"""The base model and its engines, loaded when a stage first needs them, and only once."""
+"""The base model and the engines that generate its responses, loaded once, at their first use."""
 
 from functools import cached_property
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from difftrain.model.loading import LoadedModel, load, with_pixel_budget
 
 
 class ModelSession:
-    """The model and the engines, which the probe and the evaluation share."""
+    """The model and the engines, which all stages that need the base model share."""
 
     def __init__(self, config: ModelConfig, data: DataConfig) -> None:
         self.config, self.data = config, data
@@ -27,9 +27,9 @@ class ModelSession:
         return load(self.config, self.data.min_pixels, self.data.max_pixels)
 
     def engine(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Engine:
-        """The engine for images of min_pixels to max_pixels (default: data's), started only once.
+        """The engine for images of min_pixels to max_pixels (default: config.data's), started once.
 
-        Images within these limits are not resized. Raises ConfigError if the server or vLLM fails.
+        It does not resize such images. Raises ConfigError if the server or vLLM fails.
         """
         pixels = min_pixels or self.data.min_pixels, max_pixels or self.data.max_pixels
         if pixels not in self._engines:
@@ -46,25 +46,25 @@ class ModelSession:
     def in_process(self) -> "ModelSession":
         """A session that generates in this process instead of on a server.
 
-        A server has only the base weights, but base and trained models need the same engine.
+        A server has only the base weights, and a fair comparison needs one engine for all models.
         """
-        if self.config.in_process is self.config:
+        if self.config.in_process is self.config:  # no server is configured
             return self
         self.close_engines()
         session = ModelSession(self.config.in_process, self.data)
-        if "model" in self.__dict__:
+        if "model" in self.__dict__:  # cached_property has stored the model there
             session.__dict__["model"] = self.model
         return session
 
     def check_engine(self) -> None:
-        """Raises ConfigError, within seconds, if the engine is not available."""
+        """Raise ConfigError, within seconds, if the engine is not available."""
         if self.config.engine is EngineKind.http:
             server_check.check_reachable(self.config)
         elif self.config.engine is EngineKind.vllm and not find_spec("vllm"):
             raise ConfigError(["model.engine=vllm: vLLM is not installed; install the extra vllm"])
 
     def close_engines(self) -> None:
-        """Stop the engines: vLLM uses most of a GPU, which attention pass and training need."""
+        """Stop the engines. vLLM occupies most of a GPU, but other stages need this memory."""
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()

@@ -31,7 +31,7 @@ LIST_ITEMS = {int: pa.int32(), float: pa.float32()}  # numbers in lists have 32 
 GROUP_BYTES = 1 << 20  # bytes of images in a row group, which one access reads as a whole
 CACHED_ROW_GROUPS = 4  # row groups kept in memory, because neighbors are often read together
 PART_BYTES = 64 << 20  # bytes of images after which a part ends; the writer keeps them in memory
-MAX_BUFFER_SECONDS = 30.0  # how long the first row of a PartBuffer waits at most
+MAX_BUFFER_SECONDS = 30.0  # how long a row may wait in a PartBuffer (write_if_late)
 
 
 class MissingArtifact(FileNotFoundError):
@@ -39,9 +39,9 @@ class MissingArtifact(FileNotFoundError):
 
 
 def _column_type(hint: Any) -> tuple[pa.DataType, Callable[[Any], Any]]:
-    """The parquet type for a field's type, and a function that converts a parquet value to it."""
+    """The parquet type of a field, and a function that converts a parquet value to the field's."""
     if get_origin(hint) is UnionType:
-        (inner,) = (part for part in get_args(hint) if part is not NoneType)
+        (inner,) = (member for member in get_args(hint) if member is not NoneType)
         data_type, convert = _column_type(inner)
         return data_type, lambda value: None if value is None else convert(value)
     if get_origin(hint) in (tuple, Sequence):
@@ -87,7 +87,7 @@ def _write_groups(file: IO[bytes], records: Sequence[Any]) -> None:
             columns = {name: [getattr(record, name) for record in group] for name in names}
             writer.write_table(pa.table(columns, schema=types), row_group_size=group_rows)
     if images:
-        pa.default_memory_pool().release_unused()
+        pa.default_memory_pool().release_unused()  # Arrow would keep the memory
 
 
 def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
@@ -155,7 +155,7 @@ def read_finished(folder: Path, record: type[R], made_by: str) -> list[R]:
 def next_part_name(folder: Path, rank: int) -> str:
     """A part name that this rank has not used yet in this folder.
 
-    It ends with random letters, so that no other process can overwrite the part.
+    Example: r003-00012-a1b2c3 for part 12 of rank 3. Its random end is different in any process.
     """
     numbers = [int(path.stem.split("-")[2]) for path in folder.glob(f"part-r{rank:03d}-*.parquet")]
     return f"r{rank:03d}-{max(numbers, default=-1) + 1:05d}-{secrets.token_hex(3)}"
@@ -184,7 +184,7 @@ def write_all(folder: Path, records: Iterable[Any], rows_per_part: int = 2000) -
 class PartBuffer(Generic[R]):
     """Collects rows and passes them to `write_rows`; a killed process loses the rows in it.
 
-    It writes at `size` rows, or at write_if_late once the first row waited MAX_BUFFER_SECONDS.
+    `add` writes once there are `size` rows, write_if_late if the oldest row waited too long.
     """
 
     def __init__(self, write_rows: Callable[[list[R]], None], size: int) -> None:
@@ -218,7 +218,7 @@ def _cached_row_group(path: str, stamp: tuple[int, ...], group: int, column: str
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyImages(Sequence[bytes]):
-    """The images in one cell of a parquet column, read at each access; equal to their tuple.
+    """The images in one cell of a parquet column, read at each access; equal to a tuple of them.
 
     Raises FileNotFoundError if the part no longer exists.
     """

@@ -17,7 +17,7 @@ from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Arm, Measure, TrainStage
 
-COMPARISON_VERSION = 2  # increase it if samples are compared with benchmark items differently
+COMPARISON_VERSION = 2  # in the contamination fingerprint; increase it if the comparison changes
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RunPaths:
         return self.output_dir / stage / manifest.fingerprint(settings, stage, *names)
 
     def _settings_from(self, stage: str, *sections: str) -> dict[str, Any]:
-        """Settings of other stages' sections that are part of this stage's fingerprint."""
+        """The settings in these config sections that also count for `stage`, another stage."""
         counted: dict[str, Any] = {}
         for section in sections:
             counted |= counted_settings(getattr(self.config, section), stage, own=False)
@@ -76,7 +76,7 @@ class RunPaths:
 
     @cached_property
     def probe(self) -> Path:
-        """Rollouts. If tau or cde_rollouts changes, missing rollouts are added to this folder."""
+        """Sampled responses (rollouts). Another tau or cde_rollouts only adds rollouts to them."""
         settings = {
             **counted_settings(self.config.probe, "probe"),
             **self._settings_from("probe", "model", "data"),
@@ -88,7 +88,7 @@ class RunPaths:
 
     @cached_property
     def attention(self) -> Path:
-        """Attention masses of correct responses; if ACE is scored, also its bias of first ones."""
+        """Attention masses of correct responses; for the measure ACE, also its attention bias."""
         difficulty = self.config.difficulty
         settings = counted_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
@@ -111,10 +111,10 @@ class RunPaths:
         return self.folder("reliability", settings, self.score, second.probe, second.attention)
 
     def selection(self, arm: str, stage: TrainStage = TrainStage.grpo) -> Path:
-        """Selected samples of one training stage of an arm.
+        """The samples selected for one training stage of an arm (tuned or control).
 
-        The fingerprint of a random set includes the seed, that of a control also the run's name.
-        Recipes whose tuned arm trains on the same random set share its folder.
+        The fingerprint includes the seed if they are random, and for a control the run's name too.
+        Recipes whose tuned arm trains on the same random samples share the folder.
         """
         select = self.config.select
         settings, is_random = counted_settings(select, "select_grpo"), select.random
@@ -138,7 +138,7 @@ class RunPaths:
         return self.folder("train", settings, self.selection(arm, TrainStage.sft), self.model)
 
     def grpo(self, arm: str) -> Path:
-        """Checkpoint and log of an arm's GRPO, which starts from its SFT or from the base model."""
+        """Checkpoint and log of an arm's GRPO, which starts from its SFT or else the base model."""
         has_sft = TrainStage.sft in self.config.stages
         start = self.sft(arm) if has_sft else self.model
         return self.folder("train", self._training(TrainStage.grpo), self.selection(arm), start)
@@ -181,7 +181,7 @@ class RunPaths:
 
     @cached_property
     def contamination(self) -> Path:
-        """The list of samples that are also in benchmarks."""
+        """The list of samples that are also benchmark items."""
         evaluate = self.config.evaluate
         names = sorted([*evaluate.official, *evaluate.also_on_disk])
         settings = {"comparison": COMPARISON_VERSION, "items": evaluate.items_identity(names)}

@@ -1,7 +1,7 @@
 """The retest: probes some samples again with other seeds and compares the scores of both probes.
 
-It shows whether probe.draws (K) and probe.cde_rollouts (M) are large enough. The second rollouts
-are in a separate folder (RunPaths.retest), so the scores of the run never use them.
+It shows whether probe.draws and probe.cde_rollouts, the numbers of responses (rollouts) per prompt,
+are large enough. The retest has its own folder (RunPaths.retest); the run's scores never use it.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession)
     """Run the retest; returns the folder of reliability.json and the second scores."""
     second = RunPaths(config, retest=True)
 
-    def order(sample: Sample) -> tuple[int, str]:  # larger subsets contain the smaller ones
+    def order(sample: Sample) -> tuple[int, str]:  # a larger retest contains a smaller one
         return seeds.derive(config.seed, "again", sample.sample_id), sample.sample_id
 
     samples = parquet.read_rows(paths.data, Sample)
@@ -105,10 +105,10 @@ def score_label(score: Score, config: DifficultyConfig) -> str:
 
 
 def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, float]:
-    """`share`: the samples with the same label in both, `low` to `high`: its 95 % Wilson interval,
-    `by_chance`: the expected share for two independent measures with these label counts.
+    """`share` of samples with equal labels in both, `low` to `high`: its 95 % Wilson interval.
 
-    Raises ValueError unless both have labels for the same samples, at least one.
+    `by_chance` is the share to expect if two labelings with these counts were independent.
+    Raises ValueError unless both have labels for the same samples, at least for one.
     """
     if not first or first.keys() != second.keys():
         raise ValueError(f"{len(first)} and {len(second)} labels are not of the same samples")
@@ -123,8 +123,8 @@ def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, 
 
 
 def overlap(num_samples: int, first: set[str], second: set[str]) -> dict[str, float]:
-    """Of two selections from the same samples: their sizes, the number of samples in both, and the
-    number that is expected by chance."""
+    """The sizes of two selections from the same samples, how many samples both contain, and how
+    many samples both would contain by chance."""
     return {
         "pool": num_samples, "first": len(first), "second": len(second),
         "common": len(first & second),

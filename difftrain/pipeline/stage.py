@@ -4,9 +4,9 @@ run_stage is for work that the first rank does alone (data, scores, selections);
 is for work of which every rank does a share (probe, attention, evaluation, training).
 
 Both return the manifest and do nothing if the stage is finished. If the first rank fails, the other
-ranks raise FirstRankFailed with its reason. `settings` are written to the manifest (as JSON; a
-function is called for them then). A folder without a manifest is unfinished: the work itself
-decides which of its files to reuse.
+ranks raise FirstRankFailed with the reason. `settings` are written to the manifest as JSON; they
+may be a function that returns them. A folder without a manifest is unfinished: the work itself
+decides which files to reuse.
 """
 
 import secrets
@@ -19,13 +19,13 @@ from typing import Any
 from difftrain.pipeline import coordination, manifest
 from difftrain.pipeline.coordination import World
 
-SAVE_SECONDS = 5.0  # a killed process loses at most this much of its elapsed time
+SAVE_SECONDS = 5.0  # pause between two saves of the elapsed seconds
 
 
 class Heartbeat:
     """Shows the other ranks that this one is alive, and counts the stage's elapsed seconds.
 
-    These are the first rank's seconds in all starts of the stage, including killed ones: each start
+    Only the first rank counts, over all starts of the stage, including killed ones. Every start
     saves its seconds in its own file in the stage's folder, until the manifest has the sum.
     """
 
@@ -60,7 +60,7 @@ class Heartbeat:
         return before + unfinished + time.time() - self.started
 
     def clear(self) -> None:
-        """Remove the files of an unfinished stage: the manifest now has the sum of the seconds."""
+        """Remove the files with seconds and heartbeats; the manifest now has the sum of seconds."""
         for path in (*self.folder.glob(".elapsed-*"), *self.folder.glob(".rank-*.beat")):
             path.unlink(missing_ok=True)
 
@@ -106,20 +106,20 @@ def run_shared_stage(
     is_finished: Callable[[Mapping[str, Any]], bool] = lambda manifest: True,
     lock: Path | None = None,
 ) -> dict[str, Any]:
-    """Have every rank do its share; the first waits until all `is_complete` and closes the stage.
+    """Have every rank do its share of the work; returns the manifest, which the first rank writes.
 
-    `close` returns the manifest's counts. If a manifest does not satisfy `is_finished`, it is from
-    an earlier, smaller request: the work does what is missing, and its seconds are added. `seconds`
-    returns the seconds if the work counts them itself. `lock` is the folder to lock if several
-    stages add files to one folder. Returns the manifest. Raises RankTimeout if another rank sends
-    no heartbeat.
+    The first rank waits until `is_complete()`, then calls `close`, which returns the counts for the
+    manifest. A manifest that does not satisfy `is_finished` is from an earlier, smaller request:
+    the work adds what is missing. `seconds` returns the seconds if the work counts them itself.
+    `lock` is the folder to lock if several stages add files to one folder. Raises RankTimeout if
+    another rank sends no heartbeat.
     """
 
     def finished() -> bool:
         content = manifest.read_manifest(folder)
         return content is not None and is_finished(content)
 
-    def closed() -> bool:  # by this launch's first rank, even if items failed again
+    def closed() -> bool:  # a manifest of this launch suffices, even if items failed again
         written_at = coordination.touched_at(folder / manifest.MANIFEST)
         return finished() or written_at >= coordination.STARTED
 

@@ -2,4 +2,4 @@
 
 
 class PreflightFailed(RuntimeError):
-    """The model or its settings are not fit for training; the message names every failed check."""
+    """The model or its settings cannot be trained; the message names every failed check."""

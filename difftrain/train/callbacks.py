@@ -1,4 +1,4 @@
-"""Logs TRL's training: one line per step, rewards on held-out samples, a progress bar, alarms."""
+"""Logs TRL's training: one line per step, rewards on held-out samples, alarms of reward hacking."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from difftrain.train.rewards import step_metrics
 
 logger = logging.getLogger(__name__)
 
-TRAIN_LOG = "train_log.jsonl"  # one line per step: TRL's keys, then the same by task and stratum
+TRAIN_LOG = "train_log.jsonl"  # one line per step: TRL's metrics, and metrics by task and stratum
 EVAL_LOG = "eval_log.jsonl"  # one line per evaluation on held-out samples: step and EVAL_REWARD
 EVAL_REWARD = "eval_rewards/accuracy/mean"
 TRAIN_KEYS = (  # the keys of TRL's logs that go to TRAIN_LOG
@@ -37,14 +37,14 @@ def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
 def truncate_log(folder: Path, last_step: int) -> float:
     """Remove the rows after `last_step`, where training resumes; returns the seconds until then."""
     rows: list[dict[str, float]] = []
-    for name in (EVAL_LOG, TRAIN_LOG):
+    for name in (EVAL_LOG, TRAIN_LOG):  # TRAIN_LOG last: its rows have the seconds
         rows = [row for row in read_log(folder, name) if row["step"] <= last_step]
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows[-1]["seconds"] if rows else 0.0
 
 
 class JsonlLogger(TrainerCallback):
-    """On the first rank: appends each step to TRAIN_LOG, shows `bar_key` beside a progress bar."""
+    """Writes logs and a progress bar with `bar_key`. `elapsed`: seconds before training resumed."""
 
     def __init__(self, folder: Path, elapsed: float, title: str, bar_key: str = "reward") -> None:
         self.folder, self.elapsed, self.title, self.bar_key = folder, elapsed, title, bar_key

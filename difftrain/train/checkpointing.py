@@ -30,8 +30,8 @@ CHECKPOINT = "checkpoint"
 def run_training(job: TrainJob, fit: Callable[[], tuple[Any, float, Mapping[str, Any]]]) -> Path:
     """Train and save while holding the stage's lock; returns the folder of the final checkpoint.
 
-    Resumes an interrupted run from its last complete checkpoint; does nothing if finished. `fit`
-    runs on every rank; it returns the trainer, the total seconds and the counts for manifest.json.
+    Resumes an interrupted training from its last complete checkpoint; does nothing if finished.
+    `fit` runs on every rank; it returns the trainer, total seconds and counts for manifest.json.
     """
     seconds, counts = 0.0, {}
 
@@ -69,7 +69,7 @@ def finished_checkpoint(folder: Path) -> Path | None:
 
 
 def resume_problem(path: Path, num_processes: int = 1) -> str | None:
-    """Why this many processes cannot resume from a checkpoint; None if everything is there.
+    """Why this many processes cannot resume from a checkpoint; None if they can.
 
     The first process writes trainer_state.json last. The others may have been killed before they
     wrote their RNG states: rng_state_<rank>.pth each (a single process writes rng_state.pth).
@@ -84,13 +84,13 @@ def resume_problem(path: Path, num_processes: int = 1) -> str | None:
         if problem := resolve.damage_in_file(file):
             return problem
     for file in sorted([*path.rglob("*.pt"), *path.rglob("*.pth")]):
-        if not zipfile.is_zipfile(file):
+        if not zipfile.is_zipfile(file):  # torch.save writes zip files
             return f"{file.name} is cut short"
-    latest = path / "latest"
-    sharded = latest.is_file() and any((path / latest.read_text().strip()).glob("*optim_states.pt"))
-    if not sharded and not any(path.glob("*.safetensors")):
+    latest = path / "latest"  # DeepSpeed names there the folder of its shards
+    by_zero = latest.is_file() and any((path / latest.read_text().strip()).glob("*optim_states.pt"))
+    if not by_zero and not any(path.glob("*.safetensors")):
         return "the weights are missing"
-    if not sharded and not (path / "optimizer.pt").is_file():
+    if not by_zero and not (path / "optimizer.pt").is_file():
         return "the optimizer state is missing"
     if (path / "rng_state.pth").is_file():
         return None
@@ -122,7 +122,7 @@ def load_weights(model: Any, checkpoint: Path) -> None:
 
 
 def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
-    """Train to the end, from the last complete checkpoint if any; returns the total seconds.
+    """Train to the end, from the last complete checkpoint if any; returns the seconds of all runs.
 
     Raises ConfigError if ZeRO-3 would hang on samples without an image, RuntimeError if training
     ends before its last step, GradientError if GradientCheck finds a problem.
@@ -135,8 +135,8 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     if plugin and plugin.zero_stage == 3 and world.size > 1 and 0 < text_only < len(samples):
         rule = "with ZeRO-3 a step on samples with and without images would hang"
         advice = "use launch/accelerate/zero2.yaml, or only samples with (or only without) images"
-        number = f"{text_only} of {len(samples)} samples have no image"
-        raise ConfigError([f"{job.title}: {number}, and {rule}; {advice}"])
+        finding = f"{text_only} of {len(samples)} samples have no image"
+        raise ConfigError([f"{job.title}: {finding}, and {rule}; {advice}"])
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(job.folder, world.size)
@@ -160,19 +160,19 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
 
 
 def save(trainer: Any, job: TrainJob) -> None:
-    """Write the final checkpoint, processor included, so that it exists whole or not at all.
+    """Write the final checkpoint, with the processor, either completely or not at all.
 
-    With LoRA the checkpoint is the base model with the adapter merged; the adapter lies beside it.
+    With LoRA the checkpoint is base model and adapter merged; the adapter is also saved beside it.
     """
-    by_lora, tmp_path = bool(job.settings.lora.rank), job.folder / ".checkpoint.tmp"
-    trained = job.folder / param_groups.ADAPTER if by_lora else tmp_path
-    trainer.save_model(str(trained))
+    uses_lora, tmp_path = bool(job.settings.lora.rank), job.folder / ".checkpoint.tmp"
+    trained_folder = job.folder / param_groups.ADAPTER if uses_lora else tmp_path
+    trainer.save_model(str(trained_folder))
     trainer.accelerator.wait_for_everyone()
     # Otherwise ZeRO-3 would shard the next model that is loaded, which only generates.
     unset_hf_deepspeed_config()
     if job.world.is_first:
-        if by_lora:
-            param_groups.merge_adapter(job.start_model, trained, tmp_path)
+        if uses_lora:
+            param_groups.merge_adapter(job.start_model, trained_folder, tmp_path)
         trainer.processing_class.save_pretrained(tmp_path)
         shutil.rmtree(job.folder / CHECKPOINT, ignore_errors=True)
         tmp_path.replace(job.folder / CHECKPOINT)

@@ -17,7 +17,7 @@ from difftrain.records import Sample, Selection
 
 @dataclass(frozen=True, slots=True)
 class TrainData:
-    """Samples that one arm (tuned or control) trains on, held-out samples, and strata by id."""
+    """Training samples of one arm (tuned or control), held-out samples, strata by sample id."""
 
     samples: Sequence[Sample]
     eval_samples: Sequence[Sample] = ()
@@ -39,10 +39,10 @@ def _image_hashes(sample: Sample) -> tuple[bytes, ...]:
 
 
 def held_out(samples: list[Sample], selections: list[Selection], limit: int) -> list[Sample]:
-    """The first `limit` samples by id that are neither trained on nor copies of training samples.
+    """The first `limit` samples by id that are neither training samples nor copies of these.
 
-    Copies (kept by data.duplicates=keep) have other ids. Images are read only if question, options
-    and answer equal those of a training sample.
+    A copy has another id (data.duplicates=keep allows copies). Images are read only if question,
+    options and answer equal those of a training sample.
     """
     trained_ids = {selection.sample_id for selection in selections}
     trained: dict[tuple, list[Sample]] = defaultdict(list)
@@ -51,12 +51,12 @@ def held_out(samples: list[Sample], selections: list[Selection], limit: int) -> 
             trained[_text_key(sample)].append(sample)
 
     @cache
-    def trained_hashes(text: tuple) -> set[tuple[bytes, ...]]:
-        return {_image_hashes(sample) for sample in trained[text]}
+    def trained_hashes(key: tuple) -> set[tuple[bytes, ...]]:
+        return {_image_hashes(sample) for sample in trained[key]}
 
     def is_copy(sample: Sample) -> bool:
-        text = _text_key(sample)
-        return text in trained and _image_hashes(sample) in trained_hashes(text)
+        key = _text_key(sample)
+        return key in trained and _image_hashes(sample) in trained_hashes(key)
 
     rest = [sample for sample in samples if sample.sample_id not in trained_ids]
     rest.sort(key=lambda sample: sample.sample_id)

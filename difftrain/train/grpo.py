@@ -21,10 +21,10 @@ from difftrain.train.trl_args import TrainJob
 
 
 def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
-    """TRL's GRPOTrainer for this data, with our rewards."""
+    """TRL's GRPOTrainer for this data, with the reward functions of rewards.py."""
     grpo, model = job.config.grpo, job.start_model
     processor = job.load_processor()
-    # Must precede TRL's arguments: they make ZeRO-3 shard every model that is built afterwards.
+    # peft_config builds a model. With ZeRO-3 it would be sharded once TRL's arguments exist.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
     uses_vllm = grpo.vllm.mode is not VllmMode.none
     if uses_vllm:
@@ -72,10 +72,9 @@ def fit(job: TrainJob, data: TrainData) -> Path:
 
 
 def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
-    """Raises ConfigError if vLLM would resize images again, by the model folder's own pixel limits.
+    """Raise ConfigError if vLLM would resize images again, by the model folder's own pixel limits.
 
     TRL does not pass our limits to vLLM, and a second resize changes the number of image tokens.
-    Checking the smallest and the largest image is enough: all other sizes lie between them.
     """
     processor: Any = AutoProcessor.from_pretrained(
         resolve.source(model.name), revision=model.revision, trust_remote_code=False
@@ -83,7 +82,7 @@ def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
     sizes = {images.png_size(png) for sample in samples for png in sample.images}
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     problems = []
-    for width, height in sorted({*by_area[:1], *by_area[-1:]}):
+    for width, height in sorted({*by_area[:1], *by_area[-1:]}):  # the smallest and the largest
         patches = processor.get_number_of_image_patches(height, width, {})
         expected = width * height // processor.patch_size**2
         if patches != expected:

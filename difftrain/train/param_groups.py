@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("vision tower", "projector", "language model", "head")
 VISION_PARTS = ("vision tower", "projector")
-VISION_MODULES = r".*\bvisual\b.*"
+VISION_MODULES = r".*\bvisual\b.*"  # names of the modules of the vision tower and the projector
 ADAPTER = "adapter"  # folder beside `checkpoint` with the LoRA adapter as peft writes it
 
 
@@ -101,8 +101,8 @@ class GradientError(RuntimeError):
 class GradientCheck(TrainerCallback):
     """Checks after the first step that gradients reached exactly the parts that are trained.
 
-    It uses hooks because DeepSpeed frees gradients at once. A zero gradient is accepted: in GRPO's
-    first step all groups may have zero variance.
+    It uses hooks because DeepSpeed frees gradients at once. A zero gradient is accepted: GRPO's
+    advantages are zero if all completions of each prompt get equal rewards.
     """
 
     def __init__(self, model: nn.Module, frozen: Collection[str], has_text_only: bool) -> None:
@@ -111,7 +111,7 @@ class GradientCheck(TrainerCallback):
         self.is_finite: dict[str, torch.Tensor] = {}  # for each part that got a gradient
         self.hooks: list[Any] = []
         self.is_trained = {part: n > 0 for part, _, n in count_parameters(model)}
-        self.frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+        self.untrained = {name: p for name, p in model.named_parameters() if not p.requires_grad}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Register the hooks, after DeepSpeed has taken the parameters over."""
@@ -131,7 +131,7 @@ class GradientCheck(TrainerCallback):
             hook.remove()
         self.hooks = []
         trained = [part for part, is_trained in self.is_trained.items() if is_trained]
-        got_gradient = [name for name, p in self.frozen.items() if p.grad is not None]
+        got_gradient = [name for name, p in self.untrained.items() if p.grad is not None]
         unfrozen = sorted(self.frozen_parts & {*trained})
         problems = [f"{part} must be frozen but is trained" for part in unfrozen]
         problems += [f"{name} is frozen but got a gradient" for name in got_gradient[:3]]

@@ -132,8 +132,9 @@ def check_padding(candidate: Candidate) -> CheckResult:
     mask = encode(candidate.loaded, [short, long])["attention_mask"]
     if mask[0, 0] == 0 and mask[:, -1].all():
         return CheckResult(True, f"{int((mask[0] == 0).sum())} tokens of padding")
-    side = candidate.loaded.processor.tokenizer.padding_side
-    return CheckResult(False, f"padding_side is {side}")
+    return CheckResult(
+        False, f"padding_side is {candidate.loaded.processor.tokenizer.padding_side}"
+    )
 
 
 def check_template(candidate: Candidate) -> CheckResult:
@@ -144,11 +145,10 @@ def check_template(candidate: Candidate) -> CheckResult:
         (text,) = processor.apply_chat_template(
             [trl_messages(sample)], add_generation_prompt=True, tokenize=False
         )
-        count = text.count(token)
-        if count != len(sample.images):
-            mismatch = f"{count} placeholders for {len(sample.images)} images"
-            return CheckResult(False, f"{mismatch}: {text!r}")
-        if sample.question.strip()[:40] not in text:
+        counts = text.count(token), len(sample.images)
+        if counts[0] != counts[1]:
+            return CheckResult(False, "{} placeholders for {} images: {!r}".format(*counts, text))
+        if sample.question.strip()[:40] not in text:  # the start is enough
             return CheckResult(False, f"the prompt lacks the question: {text!r}")
     return CheckResult(True, f"all {len(candidate.samples)} prompts")
 
@@ -164,7 +164,7 @@ def gold_log_probability(
     inputs["input_ids"] = torch.cat([inputs["input_ids"], gold_1T], 1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if "mm_token_type_ids" in inputs:
-        types = inputs["mm_token_type_ids"]
+        types = inputs["mm_token_type_ids"]  # the type of text tokens is 0
         inputs["mm_token_type_ids"] = torch.cat([types, types.new_zeros(gold_1T.shape)], 1)
     logits = loaded.model(**inputs).logits[:, -gold_1T.shape[1] - 1 : -1].float()
     return torch.log_softmax(logits, -1).gather(2, gold_1T[..., None]).sum()
@@ -211,7 +211,7 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     inputs = encode(loaded, [trl_messages(candidate.samples[0])])
 
     def favor(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Make sampling pick one of these tokens; a banned one stays at minus infinity."""
+        """Make sampling pick one of `ids`; a banned token stays at minus infinity."""
         scores[:, ids] += 1e4
         return scores
 
@@ -223,7 +223,7 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     generated = set(output[0, inputs["input_ids"].shape[1] :].tolist())
     scores = torch.zeros(1, max(1, *ids) + 1)
     scores[:, ids] = 1e4
-    allowed = noisy_logits(scores, [(0, 0, 1.0)], placeholders)[0] > -torch.inf
+    allowed = noisy_logits(scores, [(0, 0, 1.0)], placeholders)[0] > -torch.inf  # temperature 1
     possible = [id_ for id_ in ids if id_ in generated or allowed[id_]]
     if possible:
         names = map(str, tokenizer.convert_ids_to_tokens(possible))
@@ -258,19 +258,20 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
         frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
         with _trainable_as(candidate, stage):
             trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-            last_of_part = {part_of(name): p for name, p in trained if p.ndim > 1}  # matrices
+            last_matrix = {part_of(name): p for name, p in trained if p.ndim > 1}  # by part
             loss = gold_log_probability(candidate.loaded, candidate.samples[0])
-            gradients = torch.autograd.grad(loss, list(last_of_part.values()), allow_unused=True)
+            gradients = torch.autograd.grad(loss, list(last_matrix.values()), allow_unused=True)
             counts = param_groups.count_parameters(model)
-        wrong = [f"{part} must be frozen but is trained" for part in frozen & last_of_part.keys()]
+        wrong = [f"{part} must be frozen but is trained" for part in frozen & last_matrix.keys()]
         wrong += [
             f"{part} gets no gradient"
-            for part, gradient in zip(last_of_part, gradients, strict=True)
+            for part, gradient in zip(last_matrix, gradients, strict=True)
             if gradient is None or not bool(gradient.isfinite().all() and gradient.any())
         ]
         text = "by LoRA ({:,} of {:,})" if settings.lora.rank else "trained"
         if not settings.lora.rank:  # LoRA trains only the parts that have its target modules
-            wrong += [f"{p} is not trained" for p, _, n in counts if p not in frozen and not n]
+            untrained = [part for part, _, num_trained in counts if not num_trained]
+            wrong += [f"{part} is not trained" for part in untrained if part not in frozen]
         parts = [f"{part} {text.format(n, total) if n else 'frozen'}" for part, total, n in counts]
         prefix = f"{stage}: " if len(candidate.stages) > 1 else ""
         details.append(prefix + ", ".join(parts))
@@ -281,8 +282,8 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
 def checkpoint_bytes(candidate: Candidate, stage: str, model_bytes: int) -> int:
     """Bytes that the three checkpoints of one stage take: two to resume from, and the final one.
 
-    The first two also hold Adam's two moments (8 bytes) of each trained parameter. With LoRA their
-    weights are only the adapter (float32), and the final checkpoint holds both model and adapter.
+    The two to resume from also hold Adam's two moments (8 bytes per trained parameter). With LoRA
+    they hold only the adapter (float32), and the final checkpoint holds both model and adapter.
     """
     with _trainable_as(candidate, stage):
         trained = sum(n for _, _, n in param_groups.count_parameters(candidate.loaded.model))

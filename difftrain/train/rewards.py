@@ -1,4 +1,4 @@
-"""Reward functions for TRL, and their metrics by task and stratum (the subsets).
+"""Reward functions for TRL, and metrics for subsets: each task and each stratum of difficulty.
 
 TRL calls a reward with lists of equal length and logs it under the function's name. A GRPO group
 has zero variance if all completions of its prompt got the same reward; groups that are split over
@@ -23,7 +23,7 @@ Reward = Callable[..., list[float]]
 LogMetric = Callable[[str, float], None]
 SUM_PREFIX = "difftrain/"  # begins the keys of our sums among TRL's metrics
 COMPLETIONS, TOKENS, PROMPTS, ZERO_STD = "completions", "tokens", "prompts", "zero_std"
-"""Sums by subset: completions, their tokens, complete groups, zero-variance groups among them."""
+"""Names of sums by subset. `prompts` counts complete groups, `zero_std` those of zero variance."""
 EPS = 1e-6  # rewards closer than this are equal
 
 
@@ -66,7 +66,7 @@ def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -
 
 
 def log_alarms(texts: Sequence[str], samples: Sequence[Sample], log_metric: LogMetric) -> None:
-    """Log how many completions count towards each of four alarms, and how many there are."""
+    """Log the number of completions, and how many show each of four signs of reward hacking."""
     counts: Counter[Alarm] = Counter()
     for text, sample in zip(texts, samples, strict=True):
         counts.update(reward_hacking.response_alarms(text, sample, prompts.SYSTEM))
@@ -76,7 +76,7 @@ def log_alarms(texts: Sequence[str], samples: Sequence[Sample], log_metric: LogM
 
 
 def format_reward(completions: Sequence[Any], **_: Any) -> list[float]:
-    """1 if thought and answer each stand once in their tags, with nothing else around; else 0."""
+    """1 if the completion is one thought and one answer in their tags and no other text; else 0."""
     return [float(extract.has_expected_format(_text_of(completion))) for completion in completions]
 
 
@@ -120,12 +120,13 @@ def with_metrics(
                 totals[i] += weights.get(column, 0.0) * value
                 for subset in subsets.of_sample[id_]:
                     sums[f"{column}/{subset}"] += value
-        for first in range(0, len(totals) - num_generations + 1, num_generations):
-            group = slice(first, first + num_generations)
+        for start in range(0, len(totals) - num_generations + 1, num_generations):
+            group = slice(start, start + num_generations)
             if len({*sample_id[group]}) == 1:
-                for subset in subsets.of_sample[sample_id[first]]:
+                has_zero_std = max(totals[group]) - min(totals[group]) < EPS
+                for subset in subsets.of_sample[sample_id[start]]:
                     sums[f"{PROMPTS}/{subset}"] += 1
-                    sums[f"{ZERO_STD}/{subset}"] += max(totals[group]) - min(totals[group]) < EPS
+                    sums[f"{ZERO_STD}/{subset}"] += int(has_zero_std)
         for name, value in sums.items():
             log_metric(f"{SUM_PREFIX}{name}", value)
 

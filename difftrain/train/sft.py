@@ -37,7 +37,7 @@ class SftData:
 
 
 def prepare(job: TrainJob, samples: Sequence[Sample], targets: Mapping[str, str]) -> SftData:
-    """What SFT trains on: the first process checks and writes it once, then all processes read it.
+    """The data of SFT: the first process checks and writes the targets, all processes read them.
 
     Samples whose target is too long, or is not correct for the reward's graders, are dropped and
     counted. On the other processes, raises FirstRankFailed if the first process fails.
@@ -55,11 +55,11 @@ def prepare(job: TrainJob, samples: Sequence[Sample], targets: Mapping[str, str]
                     checked[sample.sample_id] = Dropped.not_correct
                 elif token_count(processor, sample, target) > config.sft.cutoff_tokens:
                     checked[sample.sample_id] = Dropped.too_long
-        kept = {key: text for key, text in checked.items() if not isinstance(text, Dropped)}
+        usable = {key: text for key, text in checked.items() if not isinstance(text, Dropped)}
         dropped = count_dropped(checked)
-        manifest.write_json(path, {"targets": kept, "dropped": dropped})
+        manifest.write_json(path, {"targets": usable, "dropped": dropped})
         if dropped:
-            logger.info("SFT trains on %d samples%s", len(kept), dropped_text(dropped))
+            logger.info("SFT trains on %d samples%s", len(usable), dropped_text(dropped))
     coordination.wait_for_first_rank(job.folder, job.world, path.is_file)
     written = manifest.read_json(path)
     with_target = [sample for sample in samples if sample.sample_id in written["targets"]]
@@ -69,7 +69,7 @@ def prepare(job: TrainJob, samples: Sequence[Sample], targets: Mapping[str, str]
 def build_trainer(job: TrainJob, data: SftData) -> Any:
     """TRL's SFTTrainer for these targets."""
     sft, model = job.config.sft, job.start_model
-    # Must precede TRL's arguments: they make ZeRO-3 shard every model that is built afterwards.
+    # peft_config builds a model. With ZeRO-3 it would be sharded once TRL's arguments exist.
     adapter = param_groups.peft_config("sft", sft.lora, model)
     rows = [trl_row(sample, data.targets[sample.sample_id]) for sample in data.samples]
     trainer: Any = SFTTrainer(
@@ -104,7 +104,7 @@ def fit(job: TrainJob, load_data: Callable[[], SftData]) -> Path:
     return checkpointing.run_training(job, train)
 
 
-def _is_formatted(text: str) -> bool:  # it gets the format reward and has an answer to grade
+def _is_formatted(text: str) -> bool:  # would get the format reward, and has an answer to grade
     return extract.has_expected_format(text) and extract.answer(text) is not None
 
 
@@ -136,8 +136,8 @@ def from_response(response: str) -> str | Dropped:
 def correct_rollouts(rollouts: Iterable[Rollout], num_draws: int) -> dict[str, list[Rollout]]:
     """Each sample's correct responses to the full image, in the order of their draws.
 
-    Only draws that this run requests count: the first `num_draws`, and those up to the first
-    correct response. So draws that other runs add to the shared probe change no target.
+    A draw is the number of a response to one prompt. Correct responses count if their draw is below
+    `num_draws`; so does the first one. Draws that other runs add to the probe change no target.
     """
     by_sample: dict[str, list[Rollout]] = defaultdict(list)
     for rollout in sorted(rollouts, key=lambda rollout: rollout.draw):
@@ -166,7 +166,7 @@ def count_dropped(targets: Mapping[str, str | Dropped]) -> dict[str, int]:
 
 
 def dropped_text(dropped: Mapping[str, int]) -> str:
-    """The counts as text that follows a number of samples; empty if none was dropped."""
+    """The counts as text to append to a number of samples; empty if none was dropped."""
     parts = [f"{n} more were dropped: {DROP_REASONS[Dropped(name)]}" for name, n in dropped.items()]
     return f" ({'; '.join(parts)})" if parts else ""
 
@@ -181,7 +181,7 @@ def token_count(processor: Any, sample: Sample, target: str) -> int:
     """Tokens of a whole training example; image tokens are computed from the images' sizes."""
     row = trl_row(sample, target)
     sizes = [images.png_size(png) for png in sample.images]
-    blanks = [Image.new("1", (1, 1)) for _ in sizes]
+    blanks = [Image.new("1", (1, 1)) for _ in sizes]  # the template only counts images
     messages = {
         "prompt": prepare_multimodal_messages(row["prompt"], images=blanks),
         "completion": prepare_multimodal_messages(row["completion"]),

@@ -21,7 +21,7 @@ from difftrain.records import TrainStage
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """One training stage (SFT or GRPO) of one arm (tuned or control), as every process sees it.
+    """One training stage (SFT or GRPO) of one arm (tuned or control), for this process.
 
     `start` is a checkpoint that replaces the weights of `model.name`; `inputs` go to manifest.json.
     """
@@ -90,9 +90,9 @@ def placeholder_ban(vocabulary: dict[str, int], mode: VllmMode = VllmMode.none) 
 def loaded_dtype(model: ModelConfig, settings: GrpoConfig | SftConfig) -> Dtype:
     """The precision in which weights are loaded and updated.
 
-    Plain bfloat16 loses updates at a learning rate of 1e-6: near 0.02 its numbers are 1e-4 apart.
-    DeepSpeed keeps float32 copies itself; without it trained weights are float32 and only the
-    passes run in bfloat16. LoRA adapters are float32 and the base weights never change.
+    Plain bfloat16 loses updates at a learning rate of 1e-6: at 0.02, a typical weight, its numbers
+    are 1e-4 apart. DeepSpeed itself keeps float32 copies. Without DeepSpeed, trained weights are
+    float32 and only passes run in bfloat16. LoRA adapters are float32, base weights do not change.
     """
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     keeps_dtype = model.dtype is Dtype.float32 or deepspeed or settings.lora.rank > 0
@@ -109,9 +109,9 @@ def _shared_arguments(job: TrainJob) -> dict[str, Any]:
         "model_init_kwargs": {"dtype": dtype.value, "revision": job.start_model.revision or "main"},
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "constant_with_warmup" if is_constant else schedule.value,
-        "warmup_steps": settings.warmup_ratio,
+        "warmup_steps": settings.warmup_ratio,  # transformers takes a number below 1 for a ratio
         "num_train_epochs": settings.num_train_epochs,
-        "max_steps": settings.max_steps or -1,
+        "max_steps": settings.max_steps or -1,  # -1: no limit
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": passes,
         "gradient_checkpointing": settings.gradient_checkpointing,
@@ -140,7 +140,7 @@ def grpo_arguments(job: TrainJob, vocabulary: dict[str, int], evaluate: bool = F
         "eval_steps": grpo.eval_steps,
         "num_generations_eval": 1,
         "per_device_eval_batch_size": batch_shape(grpo, job.world)[0],
-        "use_vllm": vllm.mode is not VllmMode.none,
+        "use_vllm": vllm.mode is not VllmMode.none,  # TRL's vllm_mode has no value `none`
         **{f"vllm_{key}": value for key, value in asdict(vllm).items()},
         "vllm_mode": "colocate" if vllm.mode is VllmMode.none else vllm.mode.value,
         "vllm_server_base_url": vllm.server_base_url if vllm.mode is VllmMode.server else None,
@@ -162,10 +162,9 @@ def sft_arguments(job: TrainJob) -> SFTConfig:
 
 
 def _on_one_device(arguments: Any) -> Any:
-    """The same arguments, but training uses one GPU per process, however many a process sees.
+    """The same arguments, but each process trains on one GPU; vLLM may use more (tensor parallel).
 
-    With several, transformers copies the model to each (nn.DataParallel) and multiplies the batch.
-    TRL refuses that and advises to set `_n_gpu`. vLLM may use the other GPUs (tensor parallel).
+    With several GPUs transformers uses nn.DataParallel. TRL refuses it and advises to set `_n_gpu`.
     """
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
