@@ -132,7 +132,7 @@ def trained_arms(config: RunConfig) -> list[str]:
 
 
 def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str]) -> None:
-    """Write the report with the recipe's KEY=VALUE settings; link the checkpoint; send the report."""
+    """Write the report with the recipe's KEY=VALUE list, link the checkpoint, send the report."""
     arms = trained_arms(config)
     folders = {arm: ArmFolders(select=paths.selection(arm), train=paths.grpo(arm)) for arm in arms}
     if TrainStage.sft in config.stages:
