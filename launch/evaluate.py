@@ -1,4 +1,4 @@
-"""Evaluate any checkpoint folder or hub id on the benchmarks, without a recipe."""
+"""Evaluate any checkpoint folder or hub id on the benchmarks, without training."""
 
 from difftrain.cli import main
 

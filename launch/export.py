@@ -1,4 +1,4 @@
-"""Export the scores and the selection in other trainers' formats."""
+"""Write the scores and the selected samples in the formats of several trainers."""
 
 from difftrain.cli import main
 

@@ -1,4 +1,4 @@
-"""Show what a run would do and cost, before it starts."""
+"""Estimate the samples, responses, hours and memory of a run before it starts."""
 
 from difftrain.cli import main
 

@@ -1,4 +1,4 @@
-"""Build the data set and run the probe, nothing more."""
+"""Build the data set and sample responses under growing image masks, without scoring them."""
 
 from difftrain.cli import main
 

@@ -1,4 +1,4 @@
-"""Build the data set, run the probe and score the samples."""
+"""Build the data set, sample responses under growing image masks and score the samples."""
 
 from difftrain.cli import main
 

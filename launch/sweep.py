@@ -1,4 +1,4 @@
-"""Run many recipes and write one table: the rows of Qi et al. 2026 by measure, data and seed."""
+"""Run many recipes over difficulty measures, data sets and seeds, and write one table."""
 
 from difftrain.cli import main
 

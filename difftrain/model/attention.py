@@ -1,11 +1,11 @@
-"""How much attention a response pays to image and text, without any attention matrix.
+"""How much attention a response gives to image and text, without storing an attention matrix.
 
-A token's image mass is its attention on all image tokens of a layer: A m, with A the attention and
-m the 0/1 indicator of image tokens (Qi et al. 2026, Eq. 4); the same for text. The indicators are
-appended to V as two columns, so any fused kernel computes the masses with the layer's output. The
-same pass gives ACE's largest log psi (difficulty/ace.py). Padding is moved to the right, where a
-causal kernel needs no mask (a B S S table). Axes: B batch, S sequence, L layers, T response tokens,
-H heads, K key heads, G heads per key head, D head size, C rows of a chunk, 2: image and text.
+In each layer, a token's image mass is the sum of its attention weights on all image tokens: A m,
+with A the attention and m the 0/1 indicator of image tokens (Qi et al. 2026, Eq. 4). The text mass
+is the same sum over text tokens. Both indicators are appended to V as columns, so any fused kernel
+computes the masses with the layer's output. The same pass gives the largest log psi, RAP's measure
+ACE (difficulty/ace.py). Axes: B batch, S sequence, L layers, T response tokens, H heads, K key
+heads, G heads per key head, D head size, C rows of a chunk, 2: image and text.
 """
 
 import math
@@ -25,9 +25,9 @@ from difftrain.config.difficulty import AceConfig, Heads, TextSpan
 from difftrain.difficulty.ace import ColumnProducts
 
 KERNEL_NAME = "difftrain_masses"
-EXTRA_COLUMNS = 8  # per head: two indicators, then zeros, as fused kernels want multiples of 8
+EXTRA_COLUMNS = 8  # per head: two indicators, then zeros; kernels need a multiple of 8
 CHUNK_ROWS = 1024  # positions computed at once; bounds the size of their mask
-MAX_CELLS = 1 << 23  # last-layer attention values held at once: 32 MiB as float32, and a few copies
+MAX_CELLS = 1 << 23  # last-layer attention values in one chunk: 32 MiB as float32
 
 Inputs = Mapping[str, Tensor]
 
@@ -47,16 +47,16 @@ class AttentionSummary:
 
     image_LT: Tensor
     text_LT: Tensor
-    max_log_psi: float | None  # ACE's largest log psi; None: undefined, or not requested
+    max_log_psi: float | None  # RAP's ACE; None: not requested, or the response is too short
 
 
 def token_spans(
     inputs: Inputs, response_lengths: Sequence[int], image_token: int, text: TextSpan
 ) -> TokenSpans:
-    """Indicators for left-padded inputs that end with their response.
+    """The indicators of left-padded inputs; each row ends with its response.
 
     Text is every prompt token that is neither padding nor image; `before_image` keeps only the
-    tokens before the first image (released code of Qi et al. 2026).
+    tokens before the first image, as the released code of Qi et al. 2026 does.
     """
     ids_BS = inputs["input_ids"]
     length, device = ids_BS.shape[1], ids_BS.device
@@ -72,7 +72,7 @@ def token_spans(
 def masses(
     model: PreTrainedModel, inputs: Inputs, image_BS: Tensor, text_BS: Tensor, response_BS: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Image and text masses of each row: two tables of L x T, float32, mean over heads.
+    """Image and text masses of each row: two tensors L T, float32, mean over heads.
 
     Raises ValueError if the indicators do not have the inputs' shape.
     """
@@ -84,9 +84,9 @@ def masses(
 def summarize(
     model: PreTrainedModel, inputs: Inputs, spans: TokenSpans, ace: AceConfig | None = None
 ) -> list[AttentionSummary]:
-    """Masses of each row's response and, with `ace`, its largest log psi.
+    """Masses of each row's response and, if `ace` is given, its largest log psi.
 
-    One teacher-forced pass; memory is linear in tokens. The model's attention setting is restored.
+    Runs one teacher-forced pass in memory linear in tokens, and restores the attention setting.
     Raises ValueError if the indicators do not have the inputs' shape.
     """
     shape = tuple(inputs["input_ids"].shape)
@@ -103,7 +103,7 @@ def summarize(
     layer_masses: list[Tensor] = []
     max_log_psi_B: list[float | None] = [None] * len(response_BS)
 
-    def attend(module: Any, query: Any, key: Any, value: Any, _: Any, **rest: Any) -> Any:
+    def record(module: Any, query: Any, key: Any, value: Any, _mask: Any, **rest: Any) -> Any:
         if ace is not None and module.layer_idx == last_layer:
             for i, (q, k, response_S) in enumerate(zip(query, key, response_BS, strict=True)):
                 position_T = response_S.nonzero()[:, 0]
@@ -112,7 +112,7 @@ def summarize(
         layer_masses.append(masses_BS2)
         return output, None
 
-    with attention_function(model, attend):
+    with attention_function(model, record):
         model.base_model(**inputs, use_cache=False)
     summaries = []
     for row, max_log_psi in enumerate(max_log_psi_B):
@@ -123,7 +123,7 @@ def summarize(
 
 @contextmanager
 def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
-    """Let the decoder, but not the vision tower, attend through `function` inside the block."""
+    """Inside the block, `function` is the attention of the decoder, not of the vision tower."""
     config = model.get_decoder().config
     before = config._attn_implementation
     ALL_ATTENTION_FUNCTIONS.register(KERNEL_NAME, function)
@@ -140,24 +140,24 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """A layer's output, and the masses of the positions from `start` on, mean over heads.
 
-    Positions before `start`, all before the first response, use the plain kernel. Inputs are padded
-    on the right, so no mask is needed.
+    Positions before `start` precede every response, so their masses are not computed. Query and key
+    get zeros as extra columns, which do not change their products.
     """
     length, size = query.shape[2], value.shape[3]
     outputs, masses = [], []
     if start:
         q, k, v = (tensor[:, :, :start] for tensor in (query, key, value))
-        outputs.append(sdpa_attention_forward(module, q, k, v, None, **rest)[0])
+        outputs.append(sdpa_attention_forward(module, q, k, v, None, **rest)[0])  # None: causal
     columns = indicators_BS2[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
     value = torch.cat([value, functional.pad(columns, (0, EXTRA_COLUMNS - 2))], dim=-1)
     key = functional.pad(key, (0, EXTRA_COLUMNS))
-    for first in range(start, length, CHUNK_ROWS):
-        last = min(first + CHUNK_ROWS, length)
-        chunk = functional.pad(query[:, :, first:last], (0, EXTRA_COLUMNS))
-        positions = torch.arange(last, device=query.device)
-        causal = (positions[None] <= positions[first:, None])[None, None]
+    for begin in range(start, length, CHUNK_ROWS):
+        end = min(begin + CHUNK_ROWS, length)
+        chunk = functional.pad(query[:, :, begin:end], (0, EXTRA_COLUMNS))
+        positions = torch.arange(end, device=query.device)
+        causal = (positions[None] <= positions[begin:, None])[None, None]
         output, _ = sdpa_attention_forward(
-            module, chunk, key[:, :, :last], value[:, :, :last], causal, **rest
+            module, chunk, key[:, :, :end], value[:, :, :end], causal, **rest
         )
         outputs.append(output[..., :size])
         masses.append(output[..., size : size + 2].float().mean(dim=2))
@@ -167,23 +167,23 @@ def _attend(
 def _max_log_psi(
     query_HSD: Tensor, key_KSD: Tensor, position_T: Tensor, scaling: float, config: AceConfig
 ) -> float | None:
-    """ACE's largest log psi of the response at position_T, from the last layer."""
-    columns = ColumnProducts(len(position_T), config.sigma, config.window)
+    """The largest log psi (RAP, ACE) of the response whose tokens are at position_T."""
+    products = ColumnProducts(len(position_T), config.sigma, config.window)
     for first, log_HCT in log_attention_rows(query_HSD, key_KSD, position_T, scaling):
         if config.heads is Heads.max:
             log_CT = log_HCT.amax(dim=0)
         else:
-            log_CT = log_HCT.logsumexp(dim=0) - math.log(len(log_HCT))
-        columns.add(first, log_CT.cpu().numpy().astype(float))
-    return columns.max_log_psi(config.min_rows, config.normalize)
+            log_CT = log_HCT.logsumexp(dim=0) - math.log(len(log_HCT))  # log of the mean
+        products.add(first, log_CT.cpu().numpy().astype(float))
+    return products.max_log_psi(config.min_rows, config.normalize)
 
 
 def log_attention_rows(
     query_HSD: Tensor, key_KSD: Tensor, position_T: Tensor, scaling: float
 ) -> Iterator[tuple[int, Tensor]]:
-    """Chunks (first row, log attention H C T) of the response at position_T.
+    """Yields (first row, log attention H C T) for chunks of the response at position_T.
 
-    The softmax is the model's own, over prompt and response; only the response's columns are
+    The softmax is over prompt and response, as in the model, but only the response's columns are
     returned. Attention is causal.
     """
     num_heads, num_key_heads, num_tokens = len(query_HSD), len(key_KSD), len(position_T)
@@ -191,7 +191,7 @@ def log_attention_rows(
     num_rows = max(1, MAX_CELLS // (num_heads * key_KSD.shape[1]))
     for first in range(0, num_tokens, num_rows):
         rows = position_T[first : first + num_rows]
-        width = int(rows[-1]) + 1  # a token attends to no later one
+        width = int(rows[-1]) + 1  # a token attends only to itself and earlier ones
         query_KGCD = query_HSD[:, rows].float().unflatten(0, (num_key_heads, -1))
         logits = (query_KGCD @ key_KDS[:, None, :, :width]).flatten(0, 1) * scaling
         causal = torch.arange(width, device=rows.device)[None] <= rows[:, None]
@@ -206,10 +206,10 @@ def log_attention_rows(
 def _pad_right(
     model: PreTrainedModel, inputs: Inputs, indicators: Sequence[Tensor]
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Inputs padded on the right, with rotary positions and no mask; indicators (B S ...) too."""
+    """Inputs and indicators with padding moved to the right, where causal attention ignores it."""
     inputs = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
     is_token_BS = inputs["attention_mask"].bool()
-    order_BS = (~is_token_BS).int().argsort(dim=1, stable=True)
+    order_BS = (~is_token_BS).int().argsort(dim=1, stable=True)  # padding last
     rows = torch.arange(len(order_BS), device=order_BS.device)[:, None]
     keys = ("input_ids", "attention_mask", "mm_token_type_ids")
     moved = {key: inputs[key][rows, order_BS] for key in keys if key in inputs}
@@ -220,7 +220,7 @@ def _pad_right(
 
 
 def rotary_positions(model: Any, inputs: Inputs) -> Tensor:
-    """Rotary positions of right-padded inputs, 3 B S: an image's tokens by row and column."""
+    """Rotary positions of right-padded inputs, 3 B S: time, row and column, all equal in text."""
     ids_BS = inputs["input_ids"]
     if "image_grid_thw" not in inputs:
         return torch.arange(ids_BS.shape[1], device=ids_BS.device).expand(3, *ids_BS.shape)

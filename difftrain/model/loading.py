@@ -21,7 +21,7 @@ class ModelNotFound(OSError):
 class LoadedModel:
     """A model in evaluation mode and its processor, padding on the left."""
 
-    model: Any  # transformers' classes declare neither `generate` nor a processor's parts
+    model: Any  # Any, because transformers does not declare the attributes used here
     processor: Any
 
     @property
@@ -31,12 +31,12 @@ class LoadedModel:
 
     @property
     def image_token(self) -> int:
-        """The id of the placeholder that stands for one image token."""
+        """The id of the placeholder token; a prompt has one per image token."""
         return self.model.config.image_token_id
 
 
 def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any:
-    """The processor, padding on the left; images within the budget are not resized again."""
+    """The processor, padding on the left; images between the two areas are not resized."""
     processor = AutoProcessor.from_pretrained(
         resolve.source(config.name), revision=config.revision, trust_remote_code=False
     )
@@ -46,7 +46,7 @@ def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any
 
 
 def with_pixel_budget(loaded: LoadedModel, min_pixels: int, max_pixels: int) -> LoadedModel:
-    """The same model with a processor of another pixel budget; `loaded` keeps its own."""
+    """The same model with other pixel limits; `loaded` does not change."""
     processor = copy(loaded.processor)
     processor.image_processor = copy(processor.image_processor)
     processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
@@ -54,7 +54,7 @@ def with_pixel_budget(loaded: LoadedModel, min_pixels: int, max_pixels: int) -> 
 
 
 def load(config: ModelConfig, min_pixels: int, max_pixels: int) -> LoadedModel:
-    """The model and its processor, ready to generate. Raises ModelNotFound with what to do."""
+    """The model and its processor, ready to generate. Raises ModelNotFound with a hint."""
     try:
         processor = load_processor(config, min_pixels, max_pixels)
         model: Any = AutoModelForImageTextToText.from_pretrained(
@@ -75,7 +75,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that GPU or CPU memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    cpu_messages = ("not enough memory", "can't allocate memory")
+    cpu_messages = ("not enough memory", "can't allocate memory")  # of torch
     return isinstance(error, RuntimeError) and any(part in str(error) for part in cpu_messages)
 
 

@@ -1,4 +1,4 @@
-"""Finds a model's folder, fingerprints its weights, checks the folder's files; needs no torch."""
+"""Finds a model's folder, fingerprints its weights and checks its files, without torch."""
 
 import json
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from difftrain.pipeline import manifest
 
-# Short names of models that come with the package.
+# Short names of models that come with the package. `tiny` is for tests and demonstrations.
 SHIPPED = {"tiny": Path(__file__).resolve().parent.parent / "shapes" / "tiny"}
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -34,7 +34,7 @@ def damage_in_file(path: Path) -> str | None:
         return f"{path.name} is missing"
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        length = int.from_bytes(file.read(8), "little")  # of the header, which follows
         if length > size:
             return f"{path.name} is cut short at {size:,} bytes"
         try:
@@ -48,10 +48,7 @@ def damage_in_file(path: Path) -> str | None:
 
 
 def missing_part(folder: Path) -> str | None:
-    """What a model folder lacks; None if config, weights and processor are complete.
-
-    Weights of other formats than safetensors are not checked.
-    """
+    """What a model folder lacks, or None; of its weights, only safetensors files are checked."""
     try:
         json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
@@ -63,7 +60,7 @@ def missing_part(folder: Path) -> str | None:
     if not (folder / "tokenizer_config.json").is_file():
         return "tokenizer_config.json is missing"
     names = [WEIGHTS_FILE]
-    with suppress(OSError, ValueError, KeyError, AttributeError, TypeError):  # no readable index
+    with suppress(OSError, ValueError, KeyError, AttributeError, TypeError):  # no index: one file
         names = sorted(set(json.loads((folder / INDEX_FILE).read_text())["weight_map"].values()))
     has_other_format = any(folder.glob("pytorch_model*.bin"))
     if names == [WEIGHTS_FILE] and not (folder / WEIGHTS_FILE).is_file() and has_other_format:

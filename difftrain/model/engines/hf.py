@@ -1,9 +1,9 @@
 """Generation in this process with transformers: continuous batching and seeded sampling.
 
-Responses end at different times, and the early-stopping schedule requests one draw after another.
-So each row has a slot of its own (kv_cache.py), and a freed slot takes the next request. The
-continuous batching of transformers takes no images; its `generate` keeps ended rows until the batch
-ends and repeats the keys of grouped heads in every step.
+Responses end at different times, and early stopping requests a sample's responses one by one.
+So each row has its own cache slot (kv_cache.py), and a freed slot takes the next request. The
+continuous batching of transformers takes no images. Its `generate` keeps ended rows until the batch
+ends, and in every step it copies a shared key for each of its heads.
 
 Sampling is argmax(logits / T + noise) with Gumbel noise, whose distribution is softmax(logits / T).
 The noise is a hash of (seed, position, token), so it is the same in any batch, on any rank and
@@ -28,7 +28,7 @@ from difftrain.model.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
 
-# Tokens that stand for image features; never sampled.
+# Tokens that mark images and videos in a prompt; a response must not contain them.
 PLACEHOLDERS = (
     "<|vision_start|>",
     "<|vision_end|>",
@@ -36,15 +36,15 @@ PLACEHOLDERS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-IDLE_CALL_S = 2.0
+IDLE_CALL_S = 2.0  # between two calls of on_idle
 # While rows are decoding, a prefill pass waits until the new prompts have this many tokens in all,
 # or until there is one new prompt for every 8 slots.
 MIN_PREFILL_TOKENS, SLOTS_PER_PROMPT = 1024, 8
-MASK_32 = 0xFFFFFFFF
+MASK_32 = 0xFFFFFFFF  # the low 32 bits of an int64
 
 
 def placeholder_ids(tokenizer: Any) -> list[int]:
-    """The ids of those PLACEHOLDERS that the model has."""
+    """The ids of the PLACEHOLDERS that the tokenizer has."""
     vocabulary = tokenizer.get_vocab()
     return [vocabulary[token] for token in PLACEHOLDERS if token in vocabulary]
 
@@ -59,28 +59,28 @@ def _mix_bits(value: Tensor) -> Tensor:
 
 def gumbel_noise(seed_B: Tensor, position: int | Tensor, vocab: int) -> Tensor:
     """Standard Gumbel noise B V, float32. `position` is one number for all rows or one per row."""
-    position_B = torch.zeros_like(seed_B) + position + 1
+    position_B = torch.zeros_like(seed_B) + position + 1  # + 1, because the hash of 0 is 0
     row_B1 = _mix_bits(seed_B[:, None] + _mix_bits(position_B[:, None]))
-    token_V = _mix_bits(torch.arange(vocab, device=seed_B.device) * 0x9E3779B1)
+    token_V = _mix_bits(torch.arange(vocab, device=seed_B.device) * 0x9E3779B1)  # Fibonacci hashing
     bits_BV = _mix_bits(row_B1 ^ token_V[None])
-    uniform_BV = (bits_BV.double() + 0.5) / 2.0**32
+    uniform_BV = (bits_BV.double() + 0.5) / 2.0**32  # never 0 or 1
     return -torch.log(-torch.log(uniform_BV)).float()
 
 
 def noisy_logits(
-    logits_BV: Tensor, draws: Sequence[tuple[int, int, float]], banned: Sequence[int]
+    logits_BV: Tensor, sampling: Sequence[tuple[int, int, float]], banned: Sequence[int]
 ) -> Tensor:
     """Logits whose argmax is a sample of softmax(logits / T), for each row's (seed, position, T).
 
-    Rows with T = 0 stay greedy. `banned` tokens are never sampled: an image placeholder would break
-    the row.
+    `sampling` has those three numbers; a row with T = 0 is greedy. `banned` tokens are never
+    sampled, because the attention pass would take a placeholder for an image.
     """
     logits_BV = logits_BV.float()
     logits_BV[:, banned] = -torch.inf
-    if all(temperature == 0 for _, _, temperature in draws):
+    if all(temperature == 0 for _, _, temperature in sampling):
         return logits_BV
     seed_B, position_B, temperature_B = (
-        torch.tensor(column, device=logits_BV.device) for column in zip(*draws, strict=True)
+        torch.tensor(column, device=logits_BV.device) for column in zip(*sampling, strict=True)
     )
     scaled_BV = logits_BV / temperature_B[:, None].clamp(min=1e-6)
     noisy_BV = scaled_BV + gumbel_noise(seed_B, position_B, logits_BV.shape[1])
@@ -89,7 +89,7 @@ def noisy_logits(
 
 @dataclass(slots=True)
 class Row(Generic[K]):
-    """A response being generated. `position` is the rotary position of its first token."""
+    """A response being generated, with `ids` so far; `position` is its first rotary position."""
 
     key: K
     request: Request
@@ -104,20 +104,20 @@ class Row(Generic[K]):
 class ContinuousBatch(Generic[K]):
     """Rows being decoded, and requests that wait for a slot.
 
-    In deterministic mode shapes are fixed, so that no row changes another, not even by rounding.
+    In deterministic mode all shapes are fixed, so other rows cannot change a row's rounding.
     """
 
     def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
-        self.loaded, self.is_fixed = loaded, config.deterministic
+        self.loaded, self.has_fixed_shapes = loaded, config.deterministic
         self.max_tokens = config.batch_tokens
         self.eos_ids = eos_token_ids(loaded)
         self.banned = placeholder_ids(loaded.processor.tokenizer)
-        self.max_rows = FIXED_ROWS if self.is_fixed else config.batch_size
+        self.max_rows = FIXED_ROWS if self.has_fixed_shapes else config.batch_size
         self.waiting: list[tuple[K, Request]] = []
         self.rows: dict[int, Row[K]] = {}
         self.ended: list[Row[K]] = []
         self.cache, self.width = SlotCache(self.max_rows, max_tokens=self.max_tokens), 0
-        self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=self.is_fixed)
+        self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=self.has_fixed_shapes)
 
     @property
     def room(self) -> int:
@@ -126,7 +126,7 @@ class ContinuousBatch(Generic[K]):
 
     def admissible(self) -> list[tuple[K, Request]]:
         """The waiting requests that may join within the limits; at least one if no row runs."""
-        if self.is_fixed and not self.rows and self.waiting:
+        if self.has_fixed_shapes and not self.rows and self.waiting:
             self.width = _fixed_width(self.waiting[0][1])
             self.cache = SlotCache(self.max_rows, self.width)
         joining: list[tuple[K, Request]] = []
@@ -136,7 +136,7 @@ class ContinuousBatch(Generic[K]):
             count = len(self.rows) + len(joining) + 1
             width = max(max_tokens_of_row, token_bound(request))
             fits = count * width <= self.max_tokens
-            if self.is_fixed:
+            if self.has_fixed_shapes:
                 fits = _fixed_width(request) == self.width
             if (fits and count <= self.max_rows) or count == 1:
                 joining.append(item)
@@ -151,8 +151,8 @@ class ContinuousBatch(Generic[K]):
         """
         joining = self.admissible()
         missing = self.prefixes.missing([request for _, request in joining])
-        length = sum(token_bound(request) - request.max_new_tokens for request in missing)
-        too_few = length < MIN_PREFILL_TOKENS and len(missing) * SLOTS_PER_PROMPT < self.max_rows
+        tokens = sum(token_bound(request) - request.max_new_tokens for request in missing)
+        too_few = tokens < MIN_PREFILL_TOKENS and len(missing) * SLOTS_PER_PROMPT < self.max_rows
         if too_few and self.rows:
             joining = [item for item in joining if not self.prefixes.missing([item[1]])]
         if not joining:
@@ -175,22 +175,22 @@ class ContinuousBatch(Generic[K]):
             self.waiting = [other for other in self.waiting if other is not item]
 
     def sample(self, logits_BV: Tensor, rows: Sequence[Row[K] | None]) -> list[int]:
-        """Each row's next token: sampled with the row's own seed, or the likeliest."""
-        draws = [
+        """Each row's next token; None is an empty slot, whose token is not used."""
+        sampling = [
             (row.request.seed, len(row.ids), row.request.temperature) if row else (0, 0, 0.0)
             for row in rows
         ]
-        return noisy_logits(logits_BV, draws, self.banned).argmax(1).tolist()
+        return noisy_logits(logits_BV, sampling, self.banned).argmax(1).tolist()
 
     @torch.inference_mode()
     def step(self) -> None:
         """Decode one token for every row; rows that end free their slots."""
         if not self.rows:
             return
-        count = self.max_rows if self.is_fixed else max(self.rows) + 1
+        count = self.max_rows if self.has_fixed_shapes else max(self.rows) + 1
         rows = [self.rows.get(slot) for slot in range(count)]
-        last = [(row.ids[-1], row.position + len(row.ids) - 1) if row else (0, 0) for row in rows]
-        token_N, position_N = torch.tensor(last, device=self.loaded.device).T
+        inputs = [(row.ids[-1], row.position + len(row.ids) - 1) if row else (0, 0) for row in rows]
+        token_N, position_N = torch.tensor(inputs, device=self.loaded.device).T
         tokens = self.sample(self.cache.decode(self.loaded, token_N, position_N), rows)
         for slot in sorted(self.rows, reverse=True):
             row = self.rows[slot]
@@ -200,7 +200,7 @@ class ContinuousBatch(Generic[K]):
                 del self.rows[slot]
                 self.cache.lengths[slot] = 0
                 last_slot = max(self.rows, default=-1)
-                if last_slot > slot and not self.is_fixed:  # keeps the used slots together
+                if last_slot > slot and not self.has_fixed_shapes:  # keeps the used slots together
                     self.cache.move(last_slot, slot)
                     self.rows[slot] = self.rows.pop(last_slot)
 
@@ -217,6 +217,7 @@ class ContinuousBatch(Generic[K]):
 
 
 def _fixed_width(request: Request) -> int:
+    """The slot width in deterministic mode: the next power of two, at least 128."""
     return 1 << max(7, (token_bound(request) - 1).bit_length())
 
 
@@ -225,12 +226,12 @@ class HfEngine:
 
     def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
         self.loaded, self.config = loaded, config
-        self.info = {"engine": "hf", "seeds": "honoured"}  # the sampling noise is a hash of them
+        self.info = {"engine": "hf", "seeds": "honoured"}  # equal seeds, equal responses
 
     def stream(
         self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[K, Result]]:
-        """As Engine.stream. A prompt longer than the model's positions gets a GenerationError.
+        """See Engine.stream. A prompt longer than the model's positions gets a GenerationError.
 
         If memory runs out, the batch is halved; in deterministic mode, or if one row alone does not
         fit, the error is raised.
@@ -259,12 +260,12 @@ class HfEngine:
 
     def _advance(self, batch: ContinuousBatch[Any]) -> None:
         try:
-            with _single_thread(batch.is_fixed):
+            with _single_thread(batch.has_fixed_shapes):
                 batch.refill()
                 batch.step()
             return
         except (RuntimeError, MemoryError) as error:
-            if not loading.is_out_of_memory(error) or batch.is_fixed or batch.max_rows == 1:
+            if not loading.is_out_of_memory(error) or batch.has_fixed_shapes or batch.max_rows == 1:
                 raise
         batch.halve()  # outside the handler, whose traceback keeps the tensors that did not fit
 
@@ -274,7 +275,7 @@ class HfEngine:
 
 @contextmanager
 def _single_thread(enabled: bool) -> Iterator[None]:
-    """One torch thread in deterministic mode: on a CPU the number of threads changes rounding."""
+    """Limit torch to one thread if `enabled`, because the number of threads changes rounding."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if enabled else before)
     try:

@@ -1,10 +1,10 @@
-"""Keys and values: prompts prefilled once per view, and one cache slot for each row being decoded.
+"""Caches keys and values: each prompt is prefilled once, and each row being decoded has a slot.
 
-Requests that share a view share a PrefilledPrompt. Each slot has its own length, so any row can be
-replaced: a prompt is copied into a free slot, and each row's next token is written behind its last;
-nothing is shifted or padded for other rows. If slots are too few or too narrow, all are copied into
-a larger tensor with room to spare, so that copies are rare. Axes: B batch, S sequence,
-N slots, K key heads, W width, D head size, V vocabulary, 2 keys and values.
+Requests with the same `view` have the same prompt and share a PrefilledPrompt. Each slot has its
+own length, so any row can be replaced: a prompt is copied into a free slot, and each new token is
+written after the slot's last one. Other rows are neither shifted nor padded. If the tensor is too
+small, all slots are copied into a larger one with spare room. Axes: B batch, S sequence, N slots,
+K key heads, W width, D head size, V vocabulary, 2 keys and values.
 """
 
 import sys
@@ -24,19 +24,19 @@ from difftrain.model.engines.types import Request
 from difftrain.model.loading import LoadedModel
 
 MAX_PREFILL_TOKENS = 16384  # prompt tokens of one prefill pass; bounds the activations
-WIDTH_STEP = 64  # widths are multiples of it, so that kernels are aligned and shapes recur
+WIDTH_STEP = 64  # slot widths are multiples of it, for aligned kernels and few shapes
 
 
 def token_bound(request: Request) -> int:
     """An upper bound of prompt plus completion tokens: a text token has at least one byte."""
     areas = [image.width * image.height for image in request.images]
-    image_tokens = sum(-(-area // TOKEN_PIXELS) + 2 for area in areas)
+    image_tokens = sum(-(-area // TOKEN_PIXELS) + 2 for area in areas)  # + 2: start, end
     text_tokens = 0
     for text in (request.text, request.system or ""):
-        # A tokenizer sees the text as it is or in NFC, which can be longer.
+        # A tokenizer encodes the text unchanged or in the Unicode form NFC, which can be longer.
         forms = (text,) if text.isascii() else (text, unicodedata.normalize("NFC", text))
         text_tokens += max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
-    return image_tokens + text_tokens + 32 + request.max_new_tokens
+    return image_tokens + text_tokens + 32 + request.max_new_tokens  # 32: chat template
 
 
 def overlong_reason(loaded: LoadedModel, request: Request) -> str | None:
@@ -46,7 +46,7 @@ def overlong_reason(loaded: LoadedModel, request: Request) -> str | None:
         return None
     ids = loaded.processor.tokenizer(request.chat_text(loaded.processor))["input_ids"]
     image_tokens = sum(image.width * image.height // TOKEN_PIXELS for image in request.images)
-    tokens = len(ids) + image_tokens - len(request.images)
+    tokens = len(ids) + image_tokens - len(request.images)  # ids has one per image
     fits = tokens < max_positions
     return None if fits else f"the prompt has {tokens} tokens, the model takes {max_positions}"
 
@@ -64,8 +64,8 @@ def encode(
     batch = processor(
         text=texts, images=images or None, padding=True, padding_side=side, return_tensors="pt"
     )
-    merge = processor.image_processor.merge_size**2
-    features = int(batch["image_grid_thw"].prod(1).sum()) // merge if images else 0
+    patches_per_feature = processor.image_processor.merge_size**2
+    features = int(batch["image_grid_thw"].prod(1).sum()) // patches_per_feature if images else 0
     placeholders = int((batch["input_ids"] == loaded.image_token).sum())
     if features != placeholders:
         raise ValueError(f"found {placeholders} image placeholders for {features} image features")
@@ -107,7 +107,7 @@ def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[Prefilled
 
 
 class PrefixCache:
-    """Prefilled prompts by view; keeps the `max_views` most recently used, one per slot.
+    """Prefilled prompts by view; keeps the `max_views` most recently used ones.
 
     `one_by_one` prefills every prompt alone, so that no prompt changes the rounding of another.
     """
@@ -124,13 +124,13 @@ class PrefixCache:
 
     def get(self, requests: Sequence[Request]) -> list[PrefilledPrompt]:
         """The requests' prompts in their order; missing ones are prefilled."""
-        new: dict[str, PrefilledPrompt] = {}
+        prefilled: dict[str, PrefilledPrompt] = {}
         for batch in self._batches(self.missing(requests)):
-            new |= zip(map(_view_key, batch), _prefill(self.loaded, batch), strict=True)
+            prefilled |= zip(map(_view_key, batch), _prefill(self.loaded, batch), strict=True)
         results = []
         for request in requests:
             view = _view_key(request)
-            results.append(new[view] if view in new else self.views[view])
+            results.append(prefilled[view] if view in prefilled else self.views[view])
             if request.view is not None:
                 self.views[view] = results[-1]
                 self.views.move_to_end(view)
@@ -139,12 +139,12 @@ class PrefixCache:
         return results
 
     def halve(self, max_views: int) -> None:
-        """Forget every view, keep fewer from now on, and prefill half as much in one pass."""
+        """Empty the cache, keep at most `max_views` from now on, and halve the prefill batches."""
         self.views.clear()
         self.max_views, self.max_tokens = max_views, max(1, self.max_tokens // 2)
 
     def _batches(self, requests: list[Request]) -> Iterator[list[Request]]:
-        """Batches of similar prompts; rows times the longest prompt stay within max_tokens."""
+        """Batches of similar length: the prompts, padded to the largest, fit into max_tokens."""
         batch: list[Request] = []
         for request in sorted(requests, key=token_bound):
             width = token_bound(request) - request.max_new_tokens
@@ -157,14 +157,15 @@ class PrefixCache:
 
 
 def _view_key(request: Request) -> str:
+    """The request's view, or a unique key if it has none."""
     return request.view or str(id(request))
 
 
 class SlotCache:
-    """The model's key-value cache for rows that come and go.
+    """A key-value cache with one slot per row; rows can be added and removed at any time.
 
-    At most `rows` slots, allocated as they are used, with spare room only while rows times width
-    stay within 5/4 of `max_tokens`. With `width` every shape is fixed.
+    It allocates at most `rows` slots, when they are needed. Spare room is added while rows x width
+    stay within 5/4 of `max_tokens`. If `width` is given, all shapes are fixed.
     """
 
     def __init__(self, rows: int, width: int | None = None, max_tokens: int = sys.maxsize) -> None:
@@ -209,7 +210,7 @@ class SlotCache:
             self.key_values[i] = larger
 
     def decode(self, loaded: LoadedModel, token_N: Tensor, position_N: Tensor) -> Tensor:
-        """Logits N V (float32) after appending one token to each of the first N slots."""
+        """Logits N V (float32) after one more token in the first N slots; empty ones stay empty."""
         count = len(token_N)
         max_length = max(self.lengths[:count]) + 1
         self._grow(max_length, count)
@@ -222,11 +223,10 @@ class SlotCache:
                 input_ids=token_N[:, None],
                 attention_mask=visible_NW[:, None, None],
                 position_ids=position_N[None, :, None].expand(3, -1, -1),
-                past_key_values=self,
+                past_key_values=self,  # has the methods of transformers' Cache that are called
                 use_cache=True,
             )
-        for slot in range(count):
-            self.lengths[slot] += self.lengths[slot] > 0  # an empty slot stays empty
+        self.lengths[:count] = [length + 1 if length else 0 for length in self.lengths[:count]]
         return loaded.model.get_output_embeddings()(output.last_hidden_state[:, -1]).float()
 
     def update(
@@ -240,12 +240,12 @@ class SlotCache:
         return all_keys[:, :, : self.visible_width], all_values[:, :, : self.visible_width]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Part of transformers' Cache; without effect, because positions are passed."""
+        """Required of a Cache by transformers; has no effect, because positions are passed."""
         return self.visible_width
 
 
 def _attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-    """Attention of one new token per row. Heads that share a key share one copy of it."""
+    """Attention of one new token per row; the heads of a group read their key without copies."""
     rows, heads, _, size = query.shape
     grouped = query.view(rows, key.shape[1], heads // key.shape[1], size)
     output = functional.scaled_dot_product_attention(
@@ -255,4 +255,5 @@ def _attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, 
 
 
 def _grown_size(needed: int, old: int, ample: int) -> int:
+    """The size to allocate, at least `needed`: `ample` when growing, else at most `old`."""
     return max(needed, ample if old < needed else min(old, ample))

@@ -1,8 +1,8 @@
-"""Completions from a server that speaks OpenAI's chat completions: vLLM, SGLang, LMDeploy, others.
+"""Completions from a server with OpenAI's chat completions API: vLLM, SGLang, LMDeploy, others.
 
-Each draw is a request of its own, because each has its own seed. A failure while the server is up
-counts against the request: after `max_attempts` failures it gets a GenerationError with the last
-reason. While the server is away or busy, no failure is counted and every request waits
+Each response is one request, because each has its own seed. A failure while the server is up counts
+against the request: after `max_attempts` failures it gets a GenerationError with the last reason.
+While the server is away or busy, no failure is counted and every request waits
 (CircuitBreaker in transport.py); a request that is rejected while others are completed fails.
 """
 
@@ -35,20 +35,20 @@ from difftrain.model.engines.transport import (
 )
 from difftrain.model.engines.types import Completion, Feed, GenerationError, K, Request, Result
 
-MAX_CACHED_BYTES = 256 << 20  # of data URLs
-MAX_SILENT_TOKENS = 2  # of a completion without text: EOS, and at most one that is not shown
-FINISH_REASONS = {"stop": True, "length": False}  # reason: hit_eos; others (abort) are failures
+MAX_CACHED_BYTES = 256 << 20  # of all cached data URLs
+MAX_SILENT_TOKENS = 2  # of a completion without text: EOS and one special token
+FINISH_REASONS = {"stop": True, "length": False}  # value: was EOS hit? Others are failures
 MAX_COUNT = 2**31  # a reported token count this high is wrong
-OUTAGE_FAULTS = (Fault.server, Fault.lost, Fault.slow)  # the server may be away
-IDLE_CALL_S = 5.0
-# A request that was open during this many crashes of the server is retried while no other such
-# request is open: if it causes the crashes, it does not fail the others.
+OUTAGE_FAULTS = (Fault.server, Fault.lost, Fault.slow)  # then check whether the server is away
+IDLE_CALL_S = 5.0  # between two calls of on_idle
+# A request that was open during this many server crashes may have caused them. Such requests are
+# sent one at a time.
 CRASHES_BEFORE_ALONE = 2
-# Completions per attempt and open request after which a request that is always rejected is given
-# up: a server that is only busy would have served it by then.
+# A request that is always rejected fails after (this number x max_attempts x max_concurrency)
+# completions of other requests. A server that is only busy would have completed it by then.
 COMPLETIONS_BEFORE_REJECTED = 4
-STREAK_SAMPLES = 32  # samples in a row that fail before the server itself is suspected
-# A request that every working server completes.
+STREAK_SAMPLES = 32  # after so many failed samples in a row, the server is suspected
+# A request that every working server completes, to test whether the server or a sample fails.
 PLAIN_PARTS = (Image.new("RGB", (56, 56)), "Say yes.")
 PLAIN_REQUEST = Request(parts=PLAIN_PARTS, system=None, max_new_tokens=4)
 FATAL_STATUSES = {
@@ -62,25 +62,25 @@ FATAL_STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class ServerFailure(GenerationError):
-    """A failure caused by the request or the server; a long streak is blamed on the server."""
+    """A failed request. A long streak is blamed on the server, a short one on its samples."""
 
-    sample: Hashable  # identifies the sample, whose draws count once
+    sample: Hashable  # identifies the sample; its failures count once
     max_new_tokens: int
-    is_refusal: bool = False  # the server works if it completes a plain request
+    is_refusal: bool = False  # a 4xx: the server may complete other requests
 
 
 class DataUrlCache:
-    """PNG data URLs of images, shared by the draws of a view; safe across threads."""
+    """PNG data URLs of images, so that an image sent often is encoded once; thread-safe."""
 
     def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
         self.max_bytes, self.num_bytes, self.num_encoded = max_bytes, 0, 0
         self._urls: OrderedDict[bytes, str] = OrderedDict()
-        self._lock, self._encoding = Lock(), [Lock() for _ in range(64)]
+        self._lock, self._encoding_locks = Lock(), [Lock() for _ in range(64)]
 
     def get(self, image: Image.Image) -> str:
         """The image as a data URL; encoded once while it is cached."""
         key = images.pixel_hash(image)
-        with self._encoding[key[0] % 64]:  # while one thread encodes an image, the others wait
+        with self._encoding_locks[key[0] % 64]:  # two threads never encode the same image
             with self._lock:
                 if key in self._urls:
                     self._urls.move_to_end(key)
@@ -90,13 +90,13 @@ class DataUrlCache:
                 self.num_encoded += 1
                 self._urls[key] = url
                 self.num_bytes += len(url)
-                while self.num_bytes > self.max_bytes and len(self._urls) > 1:
+                while self.num_bytes > self.max_bytes and len(self._urls) > 1:  # the newest stays
                     self.num_bytes -= len(self._urls.popitem(last=False)[1])
         return url
 
 
 def parse_completion(response: Mapping[str, Any]) -> tuple[Completion, int | None]:
-    """The one completion of a response, its text unchanged, and the prompt's number of tokens.
+    """The completion in a response, with its text unchanged, and the prompt's number of tokens.
 
     Raises RequestError unless there is exactly one choice, with a known finish reason and with
     text; the text may be empty if the server reports that the model ended at once.
@@ -135,14 +135,14 @@ def _reported_count(response: Mapping[str, Any], name: str) -> int | None:
 
 
 def open_client(config: ModelConfig) -> ServerClient:
-    """A client of the server in the settings; sends nothing yet."""
+    """A client of the configured server; opening it sends nothing."""
     assert config.url is not None
     key = os.environ.get(config.server.api_key_env, "")
     return ServerClient(config.url, key, config.server.timeout_s, FATAL_STATUSES)
 
 
 class OpenAIEngine:
-    """The http engine: up to max_concurrency open requests, each retried if that can help."""
+    """The http engine: keeps up to max_concurrency requests open and retries failed ones."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.config, self.name = config.server, config.served_name
@@ -150,10 +150,10 @@ class OpenAIEngine:
         self.info: dict[str, Any] = {}  # results of the server check
         self.client, self.data_urls = open_client(config), DataUrlCache()
         self.breaker = CircuitBreaker(self.client, self.config.max_outage_s, self.config.backoff_s)
-        self._alone = asyncio.Lock()
-        self.faults: Counter[Fault] = Counter()  # of all attempts, also if a retry succeeded
+        self._lock = asyncio.Lock()  # held by a request that may crash the server
+        self.faults: Counter[Fault] = Counter()  # of all attempts, even if a retry succeeded
         self.num_completions = 0
-        self.busy_since: float | None = None  # time of the first pause since a completion
+        self.busy_since: float | None = None  # when the server began to reject requests
 
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body of a request."""
@@ -178,10 +178,10 @@ class OpenAIEngine:
     def stream(
         self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[K, Result]]:
-        """As Engine.stream. Raises ServerUnavailable when the server stays away.
+        """See Engine.stream. Raises ServerUnavailable when the server stays away.
 
-        Failures in a row are held back until a completion, of another request or of a plain one,
-        shows that the samples caused them and not the server.
+        Failures are held back until the server completes another request, or PLAIN_REQUEST. That
+        shows that the samples caused the failures, not the server.
         """
         open_requests: dict[Future[Result], K] = {}
         streak: list[tuple[K, ServerFailure]] = []
@@ -197,7 +197,7 @@ class OpenAIEngine:
                     if num_samples >= STREAK_SAMPLES and not self._works(streak, on_idle):
                         message = f"{num_samples} samples in a row have no response; the last one:"
                         raise self._trip(f"{message} {streak[-1][1].reason}")
-                    yield from _released(streak)
+                    yield from _blame_samples(streak)
                     continue
                 while not wait(open_requests, IDLE_CALL_S, FIRST_COMPLETED).done:
                     on_idle()
@@ -215,14 +215,14 @@ class OpenAIEngine:
                     streak.append((key, result))
                     continue
                 if isinstance(result, Completion):
-                    yield from _released(streak)
+                    yield from _blame_samples(streak)
                 yield key, result
         finally:
             for future in open_requests:
                 future.cancel()
 
     def _works(self, streak: list[tuple[Any, ServerFailure]], on_idle: Callable[[], None]) -> bool:
-        """Whether the server refused the whole streak but completes a plain request as long."""
+        """Whether the server refused the streak, but completes PLAIN_REQUEST of the same length."""
         if not all(failure.is_refusal for _, failure in streak):
             return False
         max_new_tokens = max(failure.max_new_tokens for _, failure in streak)
@@ -246,7 +246,7 @@ class OpenAIEngine:
         num_failures = num_crashes = num_pauses = num_completions_before = sent_at = 0
         while True:
             try:
-                async with self._alone if num_crashes >= CRASHES_BEFORE_ALONE else nullcontext():
+                async with self._lock if num_crashes >= CRASHES_BEFORE_ALONE else nullcontext():
                     await self.breaker.wait()
                     sent_at = time.monotonic()
                     completion, _ = await self.client.complete(body, parse_completion)
@@ -266,7 +266,7 @@ class OpenAIEngine:
                 elif error.fault in OUTAGE_FAULTS and not (
                     await self.breaker.was_reachable_since(sent_at)
                 ):
-                    num_crashes += sent_at < self.breaker.last_outage  # open in an outage
+                    num_crashes += int(sent_at < self.breaker.last_outage)  # it was open then
                 else:
                     num_failures += 1
                     if num_failures >= self.config.max_attempts:
@@ -280,13 +280,13 @@ class OpenAIEngine:
                 return completion
 
     async def _rejects_only_this(self, error: RequestError, num_pauses: int, before: int) -> bool:
-        """Whether only this request is rejected; if not, every request pauses.
+        """Whether the server rejects only this request; if not, all requests pause.
 
-        `before`: completions until its first pause. Raises ServerUnavailable after max_outage_s.
+        `before`: completions before its first pause. Raises ServerUnavailable after max_outage_s.
         """
         per_request = COMPLETIONS_BEFORE_REJECTED * self.config.max_attempts
-        enough = self.num_completions - before >= per_request * self.config.max_concurrency
-        if num_pauses >= self.config.max_attempts and enough:
+        many_completed = self.num_completions - before >= per_request * self.config.max_concurrency
+        if num_pauses >= self.config.max_attempts and many_completed:
             return True
         self.breaker.check()
         if (error.retry_after or 0) > self.config.max_outage_s:
@@ -295,7 +295,7 @@ class OpenAIEngine:
             self.busy_since = self.busy_since or time.monotonic()
             busy = time.monotonic() - self.busy_since
             if busy <= self.config.max_outage_s:
-                backoff = max(0.01, self.config.backoff_s) * 2 ** min(num_pauses, 10)
+                backoff = max(0.01, self.config.backoff_s) * 2 ** min(num_pauses, 10)  # no overflow
                 pause = min(MAX_CHECK_INTERVAL_S, backoff)
                 self.breaker.pause(pause if error.retry_after is None else error.retry_after)
                 return False
@@ -311,8 +311,8 @@ class OpenAIEngine:
         self.client.close()
 
 
-def _released(streak: list[tuple[K, ServerFailure]]) -> list[tuple[K, GenerationError]]:
-    """The streak's failures, to be blamed on the samples; empties the streak."""
+def _blame_samples(streak: list[tuple[K, ServerFailure]]) -> list[tuple[K, GenerationError]]:
+    """The failures of the streak as results of their requests; empties the streak."""
     failures = [(key, GenerationError(failure.reason)) for key, failure in streak]
     streak.clear()
     return failures

@@ -1,7 +1,7 @@
 """Checks what a server can do before it is used; the engine's info records the results.
 
 Is the key accepted? Does the server accept the fields that switch off its own sampling defaults?
-Does it sample? Does an image arrive at full size? Are seeds honored while many requests are open?
+Does it sample? Does an image arrive at full size? Do equal seeds give equal responses?
 """
 
 import asyncio
@@ -22,21 +22,22 @@ from difftrain.model.engines.types import Completion, Request
 logger = logging.getLogger(__name__)
 
 REACHABLE_TIMEOUT_S = 5.0
+# Fields that switch off a server's own sampling defaults; tried in turn, because servers differ.
 NEUTRAL_SAMPLING = {"top_p": 1.0, "repetition_penalty": 1.0, "min_p": 0.0}
 NEUTRAL_CONFIG = {"do_sample": True, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
-# Fields with which a server samples from the model's unmodified distribution; tried in turn.
 SAMPLING_FIELDS: dict[str, dict[str, Any]] = {
     "top_k=-1": {**NEUTRAL_SAMPLING, "top_k": -1},  # vLLM, SGLang
     "top_k=0": {**NEUTRAL_SAMPLING, "top_k": 0},  # LMDeploy
     "generation_config": {"generation_config": json.dumps(NEUTRAL_CONFIG)},  # transformers serve
 }
 PROMPT = "Write a list of random words, each one unlike the others."
+# At a high temperature, different seeds give different texts.
 REQUEST = Request(parts=(PROMPT,), system=None, temperature=1.5, max_new_tokens=16)
-SIDE_STEP = 28  # pixels; the sides of the check's images are multiples of it
+SIDE_STEP = 28  # side of an image token in pixels; sides of test images are multiples of it
 
 
 def check_reachable(config: ModelConfig) -> None:
-    """Raises ConfigError, within seconds, if no server answers or it rejects the key."""
+    """Raise ConfigError within seconds if no server answers or the server rejects the key."""
     client = open_client(config)
     try:
         status = client.run(client.models_status(REACHABLE_TIMEOUT_S))
@@ -53,7 +54,7 @@ def check_reachable(config: ModelConfig) -> None:
 
 
 def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
-    """The engine, after the check. Raises ConfigError if the server cannot serve."""
+    """An engine whose server passes the check. Raises ConfigError if it does not."""
     check_reachable(config)
     engine = OpenAIEngine(config)
     try:
@@ -69,15 +70,15 @@ def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
 
 
 class ServerCheck:
-    """The steps of the check; each of its requests is retried as often as any other.
+    """The steps of the check; a failed request is retried up to max_attempts.
 
     Raises RequestError if a request gets no completion, ConfigError if the server is unusable.
     """
 
     def __init__(self, engine: OpenAIEngine) -> None:
         self.engine, self.config = engine, engine.config
-        self.server = f"model.url={engine.client.url}"
-        self._open = asyncio.Semaphore(self.config.max_concurrency)
+        self.server = f"model.url={engine.client.url}"  # begins every message
+        self._semaphore = asyncio.Semaphore(self.config.max_concurrency)
 
     async def run(self, max_pixels: int) -> dict[str, Any]:
         """The engine's info."""
@@ -90,12 +91,12 @@ class ServerCheck:
         }
 
     async def complete(self, seed: int, *images: Image.Image) -> tuple[Completion, int | None]:
-        """A completion and its prompt's number of tokens (None if the server does not count)."""
+        """A completion and its prompt's number of tokens (None if the server reports none)."""
         request = replace(REQUEST, parts=(*images, *REQUEST.parts), seed=seed)
         num_failures = 0
         while True:
             try:
-                async with self._open:
+                async with self._semaphore:
                     body = self.engine.body(request)
                     return await self.engine.client.complete(body, parse_completion)
             except RequestError as error:
@@ -107,7 +108,7 @@ class ServerCheck:
                 await asyncio.sleep(min(MAX_CHECK_INTERVAL_S, pause))
 
     async def choose_sampling_fields(self) -> str:
-        """Add the sampling fields that the server accepts to every request; returns their name."""
+        """Add to every request the SAMPLING_FIELDS that the server accepts; returns their key."""
         extra = self.engine.extra
         for name, fields in SAMPLING_FIELDS.items():
             self.engine.extra = {**fields, **extra}
@@ -123,14 +124,13 @@ class ServerCheck:
         return "none"
 
     async def check_seeds(self) -> str:
-        """`honored` if equal seeds give equal texts beside other open requests, else `ignored`."""
+        """`honored` if equal seeds give equal texts beside other requests, else `ignored`."""
         seeds = [1, 1, 1, 1, 2, 3, 4, 5]  # all open at the same time
         results = await asyncio.gather(*(self.complete(seed) for seed in seeds))
         texts = [completion.text for completion, _ in results]
         if len(set(texts)) == 1:
-            result = (
-                f"{len(set(seeds))} seeds at temperature {REQUEST.temperature} give the same text"
-            )
+            num_seeds = len(set(seeds))
+            result = f"{num_seeds} seeds at temperature {REQUEST.temperature} give the same text"
             reason = "so the server does not sample; all draws would be copies"
             raise ConfigError([f"{self.server}: {result}, {reason}"])
         if len({text for seed, text in zip(seeds, texts, strict=True) if seed == 1}) == 1:
@@ -140,9 +140,9 @@ class ServerCheck:
         return "ignored"
 
     async def check_images(self, max_pixels: int) -> dict[str, Any]:
-        """How many prompt tokens the largest image adds and should add, if the server counts them.
+        """The number of prompt tokens that the largest image adds, and the expected number.
 
-        If the largest image is refused, its side is recorded and halved until one is accepted.
+        If the largest image is refused, its side is recorded, and smaller images are tried.
         """
         _, text_tokens = await self.complete(1)
         largest = max(1, int(max_pixels**0.5) // SIDE_STEP) * SIDE_STEP
@@ -150,7 +150,7 @@ class ServerCheck:
         while True:
             image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
             try:
-                _, tokens = await self.complete(1, image)
+                _, total_tokens = await self.complete(1, image)
                 break
             except RequestError as error:
                 if not error.is_refusal or side == SIDE_STEP:
@@ -164,9 +164,9 @@ class ServerCheck:
                 "limit or lower the settings' max_pixels"
             )
         info: dict[str, Any] = {"image_refused": largest} if refusal else {}
-        if text_tokens is None or tokens is None:
+        if text_tokens is None or total_tokens is None:
             return info
-        added, expected = tokens - text_tokens, side * side // TOKEN_PIXELS
+        added, expected = total_tokens - text_tokens, side * side // TOKEN_PIXELS
         if added <= 0:
             message = "an image adds no token to the prompt; the model does not see it"
             raise ConfigError([f"{self.server}: {message}"])

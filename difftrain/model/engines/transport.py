@@ -1,6 +1,6 @@
-"""The client of OpenAI-compatible servers that the engine (openai_engine.py) and the judge share.
+"""The client of OpenAI-compatible servers, shared by openai_engine.py and the judge (a grader).
 
-`ServerClient` sends each request once; the engine and the judge retry, each in its own way.
+`ServerClient` sends each request once; its callers retry.
 `CircuitBreaker` holds all requests back while the server requires a pause or is away. Coroutines
 run on an event loop in a thread of the client, so that a timeout bounds a whole request and no open
 request needs its own thread.
@@ -24,14 +24,14 @@ import openai
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-for _name in ("openai", "httpx", "httpcore"):  # They log addresses.
+for _name in ("openai", "httpx", "httpcore"):  # They log the server's address.
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 MAX_RESPONSE_BYTES = 8 << 20  # a larger response is no chat completion
 MAX_MESSAGE_CHARS = 300  # of a server's error message
 CONNECT_TIMEOUT_S = MODELS_TIMEOUT_S = 10.0
 MAX_CHECK_INTERVAL_S = 30.0  # between two checks whether a server that is away is back
-TRANSIENT_STATUSES = (408, 409, 425)  # the 4xx (besides 429) after which a retry can succeed
+TRANSIENT_STATUSES = (408, 409, 425)  # with 429, the 4xx after which a retry can succeed
 GATEWAY_STATUSES = (502, 503, 504)  # a gateway's answers while no server runs behind it
 
 
@@ -45,8 +45,8 @@ class Fault(StrEnum):
     malformed = "malformed"  # not a chat completion
     empty = "empty"  # a completion without text
     refused = "refused"  # another 4xx: this prompt is not accepted (too long, blocked)
-    over_budget = "over_budget"  # not sent: the call budget is used up
-    outage = "outage"  # not sent: too many calls in a row failed
+    over_budget = "over_budget"  # not sent: the judge's call limit is reached
+    outage = "outage"  # not sent: too many of the judge's calls in a row failed
 
 
 @dataclass(eq=False)
@@ -57,7 +57,7 @@ class RequestError(Exception):
     message: str = ""
     retry_after: float | None = None  # the pause in seconds that the server requests
     permanent: bool = False  # the same request would fail again
-    fatal: bool = False  # every other request would fail too
+    fatal: bool = False  # all other requests would fail too
 
     def __post_init__(self) -> None:
         self.permanent |= self.fatal
@@ -91,17 +91,17 @@ class ServerClient:
         self.url, api_key = url.strip().rstrip("/"), api_key.strip()
         self.timeout_s, self._fatal_statuses = timeout_s, fatal_statuses
         self._secrets = list(filter(None, (api_key, self.url if hide_url else "")))
-        # Once set, a 404 or 405 is a transient failure (of a router), not a wrong address.
+        # Once true, a 404 or 405 is a router's transient failure and no sign of a wrong address.
         self.has_completed = False
         self._headers: dict[str, Any] = {} if api_key else {"Authorization": openai.Omit()}
         self._openai = openai.AsyncOpenAI(
             base_url=self.url,
-            api_key=api_key or "none",
+            api_key=api_key or "none",  # the library requires one
             timeout=openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             max_retries=0,
             http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
-        # The OPENAI_* variables belong to another server; nothing of them is sent to this one.
+        # The library reads OPENAI_* variables. They are for another server, so none is sent.
         self._openai.organization = self._openai.project = None
         self._openai._custom_headers = {}
         self._loop = asyncio.new_event_loop()
@@ -207,8 +207,8 @@ class ServerClient:
 class CircuitBreaker:
     """Holds back all requests while their server is away; use it on the client's event loop only.
 
-    After a failed request, the server counts as away if it does not list its models either. Then no
-    request is sent until it does. All times are time.monotonic().
+    After a failed request, the breaker gets the list of models. If that fails too, the server is
+    away, and no request is sent until the list arrives. All times are time.monotonic().
     """
 
     def __init__(self, client: ServerClient, max_outage_s: float = 0, backoff_s: float = 1) -> None:
@@ -276,8 +276,8 @@ class CircuitBreaker:
             return not reason
 
     async def _outage_reason(self) -> str | None:
-        # A server without a list of models (404), or with a broken one (500, as of `transformers
-        # serve` without a hub cache), is reachable.
+        # A missing (404) or broken (500) list of models comes from a server that is reachable. In
+        # `transformers serve` without a hub cache, the list is broken.
         try:
             status = await self._client.models_status()
         except RequestError as error:
@@ -319,7 +319,7 @@ def printable(text: str) -> str:
 
 
 def parse_retry_after(header: str | None) -> float | None:
-    """The seconds of a Retry-After header (a number or a date); None if unreadable."""
+    """The seconds to wait by a Retry-After header, a number or a date; None if unreadable."""
     wait = math.nan
     with suppress(ValueError, OverflowError):
         wait = parsedate_to_datetime(header or "").timestamp() - time.time()

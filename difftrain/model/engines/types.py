@@ -1,4 +1,4 @@
-"""Requests and results of every engine, and the record of the engines that filled a folder."""
+"""Requests and results of all engines, and the engine records of a folder of responses."""
 
 import hashlib
 import json
@@ -15,17 +15,17 @@ from difftrain.data import prompts
 from difftrain.pipeline import manifest
 
 K = TypeVar("K")  # the caller's key of a request
-ENGINE_FOLDER = "engines"
-SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")
+ENGINE_FOLDER = "engines"  # in a folder of responses; has one record per engine
+SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")  # as in Qwen2.5-VL's chat template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A request for one completion. A temperature of 0 is greedy.
 
-    `parts` are texts and images in the order in which the model sees them. Requests with the same
-    `view` have the same parts and system prompt, so an engine may prefill them once.
-    If `view` is None, the request shares no prompt with others.
+    `parts` are the prompt's texts and images in their order. Requests with the same `view` have the
+    same parts and system prompt, so an engine may prefill them once. If `view` is None, no other
+    request has this prompt.
     """
 
     parts: tuple[str | Image.Image, ...] = field(repr=False)
@@ -46,7 +46,7 @@ class Request:
         return [part for part in self.parts if not isinstance(part, str)]
 
     def special_token_error(self) -> str | None:
-        """An error if the prompt contains a special token, which would act as one; else None."""
+        """An error if the prompt contains a special token, which is not plain text; else None."""
         match = SPECIAL_TOKEN.search(f"{self.system or ''}\n{self.text}")
         return f"the prompt contains the special token {match.group()}" if match else None
 
@@ -61,7 +61,7 @@ class Completion:
     """A response of the model."""
 
     text: str
-    token_ids: tuple[int, ...]  # with the EOS token if it was produced; () if unknown (a server)
+    token_ids: tuple[int, ...]  # with EOS, if it was produced; empty for a server's response
     hit_eos: bool
     reported_tokens: int | None = None  # the number of tokens that a server reports
 
@@ -102,7 +102,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the engine holds."""
+        """Free the engine's memory and connections."""
 
 
 def feed(items: Iterator[tuple[K, Request]]) -> Feed[K]:

@@ -1,10 +1,10 @@
 """vLLM's offline engine in this process (vLLM 0.31.0, from the extra `vllm`; needs a GPU).
 
-With n > 1, vLLM gives a request's completions the seeds s, s + 1, ... A draw's seed is a hash
-of its sample, view and number (seeds.py), so each draw is its own request. Shared parts are still
-computed once: vLLM caches images by their hash and prompts by their tokens. Near ties of logits can
-still fall differently in another batch. The processor has the pixel budget, so nothing is resized
-again. Image placeholders are never produced.
+With n > 1, vLLM gives a request's completions the seeds s, s + 1, ... Here each response has its
+own seed, a hash (seeds.py), so each is a request with n = 1. Common prompts are still computed
+once: vLLM caches images by their hash and prompts by their tokens. Another batch changes rounding,
+which can change a response despite its seed. vLLM's processor gets the data stage's pixel limits,
+so it does not resize images again. Image placeholders are never produced.
 """
 
 import os
@@ -24,7 +24,7 @@ BANNED_LOGIT_BIAS = -1e4  # added to an image placeholder's logit; far below any
 
 
 def engine_arguments(config: ModelConfig, pixels: tuple[int, int]) -> dict[str, Any]:
-    """The arguments of vllm.LLM."""
+    """The arguments of vllm.LLM; `pixels` are the smallest and the largest area of an image."""
     min_pixels, max_pixels = pixels
     return {
         "model": resolve.source(config.name),
@@ -37,20 +37,20 @@ def engine_arguments(config: ModelConfig, pixels: tuple[int, int]) -> dict[str, 
         "max_num_seqs": config.vllm.max_num_seqs,
         "enable_prefix_caching": True,
         "mm_processor_kwargs": {"size": {"shortest_edge": min_pixels, "longest_edge": max_pixels}},
-        "limit_mm_per_prompt": {"video": 0},
+        "limit_mm_per_prompt": {"video": 0},  # reserves no memory for videos
         "disable_log_stats": True,
     }
 
 
 def sampling_arguments(request: Request, banned: Mapping[int, float]) -> dict[str, Any]:
-    """The arguments of vllm.SamplingParams; nothing comes from the model's generation config."""
+    """Arguments of vllm.SamplingParams that override the model's generation config."""
     return {
         "n": 1,
         "temperature": request.temperature,
         "seed": request.seed,
         "max_tokens": request.max_new_tokens,
         "top_p": 1.0,
-        "top_k": 0,
+        "top_k": 0,  # no limit
         "min_p": 0.0,
         "repetition_penalty": 1.0,
         "logit_bias": dict(banned),
@@ -60,7 +60,7 @@ def sampling_arguments(request: Request, banned: Mapping[int, float]) -> dict[st
 
 @contextmanager
 def visible_gpus(num_gpus: int) -> Iterator[None]:
-    """Show only this rank's GPUs inside the block, where the engine's process starts."""
+    """Inside the block, vLLM's new process inherits a CUDA_VISIBLE_DEVICES of this rank's GPUs."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     indices = range(rank * num_gpus, (rank + 1) * num_gpus)
@@ -83,7 +83,7 @@ class VllmEngine:
     def __init__(self, config: ModelConfig, pixels: tuple[int, int]) -> None:
         try:  # Imported only here, because it needs a GPU.
             vllm: Any = import_module("vllm")
-            import_module("vllm.sampling_params")
+            import_module("vllm.sampling_params")  # so that vllm.sampling_params exists
         except ImportError as error:
             message = f"vLLM cannot be imported ({error}); install the extra vllm"
             raise ConfigError([f"model.engine=vllm: {message}"]) from error
@@ -93,19 +93,19 @@ class VllmEngine:
         self.sampling_params = vllm.SamplingParams
         self.output_kind = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         self.version = vllm.__version__
-        self.max_open = 2 * config.vllm.max_num_seqs  # so some always wait for a free place
+        self.max_open = 2 * config.vllm.max_num_seqs  # some always wait for a free slot
         self.banned = dict.fromkeys(placeholder_ids(self.processor.tokenizer), BANNED_LOGIT_BIAS)
         self._request_count = 0
 
     @property
     def info(self) -> dict[str, Any]:
-        """As Engine.info. Seeds are passed on: inside vLLM each request has its own generator."""
+        """See Engine.info. vLLM gets each request's seed, but does not promise equal responses."""
         return {"engine": "vllm", "version": self.version, "seeds": "passed on"}
 
     def stream(
         self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[K, Result]]:
-        """As Engine.stream."""
+        """See Engine.stream."""
         engine = self.llm.llm_engine
         open_keys: dict[str, K] = {}
         try:
