@@ -1,4 +1,7 @@
-"""Ranks and launches that share a folder: heartbeats, failures, the lock."""
+"""Ranks and launches that share a folder: heartbeats, failures, the lock.
+
+A launch is one start of a command. Its ranks are its processes; MASTER_PORT identifies the launch.
+"""
 
 import errno
 import os
@@ -13,6 +16,12 @@ import pytest
 
 from difftrain.pipeline import coordination, manifest
 from difftrain.pipeline.coordination import World
+
+
+@pytest.fixture
+def no_recent_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empties the list of folders that this process entered in other tests."""
+    monkeypatch.setattr(coordination, "RECENT_FOLDERS", deque(maxlen=3))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -32,7 +41,7 @@ def test_waiting_for_ranks_without_heartbeat_ends_with_an_error_that_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.5)
-    for rank in (0, 2):
+    for rank in (0, 2):  # these ranks send one heartbeat and no more
         coordination.touch(coordination.heartbeat_path(tmp_path, rank))
     started = time.time()
     with pytest.raises(coordination.RankTimeout, match=r"rank 1, rank 2 of 3: no heartbeat"):
@@ -41,11 +50,11 @@ def test_waiting_for_ranks_without_heartbeat_ends_with_an_error_that_names_them(
 
 
 def test_waiting_ends_when_the_work_is_complete(tmp_path: Path) -> None:
-    completed = iter([False, False, True])
-    coordination.wait(tmp_path, World(0, 2), lambda: next(completed))
+    answers = iter([False, False, True])
+    coordination.wait(tmp_path, World(0, 2), is_complete=lambda: next(answers))
 
 
-HOLD_LOCK = """
+LOCK_HOLDER_CODE = """
 import sys, time
 from pathlib import Path
 from difftrain.pipeline.coordination import World, stage_lock
@@ -59,7 +68,7 @@ def test_a_second_run_waits_for_the_lock_and_a_killed_run_releases_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD_LOCK, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCK_HOLDER_CODE, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "inside\n"
@@ -72,7 +81,7 @@ def test_a_second_run_waits_for_the_lock_and_a_killed_run_releases_it(
         assert not caplog.text
 
 
-def test_a_file_system_without_locks_causes_a_warning_and_the_work_goes_on(
+def test_on_a_file_system_without_locks_the_work_goes_on_after_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*arguments: object) -> None:
@@ -90,27 +99,27 @@ def test_the_other_ranks_enter_a_stage_after_their_own_first_rank(
     monkeypatch.setenv("MASTER_PORT", "29501")
     order: list[str] = []
 
-    def follow() -> None:
+    def enter_as_rank_1() -> None:
         with coordination.stage_lock(tmp_path, World(1, 2)):
             order.append("rank 1")
 
-    other = Thread(target=follow)
-    other.start()
-    time.sleep(0.5)
+    rank_1 = Thread(target=enter_as_rank_1)
+    rank_1.start()
+    time.sleep(0.5)  # rank 1 would enter in this time if it did not wait
     order.append("rank 0")
     with coordination.stage_lock(tmp_path, World(0, 2)):
-        other.join(timeout=10)
+        rank_1.join(timeout=10)
     assert order == ["rank 0", "rank 1"]
 
 
-def test_a_first_rank_that_works_for_long_does_not_time_out(
+def test_a_first_rank_that_works_longer_than_the_timeout_is_still_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.8)
     with coordination.report_failure(tmp_path, World(0, 2)):
-        until = time.time() + 1.5
-        coordination.wait(tmp_path, World(1, 2), lambda: time.time() > until, ranks=[0])
+        end = time.time() + 1.5
+        coordination.wait(tmp_path, World(1, 2), lambda: time.time() > end, ranks=[0])
 
 
 def test_a_manifest_that_the_first_rank_never_wrote_is_an_error(tmp_path: Path) -> None:
@@ -135,7 +144,8 @@ def test_the_other_ranks_raise_the_first_ranks_reason_when_it_fails(tmp_path: Pa
 
 def test_the_failure_of_an_earlier_run_does_not_end_this_one(tmp_path: Path) -> None:
     (tmp_path / coordination.FAILED).write_text("ValueError: long ago")
-    os.utime(tmp_path / coordination.FAILED, (coordination.STARTED - 60, coordination.STARTED - 60))
+    minute_before = coordination.STARTED - 60
+    os.utime(tmp_path / coordination.FAILED, (minute_before, minute_before))
     assert coordination.failure_reason(tmp_path) is None
     with coordination.report_failure(tmp_path, World(0, 2)):
         pass
@@ -148,59 +158,59 @@ def enter_and_leave(folder: Path, rank: int) -> None:
         pass
 
 
-def test_the_other_ranks_end_when_the_first_rank_fails_in_a_stage_that_was_finished_before(
+@pytest.mark.usefixtures("no_recent_folders")
+def test_a_rank_in_the_next_stage_raises_the_reason_why_rank_0_failed_in_a_finished_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordination, "RECENT_FOLDERS", deque(maxlen=3))
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 20.0)
-    first, second = tmp_path / "first", tmp_path / "second"
-    manifest.write_manifest(first, settings={}, inputs={}, seconds=0.0, counts={})
+    finished, following = tmp_path / "finished", tmp_path / "following"
+    manifest.write_manifest(finished, settings={}, inputs={}, seconds=0.0, counts={})
 
-    def fail() -> None:
-        with coordination.stage_lock(first, World(0, 2)):
+    def fail_as_rank_0() -> None:
+        with coordination.stage_lock(finished, World(0, 2)):
             raise ValueError("a benchmark is gone")
 
     with pytest.raises(ValueError, match="benchmark"):
-        fail()
+        fail_as_rank_0()
     started = time.time()
-    with coordination.stage_lock(first, World(1, 2)):
-        coordination.wait_for_manifest(first, World(1, 2))
+    with coordination.stage_lock(finished, World(1, 2)):
+        coordination.wait_for_manifest(finished, World(1, 2))
     with pytest.raises(
         coordination.FirstRankFailed, match="rank 0 stopped: ValueError: a benchmark is"
     ):
-        enter_and_leave(second, 1)
+        enter_and_leave(following, 1)
     assert time.time() - started < 5
 
 
+@pytest.mark.usefixtures("no_recent_folders")
 def test_a_first_rank_that_never_enters_a_stage_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordination, "RECENT_FOLDERS", deque(maxlen=3))
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.5)
     with pytest.raises(coordination.RankTimeout, match="rank 0 of 2: no heartbeat"):
         enter_and_leave(tmp_path, 1)
 
 
+@pytest.mark.usefixtures("no_recent_folders")
 def test_the_other_ranks_wait_for_a_first_rank_that_is_still_in_the_previous_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordination, "RECENT_FOLDERS", deque(maxlen=3))
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 1.0)
     order: list[str] = []
 
-    def follow() -> None:
+    def enter_both_as_rank_1() -> None:
         enter_and_leave(tmp_path / "first", 1)
         enter_and_leave(tmp_path / "second", 1)
         order.append("rank 1")
 
-    other = Thread(target=follow)
+    rank_1 = Thread(target=enter_both_as_rank_1)
     with coordination.stage_lock(tmp_path / "first", World(0, 2)):
-        other.start()
-        time.sleep(2.0)
+        rank_1.start()
+        time.sleep(2.0)  # twice the timeout
     order.append("rank 0")
     enter_and_leave(tmp_path / "second", 0)
-    other.join(timeout=10)
+    rank_1.join(timeout=10)
     assert order == ["rank 0", "rank 1"]
 
 

@@ -18,12 +18,12 @@ from difftrain.records import Measure, Rollout, Sample, Verdict, View
 FIRST, SECOND = World(0, 2), World(1, 2)
 
 
-class HeartbeatSeen(Exception):
-    """The heartbeat went on while the model was loaded."""
+class HeartbeatObserved(Exception):
+    """Ends the load once a heartbeat has been sent meanwhile."""
 
 
 def slow_loader(folder: Path) -> Callable[..., Any]:
-    """A loader that takes until the heartbeat file has been touched twice."""
+    """A function that loads no model, but waits until the heartbeat file is touched twice."""
 
     def load(*_pixels: int) -> Any:
         path, deadline = coordination.heartbeat_path(folder, SECOND.rank), time.time() + 10
@@ -32,7 +32,7 @@ def slow_loader(folder: Path) -> Callable[..., Any]:
             while path.stat().st_mtime_ns == before:
                 assert time.time() < deadline, "no heartbeat while the model was loaded"
                 time.sleep(0.01)
-        raise HeartbeatSeen
+        raise HeartbeatObserved
 
     return load
 
@@ -56,20 +56,23 @@ def test_a_rank_sends_heartbeats_while_it_loads_a_model(
     def run_stage_on_second_rank() -> None:
         load = slow_loader(folder)
         if stage == "probe":
-            run.run_probe(load, shapes_samples, folder, SECOND, {}, config, 1)
+            run.run_probe(load, shapes_samples, folder, SECOND, inputs={}, config=config, seed=1)
         elif stage == "attention":
             folders = tmp_path, folder
-            attention_pass.run_attention_pass(load, shapes_samples, *folders, SECOND, config, 1)
+            attention_pass.run_attention_pass(
+                load, shapes_samples, *folders, SECOND, config, seed=1
+            )
         else:
             store, heart = generate.ResponseStore(folder), Heartbeat(folder, SECOND)
+            pixel_limits = config.data.min_pixels, config.data.max_pixels
             generate.generate_responses(
-                load, [], store, config.evaluate, (3136, 12544), heart, rows_per_part=1
+                load, [], store, config.evaluate, pixel_limits, heart, rows_per_part=1
             )
 
-    # The second rank follows the first one into the stage.
+    # The second rank may enter a stage only after the first rank has entered it.
     lock, name = (tmp_path, stage) if stage == "attention" else (folder, "")
     with coordination.stage_lock(lock, FIRST, stage=name):
         pass
-    with pytest.raises(HeartbeatSeen):
+    with pytest.raises(HeartbeatObserved):
         run_stage_on_second_rank()
     assert coordination.failure_reason(folder) is None

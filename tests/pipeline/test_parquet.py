@@ -85,15 +85,15 @@ def test_an_empty_part_is_refused(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_no_part(tmp_path: Path) -> None:
     @dataclass(frozen=True)
-    class Wrong:
+    class Record:
         sample_id: int
 
     with pytest.raises(OverflowError):
-        parquet.write_part(tmp_path, "0", [Wrong(sample_id=2**70)])
+        parquet.write_part(tmp_path, "0", [Record(sample_id=2**70)])  # more than 64 bits
     assert list(tmp_path.iterdir()) == []
 
 
-def test_part_names_contain_the_rank_and_a_running_number(tmp_path: Path) -> None:
+def test_part_names_contain_the_rank_and_a_number_that_counts_up(tmp_path: Path) -> None:
     first = parquet.next_part_name(tmp_path, 1)
     parquet.write_part(tmp_path, first, SCORES)
     assert parquet.next_part_name(tmp_path, 1).startswith("r001-00001-")
@@ -135,7 +135,7 @@ def test_a_folder_is_unfinished_until_its_manifest_exists(tmp_path: Path) -> Non
     assert {"torch", "transformers", "trl"} <= content["versions"].keys()
 
 
-def test_a_models_identity_changes_with_its_weights(tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_model_folder_changes_with_its_weights(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"0" * 100)
     before = manifest.folder_fingerprint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"0" * 99 + b"1")
@@ -143,6 +143,7 @@ def test_a_models_identity_changes_with_its_weights(tmp_path: Path) -> None:
 
 
 def sample_with_images(number: int, *images: bytes) -> Sample:
+    """A sample whose id is the number, with these images."""
     return Sample(
         sample_id=f"{number:016x}",
         images=images,
@@ -156,6 +157,7 @@ def sample_with_images(number: int, *images: bytes) -> Sample:
 
 
 def test_images_are_read_lazily_and_are_equal_at_each_access(tmp_path: Path) -> None:
+    # Two images of 700 kB do not fit into one row group of 1 MB.
     samples = [sample_with_images(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
     parquet.write_all(tmp_path, samples, rows_per_part=4)
     samples_read = parquet.read_rows(tmp_path, Sample)
@@ -170,11 +172,13 @@ def test_images_are_read_lazily_and_are_equal_at_each_access(tmp_path: Path) -> 
 def test_one_access_reads_about_a_megabyte(tmp_path: Path) -> None:
     parquet.write_part(tmp_path, "0", [sample_with_images(n, bytes(400_000)) for n in range(10)])
     file = pq.ParquetFile(tmp_path / "part-0.parquet")
-    assert {file.metadata.row_group(i).num_rows for i in range(5)} == {2}
+    assert {file.metadata.row_group(i).num_rows for i in range(5)} == {2}  # 2 x 400 kB
 
 
-def test_a_part_ends_before_its_images_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(parquet, "PART_BYTES", 1000)
+def test_a_part_ends_before_its_images_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "PART_BYTES", 1000)  # exceeded by the third image of 400 bytes
     parquet.write_all(tmp_path, [sample_with_images(n, bytes(400)) for n in range(7)])
     assert [len(parquet.read_part(part, Sample)) for part in parquet.parts(tmp_path)] == [3, 3, 1]
 
@@ -188,11 +192,14 @@ def test_writing_a_part_keeps_only_one_row_group_in_arrow_memory(tmp_path: Path)
         parquet.write_part(tmp_path, "0", samples)
     finally:
         pa.set_memory_pool(default_pool)
+    # One group and its copies, instead of the 30 groups that are written.
     assert counting_pool.max_memory() < 4 * parquet.GROUP_BYTES
     assert parquet.read_rows(tmp_path, Sample) == samples
 
 
-def test_the_image_cache_notices_a_part_that_was_written_again(tmp_path: Path) -> None:
+def test_images_of_a_part_that_was_written_again_are_not_read_from_the_cache(
+    tmp_path: Path,
+) -> None:
     for content in (b"old", b"new"):
         parquet.write_part(tmp_path, "0", [sample_with_images(0, content)])
         assert parquet.read_rows(tmp_path, Sample)[0].images[0] == content

@@ -1,4 +1,4 @@
-"""The retest compares scores of second rollouts with the first scores (no model needed)."""
+"""The retest compares the scores of a second probe with the first scores (no model needed)."""
 
 from pathlib import Path
 
@@ -46,4 +46,5 @@ def test_a_scored_sample_is_compared_even_if_another_run_marks_it_as_failed_late
     manifest.write_manifest(second.probe, settings={}, inputs={}, seconds=1.0, counts=counts)
     retest.write_scores_and_agreement(config, paths, second, samples)
     agreement = manifest.read_json(paths.reliability / retest.RESULT)
+    # The 5 samples that have a first score; 2 of them are in `failures` too.
     assert agreement["measures"]["pism"]["n"] == agreement["chosen"]["pool"] == 5

@@ -1,3 +1,5 @@
+"""Seeds derived from a root seed, a purpose and its parts, such as a sample id and a draw."""
+
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ def test_a_seed_is_the_same_in_every_process() -> None:
     assert printed == {f"{derive(3, 'mask', 'ab', 30, 2)}\n"}
 
 
-def test_a_seed_depends_on_every_part_of_its_purpose() -> None:
+def test_a_seed_depends_on_the_root_seed_and_on_every_part_of_its_purpose() -> None:
     seeds = {
         derive(0, "mask", "ab", 30, 2),
         derive(1, "mask", "ab", 30, 2),

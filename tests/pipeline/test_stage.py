@@ -1,6 +1,10 @@
-"""One stage: which ranks work, what is written, when it is skipped, what other ranks raise."""
+"""One stage: which ranks work, what is written, when it is skipped, what other ranks raise.
+
+MASTER_PORT identifies a launch: ranks ignore failures of other launches.
+"""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -41,8 +45,8 @@ def test_a_stage_that_fails_has_no_manifest(tmp_path: Path) -> None:
     assert manifest.read_manifest(tmp_path) is None
 
 
-def on_two_ranks(run: Any) -> list[Any]:
-    """What `run(World)` returns, or raises, on each of two ranks at the same time."""
+def on_two_ranks(run: Callable[[World], Any]) -> list[Any]:
+    """What `run` returns or raises on rank 0 and on rank 1, which run at the same time."""
     outcomes: list[Any] = [None, None]
 
     def on_rank(rank: int) -> None:
@@ -146,7 +150,7 @@ def test_a_larger_request_continues_a_finished_stage_and_adds_its_seconds(
 
 
 def test_the_seconds_of_a_killed_start_are_added(tmp_path: Path) -> None:
-    (tmp_path / ".elapsed-0123456789ab").write_text("60.0")
+    (tmp_path / ".elapsed-0123456789ab").write_text("60.0")  # seconds that the killed start saved
     assert shared_stage(tmp_path, World(), 1)["seconds"] >= 60.0
 
 
@@ -159,7 +163,7 @@ def test_the_other_ranks_raise_an_error_when_closing_a_shared_stage_fails(
     assert isinstance(second, FirstRankFailed)
 
 
-def test_the_error_for_a_folder_of_an_earlier_version_names_it(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_of_an_earlier_version_names_the_folder(tmp_path: Path) -> None:
     stage = tmp_path / "artefacts" / "score" / "0123"
     run = tmp_path / "artefacts" / "run" / "grpo_hard-4567"
     for folder in (stage, run):
