@@ -1,6 +1,7 @@
 """Six benchmarks, prompted and scored as the reference evaluation harness (VLMEvalKit) does it.
 
-Nothing here reads files (loading.py) or runs a model (generate.py).
+This module neither loads items (loading.py does) nor runs a model (generate.py does). Built-in
+benchmarks, named shapes/NAME and drawn by difftrain/shapes, have the prompts and scorers of NAME.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ HARNESS_NAMES["MMMU_DEV_VAL(validation)"] = "MMMU"
 
 
 def benchmark_named(name: str) -> Benchmark:
-    """Find a benchmark by our name or the harness's, also with `shapes/`. Raises ValueError."""
+    """The benchmark NAME, from NAME, shapes/NAME or the harness's name. Raises ValueError."""
     unprefixed = name.removeprefix("shapes/")
     our_name = HARNESS_NAMES.get(unprefixed, unprefixed)
     if our_name not in BENCHMARKS:
@@ -45,13 +46,13 @@ def grade_prediction(
 ) -> ItemGrade:
     """Grade one prediction. If the judge cannot be reached, the grade has an error and no score.
 
-    `rules` is a date of harness.RULES (else ValueError), or what harness.configured_rules returns.
+    `rules` is a key of harness.RULES or what harness.configured_rules returns. Raises ValueError.
     """
     if isinstance(rules, str):
         if rules not in harness.RULES:
             raise ValueError(f"rules={rules!r}: must be one of: {', '.join(harness.RULES)}")
         rules = harness.RULES[rules]
-    if rules.texts_become_nan and prediction in harness.NAN_TEXTS:
+    if rules.texts_become_nan and prediction in harness.NAN_TEXTS:  # as pandas would read it
         prediction = "nan"
     try:
         return benchmark_named(benchmark).grade(prediction, item, judge, rules)
@@ -66,20 +67,20 @@ def score_item(
     judge: Judge | None = None,
     rules: str | HarnessRules = "2025-11",
 ) -> float | None:
-    """The score of one prediction, 0 to 1, under the rules that the harness had at a date.
+    """The score of one prediction, 0 to 1. `rules` is a key of harness.RULES.
 
-    None if `prediction` is None or the judge raises; 0.0 if the rules cannot decide and there is no
-    judge. For a judge that only returns the harness's text for a failed call it is 0.0 as in the
-    harness, but None for MMMU and MMStar, where the harness guesses an option.
+    None if `prediction` is None or the judge raises an error. 0.0 if the rules cannot decide and
+    there is no judge. A judge may return harness.API_FAILURE instead of raising. If it returns
+    nothing else, the score is 0.0, as in the harness, or None for MMMU and MMStar.
     """
     if prediction is None:
-        benchmark_named(benchmark)  # raises for an unknown name
+        benchmark_named(benchmark)  # raises ValueError if there is no such benchmark
         return None
     return grade_prediction(benchmark, prediction, item, judge, rules).score
 
 
 def item_result(benchmark: str, item: Item, response: str | None, grade: ItemGrade) -> ItemResult:
-    """The record of a graded item; its benchmark name keeps the prefix `shapes/`."""
+    """The record of a graded item. `benchmark` may be NAME or shapes/NAME."""
     definition = benchmark_named(benchmark)
     return ItemResult(
         benchmark=benchmark,
@@ -95,19 +96,19 @@ def item_result(benchmark: str, item: Item, response: str | None, grade: ItemGra
 
 
 def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The harness's results table over scored items, as one flat dictionary of fractions of 1.
+    """The harness's results table as one flat dictionary: name -> fraction of 1.
 
-    A row holds the item's official columns, under `item` or directly, and its score under `score`,
-    `hit` or `correct`; a row with a `prediction` and no `score` is graded by the rules. Items of
-    HallusionBench may have a `key`: category, subcategory, set, figure, question. Rows without a
-    score count nowhere; a value over no rows is left out. The keys are the harness's: Overall and
-    the categories; for HallusionBench `aAcc` and, for a group, `VD aAcc`; for MMMU the validation
-    split's, and `dev Overall` for the dev split; OCRBench's values are counts of correct items.
+    A row has the item's official columns, either directly or under `item`, and the item's score
+    under `score`, `hit` or `correct`. A row with a `prediction` but no `score` is graded by rule.
+    An item of HallusionBench may have a tuple of its hallusionbench.ID_COLUMNS under `key` instead.
+    Rows without a score are ignored. The names are the harness's: Overall and the categories.
+    HallusionBench's are aAcc, fAcc and qAcc, alone and after a category: `VD aAcc`. MMMU's names
+    begin with `dev ` for rows of the dev split. OCRBench's values are counts of correct items.
     """
     definition = benchmark_named(benchmark)
     results = []
-    for number, row in enumerate(rows):
-        item: Item = {"index": str(number), **row.get("item", row)}  # for rows that have no id
+    for i, row in enumerate(rows):
+        item: Item = {"index": str(i), **row.get("item", row)}  # an item without an id gets `i`
         if "key" in item:
             item = dict(zip(hallusionbench.ID_COLUMNS, item["key"], strict=True))
         score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
@@ -116,7 +117,7 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
         grade = ItemGrade(None if score is None else float(score), None, None)
         results.append(item_result(benchmark, item, None, grade))
     tables = definition.tables(results)
-    table = next(iter(tables.values()), {})
+    table = next(iter(tables.values()), {})  # the first one has the overall score
     if definition is mmmu.BENCHMARK:
         dev = {f"dev {name}": row for name, row in tables.get("dev", {}).items()}
         table = tables.get("validation", {}) | dev

@@ -19,7 +19,7 @@ MUST_AGREE = (
     *("max_new_tokens", "min_pixels", "max_pixels", "limit", "allow_count_mismatch"),
     *("engine", "dtype"),
 )
-"""Settings that must be equal in both evaluations."""
+"""The settings that must be equal in both evaluations."""
 ITEMS_PREFIX = "items of "  # manifest.json has an input `items of NAME`, a hash of NAME's items
 
 
@@ -43,8 +43,8 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
     if the settings or the items of the two evaluations differ.
     """
     manifests = [_read_manifest(folder) for folder in (first, second)]
-    settings, inputs = ([each[key] for each in manifests] for key in ("settings", "inputs"))
-    values = {key: [each.get(key) for each in settings] for key in MUST_AGREE}
+    settings, inputs = ([content[key] for content in manifests] for key in ("settings", "inputs"))
+    values = {key: [section.get(key) for section in settings] for key in MUST_AGREE}
     if differing := [f"  {key}: {a} and {b}" for key, (a, b) in values.items() if a != b]:
         lines = "\n".join(differing)
         raise ValueError(f"the two evaluations have different settings:\n{lines}")
@@ -53,7 +53,8 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
         raise ValueError(f"{problem}: their number, texts or images differ")
     before, after = (parquet.read_rows(folder, ItemResult) for folder in (first, second))
     rows = compare_results(before, after)
-    checkpoints = [content["checkpoint"] for content in inputs]
+    checkpoints = [names["checkpoint"] for names in inputs]
+    # The default is beside the folder `evaluate`, which holds the evaluations.
     folder = output or second.parent.parent / "compare" / f"{first.name}-{second.name}"
     lines = [json.dumps(diff) + "\n" for diff in item_diffs(before, after)]
     comparisons = [asdict(row) | {"difference": row.difference.to_json()} for row in rows]
@@ -77,7 +78,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def changed_benchmarks(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
-    """Benchmarks whose items (number, texts, images) differ between two manifests' inputs."""
+    """Benchmarks whose items (number, texts or images) differ between two manifests' inputs."""
     keys = sorted(key for key in {*first, *second} if key.startswith(ITEMS_PREFIX))
     return [key.removeprefix(ITEMS_PREFIX) for key in keys if first.get(key) != second.get(key)]
 
@@ -94,14 +95,15 @@ def pair_results(
 def compare_results(
     before: Sequence[ItemResult], after: Sequence[ItemResult], resamples: int = 2000
 ) -> list[BenchmarkComparison]:
-    """A row per benchmark. Raises ValueError if the items differ or a benchmark has no score."""
+    """Compare benchmark by benchmark. Raises ValueError if items differ or a score is missing."""
     paired_difference(before, after, resamples=1)  # raises if the items differ
     rows = []
     for name in dict.fromkeys(result.benchmark for result in before):
-        sides = [[each for each in side if each.benchmark == name] for side in (before, after)]
+        sides = [[r for r in side if r.benchmark == name] for side in (before, after)]
         for side, results in zip(("first", "second"), sides, strict=True):
             if reason := summary.no_score_reason(name, results):
                 raise ValueError(f"{name} of the {side} has no score to compare: {reason}")
+        # `or 0.0` is for the type checker: both items of a pair have a score.
         scores = [(a.score or 0.0, b.score or 0.0) for a, b in pair_results(*sides)]
         before_mean, after_mean = (sum(side) / len(side) for side in zip(*scores, strict=True))
         difference = paired_difference(*sides, resamples=resamples)

@@ -1,11 +1,11 @@
 """Finds training samples that are also in a benchmark: the same image or the same long question.
 
-Every sample is compared with every item of the available benchmarks: those to evaluate, official
-ones on disk beside them, and the built-in ones (shapes/NAME). Ranks share the samples.
+Every sample is compared with every item of the available benchmarks. These are the benchmarks to
+evaluate, other official benchmarks on disk, and shapes/NAME, which difftrain draws itself.
 
 A difference hash (D. Krawetz, "Kind of Like That", 2013) finds candidate images. It ignores color,
 so small color thumbnails of the candidates are compared too. This finds copies in another format,
-with JPEG losses, or scaled; it does not find crops, frames or mirrored copies.
+with JPEG losses, or scaled. It does not find copies that are cropped, framed or mirrored.
 """
 
 import logging
@@ -40,11 +40,11 @@ REPORT_FILE = "contamination.json"
 ROWS_PER_PART = 500
 MAX_NAMED_HITS = 20  # in an error message; contamination.json lists all
 READ_ERRORS = (ValueError, OSError, LookupError, TypeError, SyntaxError)
-"""Errors from reading a damaged data set; SchemaError and Arrow's errors are subclasses."""
+"""Errors from reading a damaged data set. SchemaError and Arrow's errors are subclasses."""
 THUMBNAIL_SIDE, BLOCK_SIDE = 32, 4  # in pixels
 MAX_DIFFERENCE = 5.0  # of 255; copies differ at most this much on average in any thumbnail block
-MIN_QUESTION_WORDS = 20  # shorter ones may be equal by chance ("what is written in the image?")
-_TAG = re.compile(r"<image(?: \d+)?>")
+MIN_QUESTION_WORDS = 20  # shorter questions may be equal by chance ("what is in the image?")
+_IMAGE_TAG = re.compile(r"<image(?: \d+)?>")
 _OPTIONS = re.compile(r"\n\s*(?:choices|options)\s*:")
 _HINT = re.compile(r"^hint:.*?\nquestion:", re.DOTALL)
 
@@ -89,45 +89,42 @@ def thumbnail_difference(a: np.ndarray, b: np.ndarray) -> float:
     """The mean difference in the block where two thumbnails differ most, 0 to 255."""
     blocks = THUMBNAIL_SIDE // BLOCK_SIDE
     difference = np.abs(a.astype(np.int16) - b.astype(np.int16))
-    shape = (blocks, BLOCK_SIDE, blocks, BLOCK_SIDE, 3)
+    shape = (blocks, BLOCK_SIDE, blocks, BLOCK_SIDE, 3)  # block row, y, block column, x, color
     return float(difference.reshape(shape).mean(axis=(1, 3)).max())
 
 
 class ImageIndex:
-    """A searchable collection of images; results are positions in the order of `signatures`."""
+    """A searchable collection of images. A search returns positions in `signatures`."""
 
     def __init__(self, signatures: Iterable[ImageSignature]) -> None:
         self.signatures = list(signatures)
         self._dhashes = np.array([image.dhash for image in self.signatures], dtype=np.uint8)
 
-    def same(self, image: ImageSignature) -> list[int]:
+    def find_same(self, image: ImageSignature) -> list[int]:
         """Positions of the images with exactly these pixels."""
-        return [i for i in self.near(image) if self.signatures[i].pixels == image.pixels]
+        return [i for i in self.find_near(image) if self.signatures[i].pixels == image.pixels]
 
-    def near(self, image: ImageSignature) -> list[int]:
+    def find_near(self, image: ImageSignature) -> list[int]:
         """Positions of the images that look the same, including exact copies."""
         if not self.signatures:
             return []
-        bits = np.bitwise_count(self._dhashes ^ image.dhash).sum(axis=1)
+        num_bits = np.bitwise_count(self._dhashes ^ image.dhash).sum(axis=1)  # that differ
         return [
             i
-            for i in np.flatnonzero(bits <= images.CONTAMINATION_MAX_BITS).tolist()
+            for i in np.flatnonzero(num_bits <= images.CONTAMINATION_MAX_BITS).tolist()
             if thumbnail_difference(self.signatures[i].thumbnail, image.thumbnail) <= MAX_DIFFERENCE
         ]
 
 
 def normalize_question(question: str) -> str:
     """The question's words in lower case, without punctuation, image tags, hint and options."""
-    text = _TAG.sub(" ", unicodedata.normalize("NFKC", question).casefold())
+    text = _IMAGE_TAG.sub(" ", unicodedata.normalize("NFKC", question).casefold())
     text = _HINT.sub(" ", _OPTIONS.split(text)[0])
     return " ".join(re.findall(r"\w+", text))
 
 
 class ItemIndex:
-    """A searchable collection of benchmark items; images that cannot be decoded are left out.
-
-    Images are resized as the data stage resizes a sample's, so that copies have the same pixels.
-    """
+    """A searchable collection of benchmark items. Images that cannot be decoded are ignored."""
 
     def __init__(self, items: Sequence[BenchmarkItem], budget: PixelBudget) -> None:
         self.num_items = Counter(item.benchmark for item in items)  # of each benchmark
@@ -137,23 +134,24 @@ class ItemIndex:
         self._item_of_image, signatures = [], []
         for i, item in enumerate(items):
             text = str(item.row.get("question") or item.row.get("query") or "")
-            self._questions.append(question := normalize_question(text))
-            if len(question.split()) >= MIN_QUESTION_WORDS:
-                self._by_question[question].append(i)
+            self._questions.append(normalize_question(text))
+            if len(self._questions[i].split()) >= MIN_QUESTION_WORDS:
+                self._by_question[self._questions[i]].append(i)
             for part in build_prompt(item.benchmark, item.row):
                 if part["type"] == "image":
                     with suppress(ImageError):
-                        stored = images.decode(image_bytes(part["value"]), budget)
-                        signatures.append(signature(stored.to_pil()))
+                        # Resized like a sample's image, so that copies have the same pixels.
+                        resized = images.decode(image_bytes(part["value"]), budget)
+                        signatures.append(signature(resized.to_pil()))
                         self._item_of_image.append(i)
         self._images = ImageIndex(signatures)
 
     def overlap(self, sample: Sample) -> SampleOverlap:
-        """Which items the sample overlaps with, and by what."""
+        """Compare the sample with all items."""
         question = normalize_question(sample.question)
         signatures = [signature(images.from_png(png)) for png in sample.images]
-        same = [i for image in signatures for i in self._images.same(image)]
-        near = [i for image in signatures for i in self._images.near(image)]
+        same = [i for image in signatures for i in self._images.find_same(image)]
+        near = [i for image in signatures for i in self._images.find_near(image)]
         hits_by_kind = {
             Overlap.same_image: [self._item_of_image[i] for i in same],
             Overlap.near_image: [self._item_of_image[i] for i in near],
@@ -170,16 +168,16 @@ class ItemIndex:
 
 
 def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[str, str]]:
-    """All items of the benchmarks to evaluate, of the built-in ones, and of benchmarks on disk.
+    """All items of the benchmarks to evaluate, of the built-in ones, and of others on disk.
 
-    Also name -> reason for benchmarks on disk that cannot be read. Raises what load_items raises.
+    Also returns name -> error for those on disk that cannot be read. Raises what load_items raises.
     """
     names = dict.fromkeys([*config.benchmarks, *BUILT_IN])
-    no_limit = replace(config, benchmarks=list(names), limit=None)
-    items, unreadable = load_items(no_limit), {}
+    unlimited = replace(config, benchmarks=list(names), limit=None)
+    items, unreadable = load_items(unlimited), {}
     for name in config.also_on_disk:
         try:
-            items += load_items(replace(no_limit, benchmarks=[name], allow_count_mismatch=True))
+            items += load_items(replace(unlimited, benchmarks=[name], allow_count_mismatch=True))
         except READ_ERRORS as error:
             unreadable[name] = str(error).strip().splitlines()[0] or type(error).__name__
     return items, unreadable
@@ -198,8 +196,9 @@ def compare_with_benchmarks(
     def compare_share(heart: Heartbeat) -> None:
         items, reasons = available_items(config)
         unreadable.update(reasons)
-        for name, reason in reasons.items() if world.is_first else ():
-            logger.warning("contamination: not checked: %s: %s", name, reason)
+        if world.is_first:
+            for name, reason in reasons.items():
+                logger.warning("contamination: not checked: %s: %s", name, reason)
         index = ItemIndex(items, budget)
         num_items.update(index.num_items)
         compared = compared_ids()
@@ -227,7 +226,7 @@ def compare_with_benchmarks(
         is_complete=lambda: {sample.sample_id for sample in samples} <= compared_ids(),
         close=write_report,
         settings=lambda: dict(num_items),
-        inputs={},
+        inputs={},  # the folder's name already has their hash
     )
 
 
@@ -252,16 +251,16 @@ def check(
     hits = [row for row in rows if row.kind is not None and row.sample_id in selected]
     if not hits:
         return
-    named = []
+    descriptions = []
     for hit in hits[:MAX_NAMED_HITS]:
-        image_and_question = hit.same_question and hit.kind is not Overlap.same_question
-        kind = f"{hit.kind}, same question" if image_and_question else hit.kind
+        is_same_image_and_question = hit.same_question and hit.kind is not Overlap.same_question
+        kind = f"{hit.kind}, same question" if is_same_image_and_question else hit.kind
         more = f" and {hit.items - 1} more" if hit.items > 1 else ""
-        named.append(f"{hit.sample_id} ({kind}: {hit.item}{more})")
+        descriptions.append(f"{hit.sample_id} ({kind}: {hit.item}{more})")
     rest = f", and {len(hits) - MAX_NAMED_HITS} more" if len(hits) > MAX_NAMED_HITS else ""
     message = (
         f"evaluate.contamination=error: {len(hits)} of {len(selected)} samples to train on "
-        f"are in benchmarks too: {', '.join(named)}{rest}; all: {folder / REPORT_FILE}. "
+        f"are in benchmarks too: {', '.join(descriptions)}{rest}; all: {folder / REPORT_FILE}. "
         "Remove them from the data; with evaluate.contamination=warn, the report only lists them"
     )
     raise ConfigError([message])

@@ -1,9 +1,9 @@
 """Generates a checkpoint's responses to benchmark items and stores them on disk.
 
-A later run generates only the responses that are missing, such as those to new benchmarks or items;
-if only the rules or the judge change, it generates none. An item whose image is missing or broken
-is skipped. An item to which the engine gave no response has failed: it is stored in a folder of its
-own, so that no rank waits for it, and the next run requests it again.
+A later run generates only the responses that are missing, such as those to new benchmarks or items.
+If only the rules or the judge change, it generates none. An item whose image is missing or broken
+is skipped. An item to which the engine gave no response has failed. Failed items are stored in
+their own folder: ranks of this run do not wait for them, and the next run requests them again.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ ResponseKey = tuple[str, str, str]  # benchmark, item id, hash of the prompt
 
 
 class ResponseStatus(StrEnum):
-    """Whether the model responded. Failed items are requested again by the next run."""
+    """Whether the model responded. The next run requests failed items again, not skipped ones."""
 
     generated = "generated"
     skipped = "skipped"
@@ -61,6 +61,7 @@ def response_key(item: BenchmarkItem) -> ResponseKey:
     for part in build_prompt(item.benchmark, item.row):
         part_type, value = part["type"], part["value"]
         is_image = part_type == "image"
+        # "surrogatepass": a text from JSON may contain half of a surrogate pair.
         content = image_identity(value) if is_image else value.encode("utf-8", "surrogatepass")
         digest.update(f"{part_type}:{len(content)}:".encode() + content)
     return (*item.key, digest.hexdigest())
@@ -75,7 +76,7 @@ def item_hashes(keys: Iterable[ResponseKey]) -> dict[str, str]:
 
 
 class ResponseStore:
-    """The responses in a folder; several ranks write to it, each into parquet parts of its own."""
+    """The responses in a folder. Every rank writes its own parquet parts and reads all parts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,7 +85,7 @@ class ResponseStore:
         self._failed: dict[ResponseKey, StoredResponse] = {}
 
     def add(self, rank: int, rows: Sequence[StoredResponse]) -> None:
-        """Write rows as a new part; failed ones go into the folder for failed items."""
+        """Write rows as a new part; rows of failed items go into the folder for failed items."""
         for folder, failed in ((self.folder, False), (self.folder / FAILED_FOLDER, True)):
             if part := [row for row in rows if (row.status is ResponseStatus.failed) is failed]:
                 parquet.write_part(folder, parquet.next_part_name(folder, rank), part)
@@ -104,19 +105,19 @@ class ResponseStore:
                     self._failed |= {row.key: row for row in rows}
 
     def forget_failed(self, world: World) -> None:
-        """Delete this rank's failed items; rank 0 also those of ranks that do not run now."""
+        """Delete this rank's failed items. Rank 0 also deletes those of ranks >= world.size."""
         for path in parquet.parts(self.folder / FAILED_FOLDER):
-            rank = int(path.stem.split("-")[1].removeprefix("r"))
+            rank = int(path.stem.split("-")[1].removeprefix("r"))  # part-r003-00000-a1b2c3
             if rank == world.rank or (world.is_first and rank >= world.size):
                 path.unlink(missing_ok=True)
 
     def is_complete(self, keys: Sequence[ResponseKey]) -> bool:
-        """Whether every key has a response, was skipped, or failed in this run."""
+        """Whether every item of these keys has a response, was skipped, or failed in this run."""
         self.refresh()
         return all(key in self._stored or key in self._failed for key in keys)
 
     def missing(self, keys: Sequence[ResponseKey]) -> set[ResponseKey]:
-        """The keys that must still be requested: neither generated nor skipped."""
+        """The keys of the items that have no response and were not skipped."""
         self.refresh()
         return {key for key in keys if key not in self._stored}
 
@@ -131,7 +132,7 @@ def pixel_budgets(config: EvaluateConfig, data_pixels: tuple[int, int]) -> dict[
 
 
 def widest_budget(budgets: Mapping[str, PixelBudget]) -> tuple[int, int]:
-    """The pixel limits (min, max) within which an engine resizes no image of these benchmarks."""
+    """The engine's pixel limits (min, max): it must not resize any benchmark's images again."""
     smallest = min(budget.min_pixels for budget in budgets.values())
     return smallest, max(budget.max_pixels for budget in budgets.values())
 
@@ -143,14 +144,14 @@ def stream_responses(
     budgets: Mapping[str, PixelBudget],
     on_idle: Callable[[], None] = lambda: None,
 ) -> Iterator[StoredResponse]:
-    """Yield the engine's response to each item as soon as it is there, in any order.
+    """Yield the engine's response to each item as soon as it is generated, in any order.
 
     The engine must have the pixel limits of `widest_budget`. An image is read only when its item is
-    requested. The engine calls `on_idle` regularly, and raises an error if it cannot go on.
+    requested. The engine calls `on_idle` regularly, and raises an error if it cannot continue.
     """
     waiting, skipped = iter(items), list[StoredResponse]()
     system = prompts.SYSTEM if config.system is SystemPrompt.think else None
-    tokens = config.max_new_tokens
+    max_new_tokens = config.max_new_tokens
 
     def next_requests(max_requests: int) -> list[tuple[ResponseKey, Request]]:
         requests: list[tuple[ResponseKey, Request]] = []
@@ -164,7 +165,7 @@ def stream_responses(
             except ImageError as error:
                 skipped.append(StoredResponse(*key, None, ResponseStatus.skipped, str(error)))
                 continue
-            request = Request(parts=tuple(parts), system=system, max_new_tokens=tokens)
+            request = Request(parts=tuple(parts), system=system, max_new_tokens=max_new_tokens)
             requests.append((key, request))
         return requests
 
@@ -187,7 +188,7 @@ def generate_responses(
     heart: Heartbeat,
     rows_per_part: int,
 ) -> None:
-    """Generate responses to these items; write them often, so that a killed process loses few."""
+    """Generate responses to these items. Write them often, so that a killed process loses few."""
     budgets = pixel_budgets(config, data_pixels)
     with heart.in_background():
         engine = make_engine(*widest_budget(budgets))

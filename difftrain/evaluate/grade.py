@@ -1,7 +1,7 @@
 """Evaluates one checkpoint: generates missing responses, grades all, and writes the results.
 
-The ranks share the generation, which can be resumed; the first rank grades. Responses are stored
-apart from results (generate.py), so that other rules or another judge need no model.
+The ranks share the generation, which can be resumed; the first rank grades. generate.py stores the
+responses, so that grading them with other rules or another judge needs no model.
 """
 
 import logging
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFolders:
-    """The folders of a checkpoint's responses, of its results, and of all judges' replies."""
+    """The folders of one checkpoint's responses and results, and of the judge's cached replies."""
 
     responses: Path
     results: Path
@@ -50,9 +50,9 @@ def grade_response(
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.row, judge, configured_rules(config))
-    if judge is not None:  # calls stop at the first usable reply, so at most one is
-        has_usable = grade.graded_by is GradedBy.judge
-        judge_client.usage.add("unusable", judge.num_replies - has_usable)
+    if judge is not None:  # no call follows a usable reply, so at most one reply is usable
+        num_usable = 1 if grade.graded_by is GradedBy.judge else 0
+        judge_client.usage.add("unusable", judge.num_replies - num_usable)
     return item_result(item.benchmark, item.row, stored.response, grade)
 
 
@@ -62,7 +62,8 @@ def grade_all(
     judge_client: JudgeClient,
 ) -> list[ItemResult]:
     """A result for every (item, response), in order. Raises OSError if the disk is full."""
-    pool, no_bar = ThreadPoolExecutor(judge_client.num_threads), judge_client.num_threads == 1
+    pool = ThreadPoolExecutor(judge_client.num_threads)
+    no_bar = judge_client.num_threads == 1  # a judge that is called in this process is fast
     try:
         futures = [pool.submit(grade_response, *pair, config, judge_client) for pair in responses]
         completed = as_completed(futures)
@@ -102,7 +103,7 @@ def evaluate(
         if missing and world.is_first and judge_client.server is not None:
             judge_client.server.check_key()
         if share := [pair for pair in world.share(list(items.items())) if pair[0] in missing]:
-            rows_per_part = model.max_concurrency * 4  # the most responses in a parquet file
+            rows_per_part = model.max_concurrency * 4  # four times the open requests: few files
             generate.generate_responses(
                 make_engine, share, store, config, data_pixels, heart, rows_per_part
             )
@@ -134,6 +135,6 @@ def evaluate(
         close=grade_and_write,  # runs only on the first rank, when all shares are complete
         settings=lambda: write_results.settings_of(config, store.folder, str(model.dtype)),
         inputs=inputs,
-        is_finished=write_results.has_nothing_to_retry,  # is_finished above, of a read manifest
-        lock=store.folder,
+        is_finished=write_results.has_nothing_to_retry,
+        lock=store.folder,  # evaluations with other rules write to this folder too
     )

@@ -1,4 +1,4 @@
-"""What the six benchmarks share: reading an item's columns, rules, judge calls, grades and tables.
+"""Code that the six benchmarks share: columns of items, rules, judge calls, grades and tables.
 
 "The harness" and "the reference" both mean VLMEvalKit, the reference evaluation harness.
 """
@@ -31,7 +31,7 @@ NAN_TEXTS = {
     *("", "None", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"),
     *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 }
-"""Texts that pandas reads as missing (NaN) from a table, as the harness reads its own files."""
+"""The harness reads its files with pandas, which reads these texts as missing values (NaN)."""
 API_FAILURE = "Failed to obtain answer via API"  # the harness's text for a failed judge call
 # The judge is called again at the next temperature until a reply is usable.
 RISING_TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
@@ -46,7 +46,7 @@ class HarnessRules:
     bounded_length: bool  # option texts are matched only in short predictions (since 2025-08-04)
     answer_is: bool  # "answer is X" is matched, even if X begins a word (since 2026-06-17)
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
-    """The default changes one rule: where the harness guesses a random option, the score is 0."""
+    """The default changes one rule: if the harness guesses a random option, the score is 0."""
     texts_become_nan: bool = False
     """Whether a prediction in NAN_TEXTS is graded as `nan`, as if pandas had read it."""
 
@@ -56,11 +56,11 @@ RULES = {  # score_item accepts all three dates, the setting evaluate.rules only
     "2025-11": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=False),
     "2026-08": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=True),
 }
-"""Date -> rules; the harness's commits are 44d698f8, 19c0e386 (of Qi et al. 2026) and e8e78f05."""
+"""Date -> rules of the harness's commits 44d698f8, 19c0e386 (Qi et al. 2026 use it), e8e78f05."""
 
 
 def configured_rules(config: EvaluateConfig) -> HarnessRules:
-    """The rules that the settings of an evaluation ask for."""
+    """The rules that an evaluation's settings select."""
     overrides = config.harness_overrides
     texts_become_nan = not overrides.kept_texts
     return replace(RULES[config.rules], overrides=overrides, texts_become_nan=texts_become_nan)
@@ -71,7 +71,7 @@ class ItemGrade:
     """The score (0 to 1) of a prediction, the answer extracted from it, and who decided.
 
     If the judge failed, `score` is None and `error` is the reason. If neither a rule nor a judge
-    decided, `graded_by` is None and the score is 0, or that of a random option.
+    decided, `graded_by` is None. The score is then 0, or a random option's if overrides say so.
     """
 
     score: float | None
@@ -81,7 +81,7 @@ class ItemGrade:
 
 
 UNDECIDED = ItemGrade(0.0, None, None)
-"""No rule applied, and there is no judge or none of its replies could be used: wrong."""
+"""The item counts as wrong: no rule applied, and no judge gave a reply that could be used."""
 
 
 class JudgeDown(RuntimeError):
@@ -89,7 +89,7 @@ class JudgeDown(RuntimeError):
 
 
 def judge_prompt(name: str, *item_parts: str) -> str:
-    """A judge's prompt: the published text judge/prompts/NAME.txt, then the parts of this item."""
+    """A judge's prompt: the text of judge/prompts/NAME.txt, then the parts of this item."""
     path = Path(__file__).parent / "judge" / "prompts" / f"{name}.txt"
     return "".join([path.read_text("utf-8"), *item_parts])
 
@@ -97,13 +97,16 @@ def judge_prompt(name: str, *item_parts: str) -> str:
 def first_usable(
     judge: Judge, prompt: str, temperatures: tuple[float, ...], parse: Callable[[str], T | None]
 ) -> tuple[T | None, list[str]]:
-    """The parsed first reply that `parse` accepts, or None; and all replies. Raises JudgeDown."""
+    """Call the judge at each temperature until `parse` returns a value. Raises JudgeDown.
+
+    Returns this value, or None if no reply could be parsed, and all replies.
+    """
     replies: list[str] = []
     for temperature in temperatures:
         try:
             replies.append(judge(prompt, temperature))
         except (OSError, RuntimeError, httpx.HTTPError) as error:
-            # RuntimeError too: client libraries raise it when a connection breaks.
+            # Client libraries raise RuntimeError if a connection breaks.
             raise JudgeDown(f"the judge failed: {error}") from error
         if (parsed := parse(replies[-1])) is not None:
             return parsed, replies
@@ -111,22 +114,19 @@ def first_usable(
 
 
 def table_row(results: Iterable[ItemResult]) -> TableRow:
-    """`n` scored items: sum (`right`) and mean (`score`) of scores, how many a rule decided."""
+    """Number, sum (`right`) and mean (`score`) of the scores, and how many a rule decided."""
     scored = [result for result in results if result.score is not None]
     right = sum(result.score or 0.0 for result in scored)
     return {
         "n": len(scored),
-        "right": round(right, 9),
+        "right": round(right, 9),  # drops the rounding error of the sum
         "by_rule": sum(result.graded_by is GradedBy.rule for result in scored),
         "score": right / len(scored) if scored else None,
     }
 
 
 def category_table(results: Sequence[ItemResult], split_categories: bool = True) -> Table:
-    """A row over all items, then one per category, sorted.
-
-    `split_categories`: the category `rec,ocr` counts in the row `rec` and in the row `ocr`.
-    """
+    """A row over all items, then one per category; with `split_categories`, `rec,ocr` is two."""
     by_category: dict[str, list[ItemResult]] = defaultdict(list)
     for result in results:
         for name in set(result.category.split(",") if split_categories else [result.category]):
@@ -136,7 +136,7 @@ def category_table(results: Sequence[ItemResult], split_categories: bool = True)
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a cell is None, NaN or the empty text."""
+    """Whether a cell is None, NaN or an empty string."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
@@ -154,7 +154,7 @@ def text(item: Item, *columns: str) -> str:
 
 
 def as_list(value: Any) -> list[Any]:
-    """The list in a cell that holds a list, a Python list as text, one value, or nothing."""
+    """A cell as a list; it may have a list, the text of a Python list, one value, or nothing."""
     if isinstance(value, str) and value.strip().startswith("["):
         return list(ast.literal_eval(value.strip()))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -163,11 +163,8 @@ def as_list(value: Any) -> list[Any]:
 
 
 def options(item: Item) -> dict[str, str]:
-    """Letter -> option, from columns A, B, ... or from a dictionary or list in column `options`.
-
-    Empty options are left out; the letters of the rest do not change.
-    """
-    texts = item
+    """Letter -> option that is not empty, from `options` (dictionary or list) or A, B, ..."""
+    texts = item  # the columns A, B, ...
     if not is_empty(cell := item.get("options")):
         is_mapping = isinstance(cell, dict)
         texts = cell if is_mapping else dict(zip(LETTERS, as_list(cell), strict=False))
@@ -175,13 +172,11 @@ def options(item: Item) -> dict[str, str]:
 
 
 def images(item: Item) -> list[Any]:
-    """The item's images as bytes, paths or decoded images; None for an empty column image_1 to _7.
-
-    `image` is preferred to `image_path`, which may be relative to a folder unknown here.
-    """
+    """The item's images as bytes, paths or decoded images; an empty column image_N gives None."""
     numbered = [item.get(column) for column in IMAGE_COLUMNS]
     if any(image is not None for image in numbered):
         return numbered
+    # image_path comes last, because it may be relative to an unknown folder.
     cells = (item.get(column) for column in ("decoded_image", "image", "image_path"))
     return as_list(next((cell for cell in cells if not is_empty(cell)), None))
 
@@ -194,7 +189,7 @@ def images_then_text(item: Item, prompt: str | None = None) -> list[Part]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """A benchmark: how its items are prompted and graded, and the form of its published files."""
+    """How a benchmark's items are prompted and graded, and what its published files contain."""
 
     name: str
     prompt: Callable[[Item], list[Part]] = images_then_text

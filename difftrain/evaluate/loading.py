@@ -2,8 +2,8 @@
 
 Rows come from a Hugging Face data set (hub or folder) or from the harness's TSV file. Texts are
 held in memory; an image cell holds a function that reads the image when it is needed. A folder
-holds what `save_to_disk` wrote, or parquet files named after their split, as in a clone of the
-hub's data set; MMMU may have a folder per subject.
+has what `save_to_disk` wrote, or parquet files named after their split, as in a clone of the
+hub's data set. MMMU may have a folder per subject.
 """
 
 import ast
@@ -36,7 +36,8 @@ from difftrain.pipeline.parquet import SchemaError
 from difftrain.shapes import benchmarks as shapes_benchmarks
 
 NUM_SHAPES_ITEMS = 300  # of each built-in shapes/ benchmark, if evaluate.limit is null
-MAX_REFERENCE_LENGTH = 64  # a longer text is base64, a shorter one names a row with the image
+# A longer text in a TSV's image column is base64; a shorter one is the index of another row.
+MAX_REFERENCE_LENGTH = 64
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of the splits of these benchmarks' data sets."""
 Row = dict[str, Any]  # column -> value
@@ -73,10 +74,10 @@ def load_items(config: EvaluateConfig) -> list[BenchmarkItem]:
 
 
 def official_items(name: str, config: EvaluateConfig) -> list[Row]:
-    """The items of an official benchmark; with `config.limit`, that many, spread evenly.
+    """The items of an official benchmark; with `config.limit`, only so many, evenly spaced.
 
-    Raises SchemaError if a column is missing, the number of items is not the official one, or an
-    item is there twice or cannot be graded; BenchmarkNotFound if the download fails.
+    Raises SchemaError if a column is missing, the number of items is not the official one, an item
+    occurs twice, or an item cannot be graded. Raises BenchmarkNotFound if the download fails.
     """
     benchmark = BENCHMARKS[name]
     source, location = config.source_of(name)
@@ -110,8 +111,8 @@ def _check_gradable(benchmark: Benchmark, row: Row, number: int, config: Evaluat
     try:
         for function in (benchmark.item_id, benchmark.category, benchmark.prompt):
             function(row)
-        for prediction in ("yes", "0"):  # these make a scorer read every column it may need
-            benchmark.grade(prediction, row, lambda *_, reply=prediction: reply, rules)
+        for reply in ("yes", "0"):  # these make a scorer read every column it may need
+            benchmark.grade(reply, row, lambda *_, reply=reply: reply, rules)  # also the judge's
     except (ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:
         item = row.get("id") or row.get("index") or f"number {number}"
         raise SchemaError(f"{benchmark.name}: item {item} cannot be graded: {error}") from error
@@ -125,7 +126,7 @@ def evenly_spaced(rows: list[Any], limit: int | None) -> list[Any]:
 
 
 def _fill_missing_images(row: Row) -> Row:
-    """The row, with an ImageError for each image that the text mentions but the row lacks."""
+    """The row, with an ImageError for each missing image of its text's tags (no tag: image 1)."""
     cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
     texts = [str(row[name]) for name in ("question", *LETTERS) if row.get(name) is not None]
     mentioned = {int(number) for text in texts for number in IMAGE_TAG.findall(text)} or {1}
@@ -145,14 +146,14 @@ def describe_source(name: str, config: EvaluateConfig) -> str:
         return f"{source.value} {location}"
     digest = _md5(Path(location), Path(location).stat().st_mtime_ns)
     newest, *older = BENCHMARKS[name].tsv_md5s
-    verdicts = {newest: "the harness's", **dict.fromkeys(older, "an older one")}
-    return f"tsv {location} (md5 {digest}: {verdicts.get(digest, 'other')})"
+    versions = {newest: "the harness's", **dict.fromkeys(older, "an older one")}
+    return f"tsv {location} (md5 {digest}: {versions.get(digest, 'other')})"
 
 
 def _dataset_cell(
     table: datasets.Dataset, row: int, column: str, root: Path | None, index: int | None = None
 ) -> Any:
-    """The image in a cell, or image `index` of a list in it. Raises ImageError if it is empty."""
+    """The image in a cell, or image `index` of a list in it. Raises ImageError if there is none."""
     cell = table[row][column]
     if cell is None:
         raise ImageError("no image: the cell is empty")
@@ -166,7 +167,7 @@ def _tsv_cell(path: Path, start: int, length: int, column: int, index: int) -> s
     """Image `index` (base64) of a cell in the TSV row at byte `start`. Raises ImageError."""
     with path.open("rb") as file:
         file.seek(start)
-        lines = BytesIO(file.read(length))  # splits at \n only, as when the rows were counted
+        lines = BytesIO(file.read(length))  # BytesIO ends lines only at \n, as _tsv_rows does
     cells = next(filter(None, csv.reader(_lines(lines, [0]), delimiter="\t")), [])
     texts = _base64_texts(cells[column]) if len(cells) > column else []
     if index >= len(texts):
@@ -192,6 +193,7 @@ def image_bytes(value: Any) -> bytes:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
         is_long = len(value) > MAX_REFERENCE_LENGTH
+        # A long text may be a path too; is_file is not called with names that are too long.
         is_base64 = is_long and not (len(value) < 1024 and Path(value).is_file())
         try:
             return base64.b64decode(value) if is_base64 else Path(value).read_bytes()
@@ -242,7 +244,7 @@ def decode_image(value: Any, budget: PixelBudget) -> Image.Image:
 
 
 def _from_hub(benchmark: Benchmark, location: str) -> datasets.Dataset:
-    """The split of hub data set `id` or `id@revision`. Raises BenchmarkNotFound, SchemaError."""
+    """The split of the hub's data set ID or ID@REVISION. Raises BenchmarkNotFound, SchemaError."""
     name, split = benchmark.name, benchmark.hub_split
     hub_id, _, revision = location.partition("@")
     try:
@@ -265,7 +267,7 @@ def _from_hub(benchmark: Benchmark, location: str) -> datasets.Dataset:
 
 
 def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
-    """The benchmark's split of a data set in a folder. Raises SchemaError if it is not there."""
+    """The benchmark's split of a data set in a folder. Raises SchemaError if it has none."""
     name, split = benchmark.name, benchmark.hub_split
     folders = [folder / config for config in benchmark.hub_configs]
     if not folders or not all(path.is_dir() for path in folders):
@@ -295,7 +297,7 @@ def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
 
 def _parquet_files(folder: Path, split: str) -> list[Path]:
     """The parquet files of a split, or all files if none is named after a split."""
-    by_split: dict[str, list[Path]] = defaultdict(list)
+    by_split: dict[str, list[Path]] = defaultdict(list)  # "": files not named after a split
     for path in sorted(folder.rglob("*.parquet")):
         names = (path.stem.split("-")[0], path.parent.name)
         by_split[next((name for name in names if name in SPLITS), "")].append(path)
@@ -303,7 +305,7 @@ def _parquet_files(folder: Path, split: str) -> list[Path]:
 
 
 def _dataset_rows(benchmark: Benchmark, source: ItemSource, location: str) -> list[Row]:
-    """A data set's rows in the harness's columns; images are functions. Raises SchemaError."""
+    """A data set's rows in the harness's columns; an image cell is a function that reads it."""
     name, root = benchmark.name, None
     if source is ItemSource.hub:
         table = _from_hub(benchmark, location)
@@ -321,12 +323,12 @@ def _dataset_rows(benchmark: Benchmark, source: ItemSource, location: str) -> li
     for column in columns:
         if isinstance(table.features[column], datasets.Image):
             table = table.cast_column(column, datasets.Image(decode=False))
-    images = {column: table.select_columns([column]) for column in columns}
+    tables = {column: table.select_columns([column]) for column in columns}
     rows: list[Row] = []
     for number, row in enumerate(table):
-        assert isinstance(row, dict)
+        assert isinstance(row, dict)  # for the type checker
         for column in columns:
-            cell, image = row[column], partial(_dataset_cell, images[column], number, column, root)
+            cell, image = row[column], partial(_dataset_cell, tables[column], number, column, root)
             if isinstance(cell, str) and cell.startswith("["):
                 count = _count_images(cell, f"{name}: {root or 'the data set'}: row {number}")
                 row[column] = [partial(image, index) for index in range(count)]
@@ -342,24 +344,24 @@ def _dataset_rows(benchmark: Benchmark, source: ItemSource, location: str) -> li
 
 @cache
 def _md5(path: Path, changed_ns: int) -> str:
-    """A file's md5, as the harness checks it; `changed_ns` makes the cache miss after a change."""
+    """A file's md5, cached until the file changes (`changed_ns`). The harness checks it too."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _lines(file: BinaryIO, bytes_read: list[int]) -> Iterator[str]:
-    """The file's lines as text; `bytes_read[0]` counts the bytes of the lines so far."""
+    """The file's lines as text. `bytes_read[0]` is increased by the bytes of every line."""
     for line in file:
         bytes_read[0] += len(line)
         yield line.decode("utf-8")
 
 
 def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
-    """The rows of the harness's TSV file that have an image; an image cell is a reading function.
+    """The rows of the harness's TSV file that have an image, with functions that read the images.
 
-    Warns if the md5 is not a published one. One pass notes where each row begins; its image is
-    read from there when it is needed. An image cell of at most 64 characters is the index of
-    another row, which has the same image. Raises SchemaError.
+    They read an image at the byte where its row begins. An image cell of at most 64 characters is
+    the index of another row with the same image. Warns if the md5 is not a published one. Raises
+    SchemaError.
     """
     where = f"{benchmark.name}: {path}"
     if not path.is_file():
@@ -368,13 +370,14 @@ def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
     if digest not in benchmark.tsv_md5s:
         message = f"{where} has md5 {digest}, the harness's file has {benchmark.tsv_md5s[0]}"
         warnings.warn(message, stacklevel=2)
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(2**31 - 1)  # the default is too small for images
     rows: list[Row] = []
-    images: dict[str, list[partial[str]]] = {}
+    images_by_index: dict[str, list[partial[str]]] = {}
     try:
         with path.open("rb") as file:
             bytes_read = [0]
             reader = csv.DictReader(_lines(file, bytes_read), delimiter="\t", restval="")
+            # The first name may begin with a byte order mark.
             reader.fieldnames = [name.removeprefix("\ufeff") for name in reader.fieldnames or ()]
             if missing := [name for name in benchmark.tsv_columns if name not in reader.fieldnames]:
                 listed = ", ".join(reader.fieldnames)
@@ -382,7 +385,7 @@ def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
             column, end = reader.fieldnames.index("image"), bytes_read[0]
             for number, cells in enumerate(reader, 1):
                 start, end = end, bytes_read[0]
-                if None in cells:
+                if None in cells:  # csv.DictReader's key of the cells without a column
                     num_columns = len(reader.fieldnames)
                     num_cells = num_columns + len(cells[None])
                     reason = f"row {number} has {num_cells} cells for {num_columns} columns"
@@ -391,7 +394,7 @@ def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
                 if row["image"] is None:
                     continue
                 if len(row["image"]) > MAX_REFERENCE_LENGTH:
-                    row["image"] = images[str(row["index"])] = [
+                    row["image"] = images_by_index[str(row["index"])] = [
                         partial(_tsv_cell, path, start, end - start, column, index)
                         for index in range(_count_images(row["image"], f"{where}: row {number}"))
                     ]
@@ -400,8 +403,8 @@ def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
         raise SchemaError(f"{where} is no valid TSV: {error}") from error
     for row in rows:
         if isinstance(row["image"], str):
-            if row["image"] not in images:
+            if row["image"] not in images_by_index:
                 reason = f"row {row['index']} uses the image of row {row['image']}, which has none"
                 raise SchemaError(f"{where}: {reason}")
-            row["image"] = images[row["image"]]
+            row["image"] = images_by_index[row["image"]]
     return rows

@@ -1,7 +1,7 @@
 """Computes a checkpoint's scores with 95 % intervals, and paired differences of two checkpoints.
 
 All scores are fractions of 1; the statistics are in difftrain/stats.py. A benchmark named
-shapes/MMVet is the built-in imitation of MMVet that difftrain/shapes draws.
+shapes/MMVet is a built-in imitation of MMVet, drawn by difftrain/shapes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ JUDGE_ONLY = "MMVet"  # the benchmark that no rule can grade
 class Summary:
     """A mean score with its 95 % interval over `n` scored items.
 
-    `failed` counts `undecided`, `skipped` and `no_response` items and those on which the judge
-    failed. Of these, only the `undecided` ones are in the mean, with score 0 (a random option's
-    score if evaluate.harness_overrides.fallback=random).
+    `failed` is the sum of `undecided`, `skipped`, `no_response` and the items on which the judge
+    failed. Only `undecided` items are in the mean, with score 0 (or a random option's score if
+    evaluate.harness_overrides.fallback=random).
     """
 
     score: float | None
@@ -62,8 +62,8 @@ def _summary(results: Sequence[ItemResult], reason: str | None, resamples: int) 
     if reason:
         return Summary(None, None, None, 0, *counts)
     tables = stats.score_tables([results], cluster_of)
-    mean = stats.pool(tables, "bootstrap", resamples)[stats.MEAN]
-    return Summary(mean.mean, mean.low, mean.high, mean.n, *counts)
+    estimate = stats.pool(tables, "bootstrap", resamples)[stats.MEAN]
+    return Summary(estimate.mean, estimate.low, estimate.high, estimate.n, *counts)
 
 
 def paired_difference(
@@ -71,7 +71,7 @@ def paired_difference(
 ) -> stats.Estimate:
     """The mean difference `after - before` over items, averaged over benchmarks (unweighted).
 
-    Its interval is a paired bootstrap's. Raises ValueError if the items differ or there are none.
+    A paired bootstrap gives its interval. Raises ValueError if the items differ or there are none.
     """
     tables = stats.difference_tables([before], [after], cluster_of)
     return stats.pool(tables, "paired", resamples)[stats.MEAN]
@@ -93,7 +93,7 @@ def no_score_reason(benchmark: str, results: Sequence[ItemResult]) -> str | None
         return None
     num_unscored = sum(result.score is None for result in results)
     if num_unscored:
-        rest = ", and nothing decided the others" if num_unscored < len(results) else ""
+        rest = ", and the others are undecided" if num_unscored < len(results) else ""
         return f"{num_unscored} of {len(results)} items got no score{rest}"
     if benchmark.removeprefix("shapes/") == JUDGE_ONLY:
         return f"{JUDGE_ONLY} needs a judge: none was called, or none of its replies was a score"

@@ -2,7 +2,7 @@
 
 `part-*.parquet` (ItemResult), summary.json, breakdown.json, scores.md and predictions/*.tsv.
 grade.py computes the results and writes manifest.json last; summary.py computes the scores. "The
-harness" is VLMEvalKit; benchmarks named shapes/NAME are built in: difftrain/shapes draws them.
+harness" is VLMEvalKit. The benchmarks shapes/NAME are built in and drawn by difftrain/shapes.
 """
 
 import csv
@@ -44,7 +44,7 @@ COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions
 
 
 def has_nothing_to_retry(content: Mapping[str, Any]) -> bool:
-    """Whether a manifest's content counts no item on which the engine or the judge failed."""
+    """Whether neither the engine nor the judge failed on any item, by a manifest's content."""
     counts = content["counts"]
     return not counts.get("no_response") and not counts.get("judge", {}).get("failed_items")
 
@@ -103,7 +103,7 @@ def write(
 
 
 def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str, Any]:
-    """Settings for manifest.json; `dtype` is the one that engines in this process use."""
+    """Settings for manifest.json. `dtype` is the configured one; a server's may differ."""
     engines = read_engine_info(responses)
     return counted_settings(config, "evaluate") | {
         "judge": model_name(config.judge, config.benchmarks),
@@ -137,11 +137,11 @@ def breakdown(
 
 
 def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
-    """The number of items with each of OUTCOMES (every item has one), and of blank responses.
+    """The number of items with each of OUTCOMES, and of blank responses (`empty`).
 
-    `undecided` items count as wrong. `drawn` items got a random option, as in the harness
-    (fallback=random). `judge_failed`, `skipped` (no image) and `no_response` (of the engine) have
-    no score.
+    A `rule` or the `judge` graded the item. `undecided` items count as wrong. `drawn` items got a
+    random option, as in the harness (fallback=random). `judge_failed`, `skipped` (no image) and
+    `no_response` (the engine failed) items have no score.
     """
 
     def outcome(result: ItemResult) -> str:
@@ -160,7 +160,7 @@ def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
 
 
 def printed_score(benchmark: str, score: float) -> str:
-    """A score as Qi et al. 2026 print it: in percent (68.300), for MMMU and MMStar as 0.547."""
+    """A score as in Qi et al. 2026: 68.300 (percent), but 0.547 (fraction) for MMMU and MMStar."""
     scale = 1 if benchmark_named(benchmark).name in ("MMMU", "MMStar") else 100
     return f"{score * scale:.3f}"
 
@@ -180,15 +180,16 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         lines.append(("engine", " ".join(description)))
         if tokens := engine.get("image_tokens"):
             text = "{server} for an image of {side} x {side}, where {expected} are expected"
-            shrinks = ": the server shrinks images" * (tokens["server"] < tokens["expected"])
-            lines.append(("image tokens", text.format(**tokens) + shrinks))
+            shrinks = tokens["server"] < tokens["expected"]
+            note = ": the server shrinks images" if shrinks else ""
+            lines.append(("image tokens", text.format(**tokens) + note))
     return list(dict.fromkeys(lines))
 
 
 def scores_md_values(
     config: EvaluateConfig, counts: Mapping[str, Any], dtype: str, data_pixels: tuple[int, int]
 ) -> dict[str, Any]:
-    """The values of scores.md.jinja that are not results; `counts` go into manifest.json too."""
+    """The values of scores.md.jinja that are not results. `counts` are those of manifest.json."""
     judge = model_name(config.judge, config.benchmarks)
     if config.judge is JudgeKind.endpoint:
         judge = format_usage(judge, counts["judge"])
@@ -228,7 +229,7 @@ def _table_lines(table: Table) -> list[list[str]]:
 
 
 def prediction(response: str | None, config: EvaluateConfig) -> str:
-    """The text to grade: in the last <answer>, or all (no tag, or answer_tags=raw)."""
+    """The text to grade: inside the last <answer> tag, or everything (no tag, answer_tags=raw)."""
     if response is None or config.answer_tags is AnswerTags.raw:
         return response or ""
     tagged = extract.tag_content(response)
@@ -251,8 +252,9 @@ def write_predictions(
 ) -> list[Path]:
     """Write a file of predictions per benchmark that the harness can score; returns the files.
 
-    The columns are those of the harness's data file without the image, and `prediction`. The
-    harness reads it with PRED_FORMAT=tsv and finds items by `index`, as numbered in its own TSV.
+    The columns are those of the harness's data file without the image, and `prediction`; built-in
+    items lose their sample_id. The harness reads the file with PRED_FORMAT=tsv and finds an item by
+    its `index`, as in the harness's data file.
     """
     responses = {(result.benchmark, result.item_id): result.response for result in results}
     folder.mkdir(parents=True, exist_ok=True)
@@ -264,14 +266,14 @@ def write_predictions(
             if item.benchmark == name and item.key in responses
         ]
         columns = dict.fromkeys(column for row in rows for column in row)
-        written = [column for column in columns if column not in ("image", "sample_id")]
+        columns = [column for column in columns if column not in ("image", "sample_id")]
         paths.append(folder / prediction_file(checkpoint, name))
         with paths[-1].open("w", newline="", encoding="utf-8", errors="replace") as file:
             # Every cell is quoted, as in the harness's own files.
             writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
-            writer.writerow(written)
+            writer.writerow(columns)
             for row in rows:
-                cells = ["" if row.get(column) is None else str(row[column]) for column in written]
+                cells = ["" if row.get(column) is None else str(row[column]) for column in columns]
                 # A reader of the file would stop at a zero byte.
                 writer.writerow([cell.replace("\0", "") for cell in cells])
     return paths

@@ -17,7 +17,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from difftrain.evaluate.benchmarks.mmmu import DISCIPLINES
+from difftrain.evaluate.benchmarks.mmmu import DISCIPLINE_BY_SUBJECT
 
 Row = dict[str, Any]
 
@@ -169,7 +169,7 @@ def hallusionbench() -> Iterator[Row]:
 def mmmu() -> Iterator[Row]:
     """30 items of each of 30 subjects; 53 are open, some have two images, one an option None."""
     item_numbers = count_up()
-    for subject in sorted(DISCIPLINES):
+    for subject in sorted(DISCIPLINE_BY_SUBJECT):
         for number_in_subject in range(1, 31):
             number = next(item_numbers)
             is_open, has_two_images = number % 17 == 0, number % 25 == 0

@@ -44,23 +44,25 @@ INDEX = ImageIndex(map(signature, PHOTOGRAPHS))
 def test_a_compressed_and_scaled_copy_is_near_only_its_original(quality: int, scale: float) -> None:
     for i, photo in enumerate(PHOTOGRAPHS):
         image = signature(jpeg_copy(photo, quality, scale))
-        assert INDEX.near(image) == [i]
-        assert INDEX.same(image) == []
+        assert INDEX.find_near(image) == [i]
+        assert INDEX.find_same(image) == []
 
 
 def test_equal_pixels_are_the_same_image_in_any_format() -> None:
     buffer = BytesIO()
     PHOTOGRAPHS[3].save(buffer, "BMP")
-    assert INDEX.same(signature(Image.open(buffer))) == [3]
+    assert INDEX.find_same(signature(Image.open(buffer))) == [3]
 
 
 def test_a_mirrored_image_and_an_unrelated_one_are_not_near() -> None:
-    assert INDEX.near(signature(PHOTOGRAPHS[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == []
-    assert INDEX.near(signature(photograph(99))) == []
+    assert (
+        INDEX.find_near(signature(PHOTOGRAPHS[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == []
+    )
+    assert INDEX.find_near(signature(photograph(99))) == []
 
 
 def test_nothing_is_near_in_an_empty_index() -> None:
-    assert ImageIndex([]).near(signature(PHOTOGRAPHS[0])) == []
+    assert ImageIndex([]).find_near(signature(PHOTOGRAPHS[0])) == []
 
 
 def test_drawings_that_differ_only_in_a_color_are_distinguished() -> None:
@@ -70,7 +72,7 @@ def test_drawings_that_differ_only_in_a_color_are_distinguished() -> None:
     second.paste((40, 110, 40), (28, 28, 56, 56))
     signatures = signature(first), signature(second)
     assert (signatures[0].dhash == signatures[1].dhash).all(), "the difference hash ignores color"
-    assert ImageIndex([signatures[0]]).near(signatures[1]) == []
+    assert ImageIndex([signatures[0]]).find_near(signatures[1]) == []
     assert thumbnail_difference(signatures[0].thumbnail, signatures[1].thumbnail) > 50
 
 
@@ -82,7 +84,7 @@ def test_no_image_of_the_default_pool_is_near_a_benchmark_image() -> None:
     ]
     index = ImageIndex(map(signature, images))
     for sample in pool.samples(pool.Split.pool, 400):
-        assert index.near(signature(Image.open(BytesIO(sample.images[0])))) == []
+        assert index.find_near(signature(Image.open(BytesIO(sample.images[0])))) == []
 
 
 @pytest.mark.parametrize(

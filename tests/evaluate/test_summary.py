@@ -143,7 +143,7 @@ def test_the_reason_says_what_is_missing() -> None:
         "MMVet needs a judge: none was called, or none of its replies was a score"
     )
     assert summarize("MMStar", UNSCORED).reason == "2 of 2 items got no score"
-    assert "nothing decided the others" in str(summarize("MMStar", [*UNDECIDED, *UNSCORED]).reason)
+    assert "the others are undecided" in str(summarize("MMStar", [*UNDECIDED, *UNSCORED]).reason)
 
 
 def test_one_decided_item_is_enough_for_a_score() -> None:

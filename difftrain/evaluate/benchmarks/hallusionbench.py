@@ -10,22 +10,22 @@ from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade,
 from difftrain.records import GradedBy, ItemResult
 
 ID_COLUMNS = ("category", "subcategory", "set_id", "figure_id", "question_id")
+# VLMEvalKit removes punctuation as the official scorer of the VQA data set does.
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
-_PERIODS_REMOVED = 32
-"""The reference passes re.UNICODE, which is 32, as the maximal number of replacements."""
+_PERIODS_REMOVED = 32  # VLMEvalKit passes re.UNICODE, which is 32, as the argument `count`
 
 
-def yes_or_no(text: str, every_period: bool = False) -> str | None:
-    """Yes or No if just one of the words occurs after the VQA scorer's removal of punctuation."""
+def yes_or_no(text: str, all_periods: bool = False) -> str | None:
+    """Yes or No if exactly one of the two words occurs in the text without punctuation."""
     lowered = text.lower()
     has_number_with_comma = _DIGIT_COMMA_DIGIT.search(lowered) is not None
     cleaned = lowered
     for mark in _PUNCTUATION:
-        beside_blank = f"{mark} " in lowered or f" {mark}" in lowered
-        cleaned = cleaned.replace(mark, "" if beside_blank or has_number_with_comma else " ")
-    words = _PERIOD.sub("", cleaned, count=0 if every_period else _PERIODS_REMOVED).split()
+        is_beside_blank = f"{mark} " in lowered or f" {mark}" in lowered
+        cleaned = cleaned.replace(mark, "" if is_beside_blank or has_number_with_comma else " ")
+    words = _PERIOD.sub("", cleaned, count=0 if all_periods else _PERIODS_REMOVED).split()
     if ("yes" in words) == ("no" in words):
         return None
     return "Yes" if "yes" in words else "No"
@@ -37,7 +37,7 @@ def _gold(item: Item) -> str:
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """Apply the yes/no rule to the prediction, else to the judge's reply; else it is wrong."""
+    """Compare the gold answer with the prediction's yes or no, or else with the judge's."""
 
     def parse(text: str) -> str | None:
         return yes_or_no(text, rules.overrides.all_periods)
@@ -45,8 +45,8 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     answer, graded_by = parse(prediction), GradedBy.rule
     if answer is None and judge is not None:
         question = f"Question: {harness.text(item, 'question')}?\n"  # the judge gets no gold answer
-        last = f"Answer: {prediction}\nYour output: "
-        prompt = harness.judge_prompt("hallusionbench", question, last)
+        response = f"Answer: {prediction}\nYour output: "
+        prompt = harness.judge_prompt("hallusionbench", question, response)
         answer, _ = harness.first_usable(judge, prompt, harness.RISING_TEMPERATURES, parse)
         graded_by = GradedBy.judge
     if answer is None:
@@ -55,11 +55,11 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
 
 
 def _item_id(item: Item) -> str:
-    """category/set/figure/question; the three numbers repeat from category to category."""
+    """category/set/figure/question: set 0, for example, exists in every category."""
     if "set_id" in item:
         ids = [harness.text(item, column) for column in ID_COLUMNS[2:]]
     else:
-        ids = harness.text(item, "index").split("_")[3:6]
+        ids = harness.text(item, "index").split("_")[3:6]  # in VLMEvalKit's TSV: x_VD_map_1_0_2
     if len(ids) < 3:
         rule = "its parts 4 to 6, separated by _, must be set, figure and question"
         raise ValueError(f"the index {harness.text(item, 'index')} is too short: {rule}")
@@ -80,11 +80,11 @@ def figure_of(item_id: str) -> str:
 
 
 def accuracies(score_by_item_id: Mapping[str, float | None]) -> harness.TableRow:
-    """The shares of right answers (aAcc), of figures on which all questions are right (fAcc), and
-    of questions that are right on all figures of their set (qAcc).
+    """Three accuracies: the shares of items that are right (aAcc), of figures on which all
+    questions are right (fAcc), and of questions that are right on all figures of their set (qAcc).
 
-    A figure or question with an unscored item (None) counts only in `figures_left_out` or
-    `questions_left_out`. An accuracy is None if nothing counts in it.
+    A figure or question with an unscored item (None) is in no accuracy; `figures_left_out` and
+    `questions_left_out` count it. An accuracy over nothing is None.
     """
     figures: dict[str, list[float | None]] = defaultdict(list)
     questions: dict[tuple[str, ...], list[float | None]] = defaultdict(list)
@@ -93,24 +93,24 @@ def accuracies(score_by_item_id: Mapping[str, float | None]) -> harness.TableRow
         figures[figure_of(item_id)].append(score)
         questions[category, set_id, question_id].append(score)
     scored = [score for score in score_by_item_id.values() if score is not None]
-    figures_right, questions_right = (
+    figure_scores, question_scores = (
         [all(score == 1 for score in scores) for scores in groups.values() if None not in scores]
         for groups in (figures, questions)
     )
-    columns = {"aAcc": scored, "fAcc": figures_right, "qAcc": questions_right}
-    means = {name: sum(x) / len(x) if x else None for name, x in columns.items()}
+    columns = {"aAcc": scored, "fAcc": figure_scores, "qAcc": question_scores}
+    means = {name: sum(v) / len(v) if v else None for name, v in columns.items()}
     present = [mean for mean in means.values() if mean is not None]
     return {
         "n": len(scored),
         **means,
         "average": sum(present) / 3 if len(present) == 3 else None,
-        "figures_left_out": len(figures) - len(figures_right),
-        "questions_left_out": len(questions) - len(questions_right),
+        "figures_left_out": len(figures) - len(figure_scores),
+        "questions_left_out": len(questions) - len(question_scores),
     }
 
 
 def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """aAcc, fAcc, qAcc and their mean: over all items, for VD and VS, and for each category."""
+    """Accuracies over all items, VD (visual dependent), VS (visual supplement), each category."""
     scores: dict[str, dict[str, float | None]] = {harness.OVERALL: {}, "VD": {}, "VS": {}}
     scores |= {name: {} for name in sorted({result.category for result in results})}
     for result in results:

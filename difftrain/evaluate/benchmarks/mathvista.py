@@ -9,15 +9,15 @@ from difftrain.evaluate.benchmarks.multiple_choice import match_option
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import GradedBy
 
-NUMBER_TYPES = {"integer": int, "float": float}  # answer type -> the function that reads a text
-MAX_LIST_LENGTH = 200  # in characters; a list answer has a few numbers
+NUMBER_TYPES = {"integer": int, "float": float}  # answer type -> function that converts a text
+MAX_LIST_LENGTH = 200  # in characters; a gold list has only a few numbers
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
-    """lupantech/MathVista's prompt to extract the answer, with its typo and missing line break."""
+    """The prompt of GitHub's lupantech/MathVista, whose typo and missing line break stay."""
     query = str(item.get("query") or item.get("question") or "")
-    last = f"\n{query}\nModel respone: {prediction}Extracted answer:"
-    return harness.judge_prompt("mathvista", last)
+    item_part = f"\n{query}\nModel respone: {prediction}Extracted answer:"
+    return harness.judge_prompt("mathvista", item_part)
 
 
 def _options(item: Item) -> dict[str, str]:
@@ -27,7 +27,7 @@ def _options(item: Item) -> dict[str, str]:
 
 def _gold(item: Item, rules: HarnessRules) -> object:
     if item["question_type"] != "multi_choice":
-        return _value(item["answer"], item, rules)
+        return _read_answer(item["answer"], item, rules)
     if not harness.is_empty(item.get("answer_option")):
         return str(item["answer_option"])
     gold = harness.text(item, "answer")
@@ -37,14 +37,14 @@ def _gold(item: Item, rules: HarnessRules) -> object:
     raise ValueError(f"MathVista item {item.get('pid')}: answer {gold!r} is not one of the choices")
 
 
-def _value(text: object, item: Item, rules: HarnessRules) -> object:
+def _read_answer(text: object, item: Item, rules: HarnessRules) -> object:
     """The answer in a text: an option's letter, a number or a list; None if it cannot be read."""
     if item["question_type"] == "multi_choice":
         return match_option(str(text), _options(item), rules)
     try:
         if item["answer_type"] in NUMBER_TYPES:
             return NUMBER_TYPES[item["answer_type"]](str(text))
-        # The reference counts every list as wrong. A list of numbers is JSON.
+        # VLMEvalKit reads no lists; with overrides.list_items a list is read as JSON.
         stripped = str(text).strip()
         is_list = stripped.startswith("[") and len(stripped) <= MAX_LIST_LENGTH
         return json.loads(stripped) if is_list and rules.overrides.list_items else None
@@ -53,23 +53,20 @@ def _value(text: object, item: Item, rules: HarnessRules) -> object:
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """The rule decides if it finds an option or the correct number; else the judge extracts.
+    """Grade the option or the correct number in the prediction, or else the judge's extraction."""
 
-    After five replies with VLMEvalKit's text for a failed call, the item is undecided: 0.
-    """
-
-    def parse(reply: str) -> str | None:
+    def parse(reply: str) -> str | None:  # None: VLMEvalKit's text for a failed call
         return None if harness.API_FAILURE in reply else reply
 
-    value = _value(prediction, item, rules)
+    value = _read_answer(prediction, item, rules)
     if item["question_type"] == "multi_choice":
-        decided = value is not None
+        is_decided = value is not None
     else:
-        # The reference tests `if number`, so that it takes a correct 0 for no number.
-        usable = value is not None if rules.overrides.zero else bool(value)
+        # VLMEvalKit tests `if number`, so a correct 0 goes to the judge, as if it were no number.
+        has_value = value is not None if rules.overrides.zero else bool(value)
         is_number = item["answer_type"] in NUMBER_TYPES
-        decided = is_number and usable and value == _gold(item, rules)
-    if decided:
+        is_decided = is_number and has_value and value == _gold(item, rules)
+    if is_decided:
         return ItemGrade(float(value == _gold(item, rules)), str(value), GradedBy.rule)
     if judge is None:
         return harness.UNDECIDED
@@ -77,12 +74,12 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     extracted, _ = harness.first_usable(judge, prompt, harness.RISING_TEMPERATURES, parse)
     if extracted is None:
         return harness.UNDECIDED
-    value, gold = _value(extracted, item, rules), _gold(item, rules)
+    value, gold = _read_answer(extracted, item, rules), _gold(item, rules)
     return ItemGrade(float(value is not None and value == gold), extracted, GradedBy.judge)
 
 
 def _category(item: Item) -> str:
-    """The task and the skills, joined by commas: columns (TSV), or inside `metadata` (data set)."""
+    """Task and skills, joined by commas. The hub's data set has them in its column `metadata`."""
     metadata = item.get("metadata") or {}
     task = str(item.get("task") or metadata.get("task") or item["question_type"])
     skills = harness.as_list(item.get("skills") or metadata.get("skills"))
@@ -90,7 +87,7 @@ def _category(item: Item) -> str:
 
 
 def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """`question` becomes the query, and `answer_option` the letter of the correct choice."""
+    """The row of VLMEvalKit's TSV file that corresponds to a row of the hub's data set."""
     metadata = dict(row["metadata"] or {})
     choices = [str(choice) for choice in row["choices"] or ()]
     is_multi_choice = row["question_type"] == "multi_choice"

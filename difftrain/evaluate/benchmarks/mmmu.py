@@ -1,4 +1,4 @@
-"""MMMU: 900 validation questions of 30 subjects; an open one is graded as if it had two options."""
+"""MMMU: 900 questions on 30 subjects. Open questions are graded as if they had two options."""
 
 import re
 from collections import defaultdict
@@ -11,7 +11,7 @@ from difftrain.evaluate.benchmarks import multiple_choice
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Part, Table
 from difftrain.records import ItemResult
 
-SUBJECTS = {
+SUBJECTS = {  # discipline -> its subjects
     "Art & Design": "Art Art_Theory Design Music",
     "Business": "Accounting Economics Finance Manage Marketing",
     "Science": "Biology Chemistry Geography Math Physics",
@@ -25,14 +25,14 @@ SUBJECTS = {
         "Materials Mechanical_Engineering"
     ),
 }
-DISCIPLINES = {
+DISCIPLINE_BY_SUBJECT = {
     subject: discipline for discipline, subjects in SUBJECTS.items() for subject in subjects.split()
 }
-IMAGE_TAG = re.compile(r"<image ([1-9])>")  # marks the place of image N in a text
+IMAGE_TAG = re.compile(r"<image ([1-9])>")  # marks where image N belongs in a text
 
 
 def _prompt(item: Item) -> list[Part]:
-    """The text with image N in the place of each `<image N>`; without tags, the images come first.
+    """The text with image N instead of each `<image N>`; without tags, the images come first.
 
     An image without a tag is not sent; one with two tags is sent twice. Raises ValueError if the
     item does not have the image of a tag.
@@ -42,7 +42,7 @@ def _prompt(item: Item) -> list[Part]:
         return harness.images_then_text(item, text)
     images = harness.images(item)
     parts: list[Part] = []
-    for i, piece in enumerate(IMAGE_TAG.split(text)):
+    for i, piece in enumerate(IMAGE_TAG.split(text)):  # text, image number, text, ...
         if i % 2 == 0:
             if piece:
                 parts.append({"type": "text", "value": piece})
@@ -54,10 +54,10 @@ def _prompt(item: Item) -> list[Part]:
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """Grade by matching options; an open item gets its gold answer as option A, which is correct.
+    """Grade by matching options. An open item gets two: its gold answer (A) and other answers (B).
 
-    As in the reference, the correct option of an open item whose gold answer is one capital letter
-    is that letter, unless `overrides.letter_golds`.
+    VLMEvalKit takes a gold answer of one capital letter for the letter of the correct option, even
+    if the item is open. With overrides.letter_golds, A is the correct option of every open item.
     """
     options, gold = harness.options(item), harness.text(item, "answer")
     if not options:
@@ -72,6 +72,7 @@ def _item_id(item: Item) -> str:
 
 
 def _subject(item_id: str) -> str:
+    """The subject in an id: Art_Theory in validation_Art_Theory_1."""
     return item_id.partition("_")[2].rpartition("_")[0]
 
 
@@ -84,22 +85,22 @@ def _category(item: Item) -> str:
 
 
 def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """A table for each split: all items, subjects, disciplines. Papers print `validation`."""
+    """A table for each split. Its rows are all items, then the subjects, then the disciplines."""
     splits: dict[str, list[ItemResult]] = defaultdict(list)
     for result in results:
         splits["dev" if result.category.split(",")[0] == "dev" else "validation"].append(result)
     tables = {}
     for split, members in splits.items():
-        rows = harness.category_table(members)
-        names = sorted(rows, key=lambda name: name in SUBJECTS)
+        rows = harness.category_table(members)  # has a row for the split too
+        names = sorted(rows, key=lambda name: name in SUBJECTS)  # disciplines last
         tables[split] = {name: rows[name] for name in names if name != split}
     return tables
 
 
 def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """Options become columns, and `image` lists image 1, 2, ..."""
+    """The row of VLMEvalKit's TSV file for a row of the hub's; `image` lists image 1, 2, ..."""
     subject = _subject(row["id"])
-    if subject not in DISCIPLINES:
+    if subject not in DISCIPLINE_BY_SUBJECT:
         raise ValueError(f"row {row['id']}: there is no subject {subject!r}")
     images = [row.get(column) for column in harness.IMAGE_COLUMNS]
     while images and images[-1] is None:
@@ -109,7 +110,7 @@ def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
         **dict(zip(LETTERS, map(str, harness.as_list(row["options"])), strict=False)),
         "index": str(number),
         "split": row["id"].partition("_")[0],
-        "category": DISCIPLINES[subject],
+        "category": DISCIPLINE_BY_SUBJECT[subject],
         "l2-category": subject,
         "image": images,
     }
@@ -130,7 +131,7 @@ BENCHMARK = Benchmark(
         *("index", "image", "question", "answer"),
         *("A", "B", "C", "D", "split", "category", "l2-category"),
     ),
-    tsv_md5s=("585e8ad75e73f75dcad265dfd0417d64", "521afc0f3bf341e6654327792781644d"),  # new, old
+    tsv_md5s=("585e8ad75e73f75dcad265dfd0417d64", "521afc0f3bf341e6654327792781644d"),
     to_harness=_to_harness,
-    hub_configs=tuple(sorted(DISCIPLINES)),
+    hub_configs=tuple(sorted(DISCIPLINE_BY_SUBJECT)),
 )

@@ -10,12 +10,12 @@ from difftrain.evaluate import harness
 from difftrain.evaluate.benchmarks import multiple_choice
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Part
 
-_LETTERED = re.compile(
+_OPTIONS_LINE = re.compile(
     r"\n\s*Options:\s*A:\s*(?P<A>.*?)(?:,\s*B:\s*(?P<B>.*?)"
     r"(?:,\s*C:\s*(?P<C>.*?)(?:,\s*D:\s*(?P<D>.*?))?)?)?\s*\Z",
     re.DOTALL,
 )
-_BRACKETED = re.compile(r"^\(([A-D])\)\s?(.*?)\s*(?=^\([A-D]\)|\Z)", re.DOTALL | re.MULTILINE)
+_CHOICE_LINE = re.compile(r"^\(([A-D])\)\s?(.*?)\s*(?=^\([A-D]\)|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def _required_options(item: Item) -> dict[str, str]:
@@ -26,8 +26,8 @@ def _required_options(item: Item) -> dict[str, str]:
 
 
 def _prompt(item: Item) -> list[Part]:
-    """The image, then the question with its options. An `<image 1>` in the text is kept."""
-    _required_options(item)  # raises if there are none
+    """The image, then the question with its options. A tag `<image 1>` in the text stays there."""
+    _required_options(item)  # raises ValueError if there are none
     return harness.images_then_text(item, multiple_choice.question_text(item))
 
 
@@ -37,18 +37,18 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
 
 
 def split_options(question: str) -> tuple[str, dict[str, str]]:
-    """Split a question of the hub's data set into the question proper and letter -> option.
+    """Split the text of a hub row into the question and its options (letter -> option).
 
-    It ends in "\\nOptions: A: x, B: y" or, if it comes from MathVista, in "\\nChoices:\\n(A) x".
-    Raises ValueError if it contains no options.
+    The text ends in "\\nOptions: A: x, B: y". In rows that come from MathVista it ends in
+    "\\nChoices:\\n(A) x\\n(B) y". Raises ValueError if it has no options.
     """
-    if match := _LETTERED.search(question):
+    if match := _OPTIONS_LINE.search(question):
         options = {letter: text for letter, text in match.groupdict().items() if text is not None}
         return question[: match.start()], options
-    options = {match[1]: match[2] for match in _BRACKETED.finditer(question)}
+    options = {match[1]: match[2] for match in _CHOICE_LINE.finditer(question)}
     if not options:
         raise ValueError("the question holds no options")
-    start = next(_BRACKETED.finditer(question)).start()
+    start = next(_CHOICE_LINE.finditer(question)).start()
     return question[:start].rstrip().removesuffix("Choices:").rstrip(), options
 
 
@@ -72,6 +72,6 @@ BENCHMARK = Benchmark(
     hub_split="val",
     hub_columns=("index", "question", "image", "answer", "category", "l2_category"),
     tsv_columns=("index", "image", "question", "answer", "A", "B", "C", "D", "category"),
-    tsv_md5s=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),  # new, old
+    tsv_md5s=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
     to_harness=_to_harness,
 )

@@ -10,17 +10,17 @@ from difftrain.records import GradedBy, ItemResult
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
-    """A table of examples that ends with this item; from yuweihao/MM-Vet (Apache-2.0)."""
+    """A table of graded examples, then this item; from GitHub's yuweihao/MM-Vet (Apache-2.0)."""
     gold = harness.text(item, "answer")
-    gold = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
-    row = [harness.text(item, "question"), gold, prediction, ""]
+    gold = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")  # as VLMEvalKit does
+    row = [harness.text(item, "question"), gold, prediction, ""]  # the judge adds the last cell
     return harness.judge_prompt("mmvet", " | ".join(row))
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """The number that the judge replies; after five replies without a number, 0.
+    """The score is the number that the judge replies, or 0 if five replies are no such number.
 
-    In the reference a reply `nan` makes the mean NaN; here the item then has no score.
+    After a reply `nan` the item has no score. In VLMEvalKit it makes the benchmark's mean NaN.
     """
     if judge is None:
         return harness.UNDECIDED
@@ -45,9 +45,9 @@ def _category(item: Item) -> str:
 
 
 def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """A table of single capabilities and one of their combinations."""
+    """Two tables: a row per capability, and a row per combination of capabilities."""
     combinations = harness.category_table(results, split_categories=False)
-    return {
+    return {  # VLMEvalKit also writes rec_ocr for the category rec,ocr
         "capabilities": harness.category_table(results),
         "combinations": {name.replace(",", "_"): row for name, row in combinations.items()},
     }

@@ -1,7 +1,7 @@
 """Grades multiple choice as the harness (VLMEvalKit) does, by matching options, else by a judge.
 
-Shared by MathVista, MMMU and MMStar. The harness's faults are kept on purpose: "$70" matches an
-option "$7".
+Shared by MathVista, MMMU and MMStar. The harness's faults are repeated on purpose. For example, the
+prediction "$70" matches the option "$7".
 """
 
 import re
@@ -15,8 +15,8 @@ from difftrain.evaluate.harness import HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import GradedBy
 
 NONE_OF_THEM = "Z"  # the harness's letter for "no option"
-NUM_LAST_TOKENS = 4
-REFUSALS = (
+NUM_LAST_TOKENS = 4  # by rules with `letter_near_end`, a letter counts only among these
+REFUSALS = (  # phrases that the harness takes for a refusal
     "Sorry, I can't help with images of people yet.",
     "I can't process this file.",
     "I'm sorry, but without the image provided",
@@ -31,9 +31,9 @@ def question_text(item: Item) -> str:
     hint = None if harness.is_empty(item.get("hint")) else str(item["hint"])
     if not options:
         return (f"Hint: {hint}\n" if hint else "") + f"Question: {question}\n"
-    # If option B is empty, C must still be called C: B's line is built and then removed.
-    count = prompts.LETTERS.index(max(options)) + 1
-    texts = [options.get(letter, "\0") for letter in prompts.LETTERS[:count]]
+    # If option B is empty, C keeps its letter: B gets the text "\0", and then its line is removed.
+    num_letters = prompts.LETTERS.index(max(options)) + 1
+    texts = [options.get(letter, "\0") for letter in prompts.LETTERS[:num_letters]]
     lines = prompts.multiple_choice(question, texts, hint).splitlines(keepends=True)
     return "".join(line for line in lines if "\0" not in line)
 
@@ -52,7 +52,7 @@ def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRul
             return present[0]
     if not present and NONE_OF_THEM in tokens:
         return NONE_OF_THEM
-    pattern = r"answer is\s*\**\s*([A-D])" + r"(?!\w)" * rules.overrides.whole_letter
+    pattern = r"answer is\s*\**\s*([A-D])" + (r"(?!\w)" if rules.overrides.whole_letter else "")
     if rules.answer_is and (match := re.search(pattern, prediction, re.IGNORECASE)):
         letter = match[1].upper()
         return letter if letter in options else None
@@ -60,7 +60,7 @@ def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRul
 
 
 def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRules) -> str | None:
-    """The letter of the option that a prediction names by letter or text, Z for none, or None."""
+    """The letter of the option that a prediction names, Z if it refuses, None if unclear."""
     if letter := _match_letter(prediction, options, rules):
         return letter
     max_length = 2 * sum(len(text) for text in options.values())
@@ -72,14 +72,14 @@ def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRule
 
 
 def judge_prompt(question: str, options: Mapping[str, str], prediction: str) -> str:
-    """A prompt: which option is meant? Our Chinese prompt says the same as the English one."""
+    """The harness's prompt to find the option that is meant, translated for a Chinese question."""
     lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
     option_list = f"There are several options: \n{lines}"
     if any("\u4e00" <= character <= "\u9fff" for character in question):  # Chinese
-        last = f"问题: {question}?\n选项: {option_list}\n答案: {prediction}\n输出: "
-        return harness.judge_prompt("multiple_choice_chinese", last)
-    last = f"Question: {question}?\nOptions: {option_list}\nAnswer: {prediction}\nYour output: "
-    return harness.judge_prompt("multiple_choice", last)
+        text = f"问题: {question}?\n选项: {option_list}\n答案: {prediction}\n输出: "
+        return harness.judge_prompt("multiple_choice_chinese", text)
+    text = f"Question: {question}?\nOptions: {option_list}\nAnswer: {prediction}\nYour output: "
+    return harness.judge_prompt("multiple_choice", text)
 
 
 def grade(
@@ -90,11 +90,11 @@ def grade(
     judge: Judge | None,
     rules: HarnessRules,
 ) -> ItemGrade:
-    """1 if the prediction means the option with the gold letter, else 0.
+    """The score is 1 if the prediction means the option with the gold letter, else 0.
 
-    After three replies of the judge that name no option, the harness picks an option at random;
-    here the item is undecided and wrong, unless `overrides.fallback=random`. If all replies are the
-    harness's text for a failed call, there is no score.
+    After three replies of the judge that name no option, the harness picks an option at random.
+    difftrain does so only with overrides.fallback=random; by default the item is undecided and
+    counts as wrong. If all replies are the harness's text for a failed call, there is no score.
     """
 
     def parse(text: str) -> str | None:

@@ -7,8 +7,8 @@ from difftrain.evaluate import harness
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Table
 from difftrain.records import GradedBy, ItemResult
 
-FORMULAS = "Handwritten Mathematical Expression Recognition"
-GROUPS = {
+FORMULA_TYPE = "Handwritten Mathematical Expression Recognition"
+GROUPS = {  # group -> its question types
     "Text Recognition": (
         *("Regular Text Recognition", "Irregular Text Recognition", "Artistic Text Recognition"),
         *("Handwriting Recognition", "Digit String Recognition", "Non-Semantic Text Recognition"),
@@ -16,7 +16,7 @@ GROUPS = {
     "Scene Text-centric VQA": ("Scene Text-centric VQA",),
     "Doc-oriented VQA": ("Doc-oriented VQA",),
     "Key Information Extraction": ("Key Information Extraction",),
-    FORMULAS: (FORMULAS,),
+    FORMULA_TYPE: (FORMULA_TYPE,),
 }
 
 
@@ -27,7 +27,7 @@ def _normalized(text: str, is_formula: bool) -> str:
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """1 if the prediction contains a gold answer. For formulas case matters, blanks do not."""
-    is_formula = _category(item) == FORMULAS
+    is_formula = _category(item) == FORMULA_TYPE
     normalized = _normalized(prediction, is_formula)
     for gold in map(str, harness.as_list(harness.first_filled(item, "answer", "answers"))):
         if _normalized(gold, is_formula) in normalized:
@@ -40,20 +40,20 @@ def _category(item: Item) -> str:
 
 
 def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """A table of the five groups and the final score (a count), and one of the ten types."""
+    """Two tables: the five groups with the final score (a count), and the ten question types."""
     groups = {
         name: harness.table_row(result for result in results if result.category in types)
         for name, types in GROUPS.items()
     }
     types = harness.category_table(results)
     final = types.pop(harness.OVERALL)
-    # "Final Score Norm" is always the number of correct items divided by ten, on a subset too.
+    # VLMEvalKit's "Final Score Norm" is a percentage only for all 1000 items: correct items / 10.
     final |= {"norm": (final["right"] or 0) / 10}
     return {"groups": {**groups, "Final Score": final}, "types": types}
 
 
 def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """Hub rows have no id; their number is the `index` of the harness."""
+    """The row of VLMEvalKit's TSV file for a row of the hub's data set, which has no id."""
     return {
         **{name: row[name] for name in ("question", "dataset", "image")},
         "index": str(number),

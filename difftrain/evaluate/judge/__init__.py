@@ -1,6 +1,6 @@
-"""Calls the judge, a language model that grades responses: cached replies first, then its server.
+"""Calls the judge, a language model that grades responses, unless a reply is in the cache.
 
-Address and key come from the environment and appear in no message, file or log.
+Its address and key come from environment variables and appear in no message, file or log.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ DEFAULT_MAX_TOKENS = 2048  # of a reply, if the harness (VLMEvalKit) sets no oth
 # Before this day the harness limited MM-Vet's judge to 3 tokens and could use no longer reply.
 MMVET_LONG_REPLIES_FROM = "2026-05-28"
 MAX_PAUSE_S = 120.0  # a server that asks for a longer pause is not called again in this run
-MAX_FAILURES_IN_A_ROW = 24  # then the server is not called again in this run
-# Faults that count; empty replies do not, nor refusals by a server that has replied before.
+MAX_FAILURES_IN_A_ROW = 24  # after so many, the server is not called again in this run
+# Only these faults count as failures in a row, and refusals by a server that has never replied.
 OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
 FATAL_STATUSES = {
     401: "the server answers 401: is JUDGE_API_KEY right?",
@@ -46,20 +46,17 @@ FATAL_STATUSES = {
 def cache_key(
     server: str, model: str, prompt: str, temperature: float, max_tokens: int, attempt: int
 ) -> str:
-    """The key of a reply; `attempt` numbers an item's calls that are otherwise equal.
-
-    The harness repeats a call at the same temperature if it cannot use the reply.
-    """
+    """The key of a reply. If the harness repeats an equal call, `attempt` is its number."""
     content = [CACHE_VERSION, server, model, prompt, float(temperature), max_tokens, attempt]
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
 class ReplyCache:
-    """The judge's replies on disk, so that no call is paid for twice; failures are not stored.
+    """The judge's replies on disk, so that no reply is paid for twice. Failures are not stored.
 
     A folder of JSON-lines files. Every process appends to its own file and reads all files, so that
     parallel ranks and runs cannot mix their lines. A line begins with a line break and is written
-    at once, so that if a kill cuts it off, only this line is lost.
+    in one call: if the process is killed while it writes, only this line is lost.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,7 +72,7 @@ class ReplyCache:
         return self._replies.get(key)
 
     def add(self, key: str, reply: str, **metadata: Any) -> str:
-        """Store a reply; returns it, or the one that was stored first. Raises OSError."""
+        """Store a reply and return it, or the reply that the key already has. Raises OSError."""
         with self._lock:
             if key in self._replies:
                 return self._replies[key]
@@ -108,15 +105,15 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 
 
 class JudgeUsage:
-    """Counts of one pass over one checkpoint's items.
+    """Counts while one checkpoint's items are graded.
 
-    `replies` is the number of all replies and `from_cache` of those from disk; `calls` of HTTP
-    requests with retries; `unusable` of replies that could not be parsed; `failed_items` of items
-    without a score because the judge failed. Only the client's event loop counts calls and faults.
+    `replies` counts all replies and `from_cache` those from disk. `calls` counts HTTP requests,
+    including retries. `unusable` counts replies that could not be parsed. `failed_items` counts
+    items without a score because the judge failed.
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = Lock()  # not needed for faults: only the client's event loop counts them
         self.counts = Counter(replies=0, from_cache=0, calls=0, unusable=0, failed_items=0)
         self.faults: Counter[Fault] = Counter()  # requests without a reply, or not sent
         self.messages: dict[Fault, str] = {}  # the last message of each fault, without secrets
@@ -136,7 +133,7 @@ class JudgeUsage:
 
 
 def format_usage(name: str, usage: Mapping[str, Any]) -> str:
-    """The counts in one line, to be shown beside the score."""
+    """The counts as one line of scores.md; `name` is the judge's model."""
     faults = []
     for fault, count in usage.get("faults", {}).items():
         message = usage.get("last_words", {}).get(fault)
@@ -161,8 +158,8 @@ class JudgeServer:
         self._client = transport.ServerClient(
             url, key, config.timeout_s, FATAL_STATUSES, hide_url=True
         )
-        self.breaker = transport.CircuitBreaker(self._client)
-        self._failures_in_a_row, self._has_replied, self._closed = 0, False, False
+        self.breaker = transport.CircuitBreaker(self._client)  # pauses or stops all calls
+        self._failures_in_a_row, self._has_replied, self._is_closed = 0, False, False
 
     def check_key(self) -> None:
         """Raise ConfigError if the server rejects the key; if it cannot be reached, do nothing."""
@@ -173,7 +170,7 @@ class JudgeServer:
 
     def reply(self, prompt: str, temperature: float, max_tokens: int) -> str:
         """The judge's reply, stripped. Raises JudgeDown if there is none after all attempts."""
-        if self._closed:
+        if self._is_closed:
             raise JudgeDown("stopped")
         # One user message and no system prompt, as the reference harness sends it.
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
@@ -223,7 +220,8 @@ class JudgeServer:
         if gives_up:
             has_replied = self._has_replied or self._usage.counts["from_cache"] > 0
             refuses_all = error.fault is Fault.refused and not has_replied
-            self._failures_in_a_row += error.fault in OUTAGE_FAULTS or refuses_all
+            if error.fault in OUTAGE_FAULTS or refuses_all:
+                self._failures_in_a_row += 1
         if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             self.breaker.trip(
                 f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed, the last one: {error.message}"
@@ -231,7 +229,7 @@ class JudgeServer:
 
     def close(self) -> None:
         """Cancel open calls and refuse further ones."""
-        self._closed = True
+        self._is_closed = True
         self._client.close()
 
 
@@ -245,7 +243,7 @@ def _parse_reply(response: Mapping[str, Any]) -> str:
     if text:
         return text
     reason = choice.get("finish_reason")
-    is_permanent = reason in ("length", "content_filter")  # a retry would give the same
+    is_permanent = reason in ("length", "content_filter")  # a retry would be empty too
     message = f"an empty reply (finish_reason {reason})"
     raise RequestError(Fault.empty, message, permanent=is_permanent)
 
@@ -284,16 +282,16 @@ class JudgeClient:
         self._server_hash = judge_config.server_hash(kind) or ""
 
     def for_item(self, benchmark: str, rules: str) -> ItemJudge | None:
-        """The judge of one item, with the harness's max_tokens; None if only rules decide."""
+        """The judge of one item, or None if only rules decide. `rules` is a date, year first."""
         if judge_config.by_rules_alone(self.kind, benchmark):
             return None
         mmvet_tokens = 3 if rules < MMVET_LONG_REPLIES_FROM else DEFAULT_MAX_TOKENS
-        max_tokens = {"MMVet": mmvet_tokens, "MathVista": 128}
+        max_tokens = {"MMVet": mmvet_tokens, "MathVista": 128}  # the harness's limits
         return ItemJudge(self, max_tokens.get(benchmark_named(benchmark).name, DEFAULT_MAX_TOKENS))
 
     def reply(self, prompt: str, temperature: float, max_tokens: int, attempt: int) -> str:
-        """The stub's reply, the cached one, or else the server's. Raises JudgeDown."""
-        if self.server is None or self._cache is None:
+        """The cached reply, or else the server's. Raises JudgeDown."""
+        if self.server is None or self._cache is None:  # judge=shapes: a function, not a model
             return stub_judge(prompt, temperature)
         model = self.server.model
         key = cache_key(self._server_hash, model, prompt, temperature, max_tokens, attempt)
@@ -309,7 +307,7 @@ class JudgeClient:
             raise JudgeDown("the reply could not be stored") from error
 
     def counts(self) -> dict[str, Any]:
-        """The usage; `stopped` is the reason why calls were stopped, or None."""
+        """The usage, with the reason why calls were stopped, or None, as `stopped`."""
         return self.usage.as_dict() | {"stopped": self.server and self.server.breaker.error}
 
     def close(self) -> None:
