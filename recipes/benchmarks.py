@@ -1,9 +1,9 @@
-"""Did training help? The same benchmarks before and after it (Qi et al. 2026, section 5).
+"""Evaluates the same benchmarks before and after training (Qi et al. 2026, section 5).
 
-check_items, check_engine    5.0  problems that can be found before anything is spent
-check_contamination          5.1  no sample that is trained on is a benchmark item
-evaluate_base, evaluate_arm  5.2  every checkpoint is evaluated under the same settings
-differences                  5.3  paired differences with intervals
+check_items, check_engine    5.0  check items and engine before any GPU time is used
+check_contamination          5.1  check that no training sample is a benchmark item
+evaluate_base, evaluate_arm  5.2  evaluate every arm (base, tuned, control) in the same way
+differences                  5.3  compute paired differences with intervals
 """
 
 import itertools
@@ -31,7 +31,7 @@ def check_items(evaluate: EvaluateConfig, paths: RunPaths) -> None:
 def check_engine(paths: RunPaths, session: ModelSession) -> None:
     """5.0  Check that the engine can be reached. Raises ConfigError if it cannot.
 
-    If some responses are on disk, the engine may not be needed: then the evaluation checks it.
+    Skipped if some responses are on disk: the evaluation checks the engine if it needs it then.
     """
     responses, results = paths.responses(Arm.base), paths.evaluation(Arm.base)
     if not parquet.parts(responses) and not write_results.is_finished(results):
@@ -41,7 +41,7 @@ def check_engine(paths: RunPaths, session: ModelSession) -> None:
 def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: list[str]) -> None:
     """5.1  Compare every sample with the items of the benchmarks that are on this machine.
 
-    Raises ConfigError if an arm would train on a benchmark item, unless the settings say warn.
+    Raises ConfigError if an arm trains on a benchmark item, unless evaluate.contamination=warn.
     """
     samples = parquet.read_rows(paths.data, Sample)
     folders = [folder for arm in arms for folder in paths.selections(arm)]
@@ -67,7 +67,7 @@ def evaluate_arm(config: RunConfig, paths: RunPaths, world: World, arm: str) -> 
 def evaluate(
     config: RunConfig, paths: RunPaths, world: World, session: ModelSession, arm: str, name: str
 ) -> Path:
-    """Generate and grade the responses of one checkpoint, which the results call `name`."""
+    """Generate and grade one checkpoint's responses; `name` names the checkpoint in the results."""
     responses, results = paths.responses(arm), paths.evaluation(arm)
     folders = grade.EvaluationFolders(responses, results, paths.judge_replies)
     pixels = config.data.min_pixels, config.data.max_pixels
@@ -78,8 +78,8 @@ def evaluate(
 def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
     """5.3  Paired differences over the same items with bootstrapped 95 % intervals.
 
-    `results` has each arm's folder of item results. The return value is empty if a benchmark has
-    no score: its failed items would count as a difference of 0.
+    `results` has each arm's folder of item results, the base first. The return value is empty if a
+    benchmark has no score, because its failed items would count as a difference of 0.
     """
     rows = {
         arm: parquet.read_finished(folder, ItemResult, "python launch/train.py")
@@ -89,8 +89,8 @@ def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str,
         by_benchmark = write_results.by_benchmark(arm_rows, {row.benchmark for row in arm_rows})
         if summary.no_mean_reason(by_benchmark):
             return {}
-    differences = {}
+    by_pair = {}
     for after, before in itertools.combinations(reversed(list(rows)), 2):
         paired = summary.paired_difference(rows[before], rows[after], resamples=resamples)
-        differences[f"{after} - {before}"] = paired.to_json()
-    return differences
+        by_pair[f"{after} - {before}"] = paired.to_json()
+    return by_pair

@@ -1,9 +1,9 @@
-"""Which samples are worth training on (Qi et al. 2026, section 3; RAP, section 3).
+"""Selects the samples to train on (Qi et al. 2026, section 3; RAP, "Truth in the Few", section 3).
 
-probe     3.1  generate responses under growing masks, until each stratum is settled
-          3.2  measure where correct responses attend
-score     3.3  one score and stratum for each sample and measure
-select    4.1  the samples of some strata, or RAP's choice, or a random set of that size
+probe     3.1  generate responses while more and more of the image is hidden
+          3.2  measure what the responses attend to
+score     3.3  compute a score and a difficulty stratum for each sample and measure
+select    4.1  select the samples of some strata, or those that RAP selects, or random samples
 """
 
 from dataclasses import asdict
@@ -27,11 +27,11 @@ from difftrain.select import count_strata, random_control, rap, require_min_size
 PROBE_COMMAND = "python launch/probe.py"
 SCORE_COMMAND = "python launch/score.py"
 UNCORRECTED = "pism_uncorrected"
-"""Subfolder of the scores: PISM as in Qi et al., if difficulty.pism.chance_correction is on."""
+"""Subfolder of the scores: PISM's without chance correction, if the correction is on."""
 
 
 def load_samples(config: RunConfig, paths: RunPaths, world: World) -> list[Sample]:
-    """Every usable row of the data as a Sample; the others are in quarantine.jsonl with reasons."""
+    """Every usable row of the data as a Sample; quarantine.jsonl has the other rows."""
     build_dataset(config.data, paths.data, world)
     return parquet.read_rows(paths.data, Sample)
 
@@ -54,7 +54,7 @@ def probe(
 
 
 def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
-    """3.3  One Score for each sample and measure; returns their folder."""
+    """3.3  Write one Score for each sample and measure; returns the folder of the scores."""
 
     def write_scores() -> dict[str, int]:
         # Another run may extend the shared probe and fail on a sample that is scored here, so
@@ -74,7 +74,7 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
 def score_samples(
     config: RunConfig, paths: RunPaths, sample_ids: list[str]
 ) -> tuple[list[Score], list[Score]]:
-    """The scores of all measures; also PISM's without chance correction, if that is on."""
+    """(scores of all measures, PISM's scores without chance correction if the correction is on)."""
     probe, difficulty = config.probe, config.difficulty
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
     evidence = gather_evidence(rollouts, parquet.read_rows(paths.attention, Attention), probe)
@@ -83,7 +83,7 @@ def score_samples(
 
 
 def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
-    """4.1  The samples that GRPO trains on. Raises EmptySelectionError if one step needs more."""
+    """4.1  GRPO's samples for an arm (tuned or control). Raises EmptySelectionError if too few."""
     folder = paths.selection(arm)
 
     def require_min(
@@ -99,7 +99,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
         funnel = rap_result.funnel if rap_result else None
         require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
         if config.select.random or arm != Arm.tuned:
-            # As many random samples of all scored ones: for a table's random row, or a control arm.
+            # Such a recipe, and every control arm, trains on as many random samples instead.
             sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
             name = random_set_name(config.name, arm, TrainStage.grpo)
             selected = random_control(sample_ids, len(selected), config.seed, name)
@@ -111,14 +111,14 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     settings, inputs = asdict(config.select) | {"arm": arm}, {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     selected, funnel = parquet.read_rows(folder, Selection), content["counts"].get("funnel")
-    strata = (manifest.read_manifest(paths.score) or {})["counts"]
+    strata = (manifest.read_manifest(paths.score) or {})["counts"]  # {} for the type checker
     return require_min(selected, config.grpo.prompts_per_step, strata, funnel)
 
 
 def select_samples(
     config: RunConfig, scores: list[Score]
 ) -> tuple[list[Selection], rap.RapResult | None]:
-    """The samples in select.strata (if any), or RAP's choice with its decision on each."""
+    """The samples in select.strata; or, with select.rap, RAP's samples and its full result."""
     measure = config.difficulty.measure
     if not config.select.rap:
         return select_by_stratum(scores, measure, config.select.strata), None
@@ -138,8 +138,8 @@ def select_samples(
 def random_set_name(run_name: str, arm: str, stage: TrainStage) -> str:
     """The name that seeds a random set, together with the run's seed.
 
-    The rows of a table share their random sets, so that two rows differ only in what their names
-    say; every run has its own control set. A larger set contains all smaller ones of its name.
+    A recipe that trains on random samples gets the same name in every run, so that the recipes of
+    one results table share these samples. The control set has another name in every run.
     """
     if arm == Arm.tuned:
         return f"rows-{stage}"

@@ -1,7 +1,7 @@
 """SFT on some samples, then GRPO on others (Qi et al. 2026, section 4, "SFT(a)+GRPO(b)").
 
-select_sft  4.1  the samples of the SFT stage, all of which have a target
-run         4.2  their targets: the responses that they teach
+select_sft  4.1  select the samples of the SFT stage, all of which have a target
+run         4.2  get the targets (the responses that SFT trains the model to give)
             4.3  supervised fine-tuning
             4.4  GRPO from the SFT checkpoint
 """
@@ -33,9 +33,8 @@ logger = logging.getLogger(__name__)
 def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
     """4.1  The samples of the SFT stage: some strata, or a random set of the same size.
 
-    A sample without a target is dropped and counted. A random set is drawn among the samples with
-    a target, so that both sets have the same size. Raises EmptySelectionError if there are fewer
-    samples than one step needs.
+    A sample without a target is dropped and counted. A random set is drawn from the samples with a
+    target. Raises EmptySelectionError if there are fewer samples than one step needs.
     """
     folder, measure = paths.selection(arm, TrainStage.sft), config.difficulty.measure
 
@@ -70,7 +69,7 @@ def require_one_step(
     config: RunConfig, paths: RunPaths, selected: list[Selection], dropped: Mapping[str, int]
 ) -> list[Selection]:
     """The same selections. Raises EmptySelectionError if there are fewer than one step needs."""
-    strata = (manifest.read_manifest(paths.score) or {})["counts"]
+    strata = (manifest.read_manifest(paths.score) or {})["counts"]  # {} for the type checker
     minimum, text = config.sft.samples_per_step, sft.dropped_text(dropped)
     return require_min_size(selected, minimum, strata, TrainStage.sft, text)
 
@@ -78,10 +77,11 @@ def require_one_step(
 def make_targets(
     config: RunConfig, paths: RunPaths, samples: Iterable[Sample]
 ) -> dict[str, str | Dropped]:
-    """Each sample's target (the response that it teaches), or the reason why it has none."""
+    """Each sample's target (the response to learn), or the reason why it has none."""
     if config.sft.targets is SftTargets.rationale:
         return {sample.sample_id: sft.from_rationale(sample) for sample in samples}
     needed = requirements(config.difficulty, config.probe)
+    # Only draws that every sample has, whatever else the shared probe contains.
     draws = config.probe.draws if needed.until is Until.grid else needed.full_image
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
     correct = sft.correct_rollouts(rollouts, draws)
@@ -99,10 +99,11 @@ def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
     def load_data() -> sft.SftData:
         selection = parquet.read_rows(paths.selection(arm, TrainStage.sft), Selection)
         samples = dataset.selected(parquet.read_rows(paths.data, Sample), selection)
-        texts = make_targets(config, paths, samples)
-        targets = {id_: text for id_, text in texts.items() if not isinstance(text, Dropped)}
+        by_id = make_targets(config, paths, samples)
+        targets = {id_: target for id_, target in by_id.items() if not isinstance(target, Dropped)}
         teachable = [sample for sample in samples if sample.sample_id in targets]
         data = sft.prepare(job, teachable, targets)
+        # Only the number of selections counts here: sft.prepare may have dropped samples.
         require_one_step(config, paths, selection[: len(data.samples)], data.dropped)
         return data
 

@@ -1,4 +1,4 @@
-"""Difficulty measures: pure functions of small tables, importing only numpy and our records."""
+"""Difficulty measures: pure functions of arrays of graded responses or of attention values."""
 
 EPS = 1e-9
-"""Tolerance of comparisons: as floats, 0.8 - 0.2 is above 0.6 and 0.1 * 7 above 0.7."""
+"""Tolerance of comparisons: computed in floats, 0.8 - 0.2 and 0.1 * 7 exceed 0.6 and 0.7."""

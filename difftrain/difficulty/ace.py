@@ -1,9 +1,9 @@
-"""ACE: does the response depend on one of its own tokens? (RAP, ACE)
+"""ACE (attention confidence; the paper RAP): does a response depend on one of its own tokens?
 
-A is the last decoder layer's attention among the response's tokens; row i attends to columns
-j <= i. psi_j is the product of sigma * A_ij down column j, computed as a sum of logarithms; the
-sample is attention-biased if the largest psi_j is above lambda_a. Axes: C rows added in one call,
-T response tokens.
+A is the last decoder layer's attention among the response's tokens; token i attends to tokens
+j <= i. psi_j is the product of sigma * A_ij down column j, where sigma is a fixed factor. A sample
+is attention-biased if its largest psi_j is above the threshold lambda_a. Axes: C rows added in one
+call, T response tokens.
 """
 
 import math
@@ -14,9 +14,9 @@ from difftrain.config.difficulty import Normalize
 
 
 class ColumnProducts:
-    """log psi_j of each column j of a response's lower triangle, with psi_j = prod sigma * A_ij.
+    """log psi_j of each column j, as a sum of logarithms: the product can be too small for a float.
 
-    Rows can be added a few at a time, so no T x T table is kept in memory. `window` limits each
+    Rows of A can be added a few at a time, so no T x T array is needed. `window` limits each
     product to that many rows, starting at the diagonal; None means all rows.
     """
 
@@ -27,23 +27,23 @@ class ColumnProducts:
         self.num_factors_T = np.zeros(num_tokens, dtype=int)
 
     def add(self, first_row: int, log_rows_CT: np.ndarray) -> None:
-        """Multiply rows first_row, first_row + 1, ... into the products; j > i is ignored."""
+        """Multiply rows first_row, first_row + 1, ... into the products; omit values of j > i."""
         row_C1 = first_row + np.arange(len(log_rows_CT))[:, None]
-        below_CT = row_C1 - np.arange(self.num_tokens)[None]
-        inside_CT = (below_CT >= 0) & (below_CT < self.window)
+        row_minus_column_CT = row_C1 - np.arange(self.num_tokens)[None]
+        inside_CT = (row_minus_column_CT >= 0) & (row_minus_column_CT < self.window)
         self.log_psi_T += np.where(inside_CT, log_rows_CT + self.log_sigma, 0.0).sum(axis=0)
         self.num_factors_T += inside_CT.sum(axis=0)
 
     def max_log_psi(self, min_rows: int = 1, normalize: Normalize = Normalize.none) -> float | None:
         """The largest log psi_j over the columns with at least min_rows rows, diagonal included.
 
-        None if no column has that many, or if the response has fewer than two tokens.
+        None if no column has min_rows rows, or if the response has fewer than two tokens.
         """
-        is_long_T = self.num_tokens - np.arange(self.num_tokens) >= min_rows
-        if self.num_tokens < 2 or not is_long_T.any():
+        has_min_rows_T = self.num_tokens - np.arange(self.num_tokens) >= min_rows
+        if self.num_tokens < 2 or not has_min_rows_T.any():
             return None
-        num_factors_T = self.num_factors_T if normalize is Normalize.mean_log else 1
-        return float((self.log_psi_T / num_factors_T)[is_long_T].max())
+        divisor_T = self.num_factors_T if normalize is Normalize.mean_log else 1
+        return float((self.log_psi_T / divisor_T)[has_min_rows_T].max())
 
 
 def bias(
@@ -56,7 +56,7 @@ def bias(
     """The largest log psi_j over the columns, psi_j = prod of sigma * A_ij over i = j .. T-1.
 
     normalize=mean_log divides each log psi_j by its number of factors; `window` and `min_rows` are
-    as in ColumnProducts. Raises ValueError if the table is not square or has a negative value.
+    as in ColumnProducts. Raises ValueError if the array is not square or has a negative value.
     """
     attention = np.asarray(attention_TT, dtype=float)
     if attention.ndim != 2 or attention.shape[0] != attention.shape[1]:
@@ -64,7 +64,7 @@ def bias(
     if not (np.tril(attention) >= 0).all():
         raise ValueError("attention must not be negative")
     columns = ColumnProducts(len(attention), sigma, window)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore"):  # log 0 is -inf
         columns.add(0, np.log(np.tril(attention)))
     return columns.max_log_psi(min_rows, Normalize(normalize))
 

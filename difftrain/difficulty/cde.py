@@ -1,4 +1,4 @@
-"""CDE: does the answer depend on the image, or does the text alone suggest it? (RAP, CDE)
+"""CDE (causal discrepancy; the paper RAP): does a correct answer depend on the image?
 
 Axes: M rollouts (graded responses) with or without the image. A verdict is 1 if correct, else 0.
 """
@@ -11,8 +11,7 @@ from difftrain.difficulty import EPS
 def count_correct(verdicts_M: np.ndarray) -> tuple[int, int]:
     """The number of correct rollouts, and of all rollouts.
 
-    Raises ValueError if the list is empty or a rollout is missing (-1): the mean of nothing, or of
-    only a part of the requested rollouts, is not a score.
+    Raises ValueError if there is no rollout or one is missing (-1): only all of them give a score.
     """
     verdicts = np.asarray(verdicts_M)
     if verdicts.ndim != 1 or verdicts.size == 0 or not np.isin(verdicts, (0, 1)).all():
@@ -23,16 +22,16 @@ def count_correct(verdicts_M: np.ndarray) -> tuple[int, int]:
 def discrepancy(with_image_M: np.ndarray, text_only_M: np.ndarray, absolute: bool = False) -> float:
     """Mean correctness with the image minus mean correctness without it, from -1 to 1.
 
-    RAP's outcomes Y1 (image and text) and Y0 (text alone). It divides only once, so that 3/5 is
-    exactly the float 0.6. `absolute` gives |D|. Raises ValueError as `count_correct` does.
+    RAP calls the two means Y1 and Y0, and the difference D. This function divides only once, so
+    that 3/5 is exactly the float 0.6. With `absolute`, the result is |D|.
     """
-    correct_with, total_with = count_correct(with_image_M)
-    correct_without, total_without = count_correct(text_only_M)
-    numerator = correct_with * total_without - correct_without * total_with
-    difference = numerator / (total_with * total_without)
+    correct_image, total_image = count_correct(with_image_M)
+    correct_text, total_text = count_correct(text_only_M)
+    numerator = correct_image * total_text - correct_text * total_image
+    difference = numerator / (total_image * total_text)
     return abs(difference) if absolute else difference
 
 
 def is_kept(discrepancy: float, lambda_c: float = 0.5) -> bool:
-    """Whether the answer depends on the image: D is above lambda_c."""
+    """Whether the answer depends on the image: the discrepancy is above lambda_c."""
     return discrepancy > lambda_c + EPS

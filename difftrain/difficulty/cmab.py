@@ -1,6 +1,6 @@
-"""CMAB: how a response's attention balances image and text (Qi et al. 2026, Eq. 4, Fig. 2).
+"""CMAB (cross-modality attention balance): attention of a response on image and text.
 
-Axes: L decoder layers, T response tokens.
+Source: Qi et al. 2026, Eq. 4 and Fig. 2. Axes: L decoder layers, T response tokens.
 """
 
 import numpy as np
@@ -9,10 +9,10 @@ from difftrain.records import Stratum
 
 
 def balance(image_LT: np.ndarray, text_LT: np.ndarray, epsilon: float = 1e-8) -> float:
-    """Image-to-text attention: geometric mean over inner layers, arithmetic mean over tokens.
+    """The ratio of image to text attention: its geometric mean over layers, then mean over tokens.
 
-    Eq. 4; the first and the last layer are left out. Raises ValueError for unequal shapes, fewer
-    than three layers, no response token, or a token with no attention on the text at all.
+    Eq. 4; the first and the last layer do not count, and epsilon keeps the logarithm finite. Raises
+    ValueError for unsuitable shapes, or if a token has no attention on the text.
     """
     image, text = np.asarray(image_LT, dtype=float), np.asarray(text_LT, dtype=float)
     if image.shape != text.shape or image.ndim != 2:
@@ -34,7 +34,7 @@ def stratum(
     hard_max: float = 1.6,
     easy_above: float = 1.9,
 ) -> Stratum:
-    """The stratum of the balance rho (section 3.2); unsolved if no response is correct.
+    """The difficulty stratum for a balance rho (section 3.2); unsolved if no response is correct.
 
     Raises ValueError if a solved sample has no finite balance.
     """

@@ -1,6 +1,6 @@
-"""DRM: how often the model fails with the full image (RAP, DRM).
+"""DRM (difficulty-aware replacement; the paper RAP): how often does the model answer incorrectly?
 
-Axes: M rollouts with the image. A verdict is 1 if correct, else 0.
+Axes: M rollouts (graded responses) with the full image. A verdict is 1 if correct, else 0.
 """
 
 import numpy as np
@@ -11,17 +11,14 @@ from difftrain.records import Stratum
 
 
 def difficulty(with_image_M: np.ndarray) -> float:
-    """1 - mean correctness with the image, from 0 (always correct) to 1 (never).
-
-    Raises ValueError if the list is empty or a rollout is missing (-1).
-    """
+    """1 - mean correctness with the image: from 0 (always correct) to 1 (never correct)."""
     correct, total = count_correct(with_image_M)
     return (total - correct) / total
 
 
 def stratum(difficulty: float, hard_min: float = 0.5) -> Stratum:
-    """easy: all M are correct (RAP); unsolved: none is. Between them hard_min divides hard from
-    medium, for the report only: RAP compares the difficulties themselves.
+    """Easy if all M rollouts are correct (RAP), unsolved if all are incorrect, hard from hard_min
+    on, else medium. Only the report uses hard and medium: RAP compares the difficulties.
     """
     if difficulty <= EPS:
         return Stratum.easy

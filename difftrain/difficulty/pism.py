@@ -1,7 +1,7 @@
-"""PISM: how much of the image can be hidden before the model fails (Qi et al. 2026, Eq. 1 to 3).
+"""PISM (progressive image semantic masking): how much can be hidden before the model fails?
 
-Axes: R mask ratios (hidden shares of the image), rising from 0; K draws (responses) at each. A
-table cell is 1 if the draw is correct, 0 if not, -1 if it was not drawn.
+Source: Qi et al. 2026, Eq. 1 to 3. Axes: R mask ratios (hidden shares of the image), rising from 0;
+K draws (responses) at every ratio. A cell is 1 if the draw is correct, 0 if not, -1 if not drawn.
 """
 
 import math
@@ -18,8 +18,8 @@ def min_correct(
 ) -> int:
     """How many of `num_draws` responses must be correct for a ratio to pass.
 
-    Their share must be at least tau (Eq. 3). With a guess rate, guessing must also reach the number
-    with probability alpha at most (one-sided binomial). num_draws + 1: no number is enough.
+    The correct share must be at least tau (Eq. 3). With a guess rate, guessing must also reach the
+    result with probability at most alpha (one-sided binomial). num_draws + 1: no ratio can pass.
     """
     minimum = math.ceil(num_draws * tau - EPS)
     if guess_rate is None:
@@ -44,7 +44,7 @@ def guess_rate(text_only_M: Iterable[int]) -> float:
     return (sum(verdicts) + 1) / (len(verdicts) + 2)
 
 
-def _check_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray) -> np.ndarray:
+def _checked_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray) -> np.ndarray:
     """The table as int8. Raises ValueError unless it is R x K, with one rising ratio per row."""
     table_RK, ratios = np.asarray(correct_RK), np.asarray(ratio_R, dtype=float)
     if table_RK.ndim != 2 or len(table_RK) != len(ratios) or table_RK.size == 0:
@@ -57,8 +57,8 @@ def _check_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray) 
 
 
 def undecided_rows(table_RK: np.ndarray, minimum: int) -> tuple[list[int], int | None]:
-    """The undecided rows before the first row that certainly fails, and that failing row (None if
-    no row certainly fails). An undecided row can still pass or fail, depending on its next draws.
+    """(undecided rows, first row that certainly fails or None). An undecided row can still pass or
+    fail, depending on its missing draws. Undecided rows after the failing row are left out.
     """
     correct_R = (table_RK == 1).sum(axis=1)
     possible_R = correct_R + (table_RK == -1).sum(axis=1)
@@ -74,11 +74,11 @@ def failure_ratio(
 ) -> float | None:
     """Smallest mask ratio at which accuracy over K draws falls below tau (Eq. 3).
 
-    None if it never does. `minimum` replaces tau by the number of correct draws with which a ratio
-    passes (`min_correct`). An early-stopped table gives the same ratio as the full grid (all R x K
-    draws). Raises ValueError if the table does not settle the ratio, or if the shapes do not fit.
+    None if no ratio fails. `minimum`, if given, replaces tau: a ratio passes with that many correct
+    draws (see `min_correct`). Missing draws are allowed if they cannot change the result. Otherwise
+    raises ValueError, and also if the shapes do not fit.
     """
-    table_RK = _check_table(correct_RK, ratio_R)
+    table_RK = _checked_table(correct_RK, ratio_R)
     if minimum is None:
         minimum = min_correct(table_RK.shape[1], tau)
     undecided, failing_row = undecided_rows(table_RK, minimum)
@@ -94,9 +94,9 @@ def stratum(
     easy_min: float = 0.7,
     easy_inclusive: bool = True,
 ) -> Stratum:
-    """The stratum of a failure ratio; None (never fails) is easy (Qi et al. 2026, section 3.1).
+    """The stratum (Qi et al. 2026, section 3.1) of a failure ratio; None (never fails) is easy.
 
-    A ratio of exactly easy_min is easy if `easy_inclusive` (text), else medium (Table A, Fig. 1).
+    A ratio equal to easy_min is easy if `easy_inclusive` (their text), else medium (their Table A).
     """
     if failure_ratio is None:
         return Stratum.easy
@@ -117,7 +117,8 @@ def settled_stratum(
     easy_inclusive: bool = True,
 ) -> Stratum | None:
     """The stratum if the missing draws can no longer change it, else None."""
-    undecided, failing_row = undecided_rows(_check_table(correct_RK, ratio_R), minimum)
-    ratios = [None if row is None else float(ratio_R[row]) for row in (*undecided, failing_row)]
+    undecided, failing_row = undecided_rows(_checked_table(correct_RK, ratio_R), minimum)
+    rows = (*undecided, failing_row)  # any of these may turn out to be the first that fails
+    ratios = [None if row is None else float(ratio_R[row]) for row in rows]
     strata = {stratum(ratio, hard_max, easy_min, easy_inclusive) for ratio in ratios}
     return strata.pop() if len(strata) == 1 else None

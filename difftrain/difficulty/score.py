@@ -1,6 +1,6 @@
-"""Turns the probe's rollouts and attention rows into one Score for each sample and measure.
+"""Turns the probe's rollouts (graded responses) and attention rows into difficulty scores.
 
-Axes: R mask ratios, K draws, M rollouts with or without the image, L layers, T response tokens.
+Axes: R mask ratios, K draws (responses) at every ratio, M rollouts with or without the image.
 """
 
 from collections import defaultdict
@@ -24,8 +24,8 @@ from difftrain.records import Attention, Measure, Rollout, Score, Verdict, View
 class Evidence:
     """What the probe measured of one sample. A verdict is 1 correct, 0 not, -1 not drawn.
 
-    `full_image_M` has the first M draws at ratio 0 (M may differ from K); `first_num_tokens` is the
-    length of the first of them, None if it was not drawn; `attention` has one row per draw.
+    `full_image_M` has the first M draws at ratio 0 (M may differ from K). `first_num_tokens` is the
+    length of draw 0 at ratio 0, or None if it was not drawn. `attention` has rows by draw.
     """
 
     def __init__(self, num_ratios: int, num_draws: int, num_full: int, num_text_only: int) -> None:
@@ -36,7 +36,7 @@ class Evidence:
         self.attention: dict[int, Attention] = {}
 
     def add(self, rollout: Rollout, row: int) -> None:
-        """Enter a rollout; `row` is its ratio's row. Draws beyond the tables are ignored."""
+        """Enter a rollout; `row` is its ratio's row. Draws from number K or M on are ignored."""
         tables = [self.correct_RK[row]]
         if rollout.view is View.text_only:
             tables = [self.text_only_M]
@@ -67,7 +67,7 @@ def gather_evidence(
 def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: PismConfig) -> Score:
     """PISM's value (the failure ratio; None if it never fails) and stratum of one sample.
 
-    With probe.until=stratum the value is also None if only the stratum is settled. Raises
+    With probe.until=stratum the value is also None if the draws determine only the stratum. Raises
     ValueError if draws are missing.
     """
     table_RK, ratio_R = evidence.correct_RK, np.array(probe.mask_percents) / 100
@@ -84,17 +84,17 @@ def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: P
 
 
 def score_sample(
-    key: str, measure: Measure, evidence: Evidence, probe: ProbeConfig, config: DifficultyConfig
+    id_: str, measure: Measure, evidence: Evidence, probe: ProbeConfig, config: DifficultyConfig
 ) -> Score:
-    """The value and stratum of the sample with id `key` by one measure; CDE and ACE have no strata.
+    """One measure's value and stratum of the sample with this id; CDE and ACE have no strata.
 
-    Raises ValueError if draws are missing, or the attention that the measure needs: CMAB of a
-    solved sample, ACE of a first response with tokens.
+    Raises ValueError if draws are missing. CMAB also raises it if a solved sample has no attention
+    row, and ACE if the first response has tokens but no attention row.
     """
     value, stratum = None, None
     match measure:
         case Measure.pism:
-            return pism_score(key, evidence, probe, config.pism)
+            return pism_score(id_, evidence, probe, config.pism)
         case Measure.cmab:
             cmab_config = config.cmab
             correct = np.flatnonzero(evidence.correct_RK[0] == 1)
@@ -112,11 +112,11 @@ def score_sample(
             if row := evidence.attention.get(0):
                 value = row.max_log_psi
             elif evidence.first_num_tokens != 0:
-                raise ValueError(f"the attention of {key}'s first response was not measured")
+                raise ValueError(f"the attention of {id_}'s first response was not measured")
         case Measure.drm:
             value = drm.difficulty(evidence.full_image_M)
             stratum = drm.stratum(value, config.drm.hard_min)
-    return Score(sample_id=key, measure=measure, value=value, stratum=stratum)
+    return Score(sample_id=id_, measure=measure, value=value, stratum=stratum)
 
 
 def score_all(
@@ -139,8 +139,8 @@ def score_all(
 def uncorrected_pism_scores(
     sample_ids: Sequence[str], evidence: dict[str, Evidence], probe: ProbeConfig, config: PismConfig
 ) -> list[Score]:
-    """PISM's scores without the chance correction, for comparison; [] if it is off."""
+    """PISM's scores without the chance correction, for comparison; [] if the correction is off."""
     if config.chance_correction is ChanceCorrection.none:
         return []
     uncorrected = replace(config, chance_correction=ChanceCorrection.none)
-    return [pism_score(key, evidence[key], probe, uncorrected) for key in sample_ids]
+    return [pism_score(id_, evidence[id_], probe, uncorrected) for id_ in sample_ids]

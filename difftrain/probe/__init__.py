@@ -1,1 +1,1 @@
-"""Samples responses to masked, full and no images, and measures the attention of responses."""
+"""The probe: samples responses with masked, full or no images, and measures their attention."""

@@ -1,8 +1,8 @@
-"""Measures what responses attend to, in one teacher-forced pass over each prompt and response.
+"""Measures what the probe's responses attend to, in one teacher-forced pass over each of them.
 
-CMAB needs a sample's first correct response to the full image, ACE its first one, correct or not;
-if that is the same response, the sample has one row. A response without tokens has no row. Axes: B
-batch, S sequence, L layers, T response tokens.
+Two difficulty measures need this attention. CMAB uses a sample's first correct response to the full
+image, ACE the first response, correct or not. If both are the same response, the sample has only
+one row. A response without tokens has no row. Axes: L layers, T response tokens.
 """
 
 import logging
@@ -31,7 +31,7 @@ from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 logger = logging.getLogger(__name__)
 
 ResponseKey = tuple[str, int]  # the sample_id and draw of a response
-Pair = tuple[Sample, Rollout]
+Pair = tuple[Sample, Rollout]  # a sample and one response to it
 
 
 def responses_to_measure(
@@ -45,7 +45,7 @@ def responses_to_measure(
     if Measure.ace in measures:
         selected += [row for row in with_tokens if row.draw == 0]
     if Measure.cmab in measures:
-        last_first = sorted(correct, key=lambda row: -row.draw)
+        last_first = sorted(correct, key=lambda row: -row.draw)  # so the dict keeps the first
         selected += {row.sample_id: row for row in last_first}.values()
     return {(row.sample_id, row.draw): row for row in selected}
 
@@ -53,9 +53,9 @@ def responses_to_measure(
 def pairs_to_measure(
     samples: Sequence[Sample], probe_folder: Path, measures: Sequence[Measure], draws: int
 ) -> dict[ResponseKey, Pair]:
-    """The samples and responses to measure, sorted by key; the same on all ranks once settled.
+    """The samples and responses to measure, sorted by key; the same on all ranks after the probe.
 
-    Samples with a failed request are left out: another rank may still write rollouts of them.
+    Samples with a failed request are left out, because another rank may still write their rollouts.
     """
     by_id = {sample.sample_id: sample for sample in without_failed(samples, probe_folder)}
     responses = responses_to_measure(parquet.read_rows(probe_folder, Rollout), measures, draws)
@@ -65,7 +65,7 @@ def pairs_to_measure(
 def response_token_ids(loaded: LoadedModel, rollout: Rollout) -> tuple[int, ...]:
     """The response's tokens; if a server returned only text, the tokens of the text and EOS.
 
-    The server may have sampled other tokens: several token sequences can spell one text.
+    The server may have sampled other tokens, since several token sequences can give the same text.
     """
     if rollout.token_ids:
         return rollout.token_ids
@@ -84,7 +84,7 @@ def append_responses(
         response_ids = torch.tensor(response, dtype=torch.long, device=is_prompt.device)
         ids.append(torch.cat([inputs["input_ids"][i][is_prompt], response_ids]))
         prompt_types = inputs["mm_token_type_ids"][i][is_prompt]
-        type_ids.append(functional.pad(prompt_types, (0, len(response))))
+        type_ids.append(functional.pad(prompt_types, (0, len(response))))  # pads with 0: text
     pad_left = partial(pad_sequence, batch_first=True, padding_side="left")
     return {
         **inputs,
@@ -98,16 +98,16 @@ def measure_batch(
     loaded: LoadedModel, pairs: Sequence[Pair], config: RunConfig, seed: int
 ) -> list[Attention]:
     """Attention rows of one batch of samples and responses."""
-    draws = [ProbeRequest(sample, 0, rollout.draw) for sample, rollout in pairs]
-    requests = [engine_request(draw, config.probe, seed) for draw in draws]
+    probe_requests = [ProbeRequest(sample, 0, rollout.draw) for sample, rollout in pairs]
+    requests = [engine_request(request, config.probe, seed) for request in probe_requests]
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
     pad_id = loaded.processor.tokenizer.pad_token_id
     inputs = append_responses(kv_cache.encode(loaded, requests), responses, pad_id)
     difficulty = config.difficulty
     lengths = [len(response) for response in responses]
     spans = attention.token_spans(inputs, lengths, loaded.image_token, difficulty.cmab.text)
-    ace = difficulty.ace if Measure.ace in difficulty.measures else None
-    summaries = attention.summarize(loaded.model, inputs, spans, ace)
+    ace_config = difficulty.ace if Measure.ace in difficulty.measures else None
+    summaries = attention.summarize(loaded.model, inputs, spans, ace_config)
     return [
         Attention(
             sample_id=sample.sample_id,
@@ -125,10 +125,7 @@ def measure_batch(
 def measure_halving(
     measure: Callable[[Sequence[Pair]], list[Attention]], pairs: Sequence[Pair]
 ) -> list[Attention]:
-    """The rows of a batch; a batch that does not fit into memory is measured in halves.
-
-    Raises any other error, and also out-of-memory if a single pair does not fit.
-    """
+    """The rows of a batch. Measures it in halves if it is too large for the memory."""
     try:
         return measure(pairs)
     except (RuntimeError, MemoryError) as error:
@@ -149,7 +146,7 @@ def run_attention_pass(
     config: RunConfig,
     seed: int,
 ) -> None:
-    """Fill the attention folder from the probe's responses; resumable and shared by all ranks."""
+    """Write a row for every response to measure into `folder`; resumable, shared by all ranks."""
     difficulty, measures = config.difficulty, config.difficulty.measures
     batch_size = config.model.attention_batch_size
     pairs: dict[ResponseKey, Pair] = {}
@@ -167,7 +164,7 @@ def run_attention_pass(
         return measured >= pairs.keys()
 
     def is_finished(_: Mapping[str, Any]) -> bool:
-        # The probe may have grown since: another tau can bring the first correct response.
+        # A later run with another tau may have added draws to the probe, some of them correct.
         if not pairs:
             find_pairs()
         return is_complete()
@@ -181,7 +178,7 @@ def run_attention_pass(
         with heart.in_background():
             loaded = load()
         measure = partial(measure_batch, loaded, config=config, seed=seed)
-        share.sort(key=lambda pair: (len(pair[0].question), pair[1].num_tokens))
+        share.sort(key=lambda pair: (len(pair[0].question), pair[1].num_tokens))  # to pad less
         starts = range(0, len(share), batch_size)
         for start in tqdm(starts, desc="attention", unit="batch", disable=not world.is_first):
             rows = measure_halving(measure, share[start : start + batch_size])

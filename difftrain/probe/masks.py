@@ -1,4 +1,4 @@
-"""Masks that black out an exact share of an image, chosen by the seed (Qi et al. 2026, Fig. 1).
+"""Masks that black out a given share of an image, chosen by a seed (Qi et al. 2026, Fig. 1).
 
 Axes: H height, W width, C color channels.
 """
@@ -11,31 +11,31 @@ PATCH = 28  # pixels on a side: one image token of Qwen2.5-VL after merging
 
 
 def _count_share(total: int, percent: int) -> int:
-    """percent of total, rounded half up; in integers, as floats round wrongly on some sizes."""
+    """percent of total, rounded half up; computed in integers, because floats can round wrongly."""
     return (percent * total + 50) // 100
 
 
 def _hide_pixels(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Which pixels are hidden: exactly the share, chosen one by one without replacement."""
+    """Which pixels are hidden: exactly `percent` of them, drawn without replacement."""
     hidden = np.zeros(height * width, dtype=bool)
     hidden[rng.permutation(height * width)[: _count_share(height * width, percent)]] = True
     return hidden.reshape(height, width)
 
 
 def _hide_patches(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Hides whole 28 x 28 patches; their number comes nearest to the share."""
-    rows, columns = -(-height // PATCH), -(-width // PATCH)
+    """Which pixels are hidden: those of whole patches, `percent` of all patches (rounded)."""
+    rows, columns = -(-height // PATCH), -(-width // PATCH)  # rounded up
     hidden = _hide_pixels(rows, columns, percent, rng)
     return np.kron(hidden, np.ones((PATCH, PATCH), dtype=bool))[:height, :width]
 
 
 def _hide_rectangle(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Hides the share as one rectangle of about the image's aspect ratio, at a random place."""
+    """Which pixels are hidden: a rectangle of about the image's aspect ratio, randomly placed."""
     x, y = rng.random(2)
     hidden = np.zeros((height, width), dtype=bool)
     if target := _count_share(height * width, percent):
         ideal_width = width * (target / (height * width)) ** 0.5
-        slack = max(2, round(ideal_width / 8))
+        slack = max(2, round(ideal_width / 8))  # enough widths to come near the target area
         widths = range(max(1, int(ideal_width) - slack), min(width, int(ideal_width) + slack) + 1)
         sides = [(min(height, max(1, (target + w // 2) // w)), w) for w in widths]
         h, w = min(sides, key=lambda hw: (abs(hw[0] * hw[1] - target), abs(hw[1] - ideal_width)))
@@ -54,10 +54,10 @@ MASKS = {
 def mask(pixels_HWC: np.ndarray, percent: int, seed: int, kind: str = "pixels") -> np.ndarray:
     """A copy of the image with `percent` of its pixels black; the original is not changed.
 
-    The share is exact for pixels, (percent * H * W + 50) // 100 of them, and the nearest possible
-    for rectangle and patches. The same seed hides the same places; with one seed for all percents
-    the pixels and patches hidden at a lower percent are among those hidden at a higher one.
-    Raises ValueError unless pixels are uint8 H W C, percent is in 0..100 and `kind` is a MaskKind.
+    The kind pixels hides exactly (percent * H * W + 50) // 100 pixels; rectangle and patches come
+    as near as they can. The same seed gives the same mask. With one seed, a higher percent hides
+    all that a lower percent hides (pixels and patches only). Raises ValueError unless the image is
+    uint8 of shape H W C, percent is in 0..100 and `kind` is a MaskKind.
     """
     dtype, shape = pixels_HWC.dtype, pixels_HWC.shape
     if dtype != np.uint8 or len(shape) != 3:

@@ -1,7 +1,7 @@
-"""Runs the probe, which samples responses until every sample's difficulty label is settled.
+"""Runs the probe: samples responses until every sample's difficulty label is settled.
 
-Each rank takes its share of the samples. A later run with another threshold
-(difficulty.pism.tau) adds only the draws that are still missing.
+A draw is one sampled response. Each rank takes its share of the samples. A later run with another
+threshold (difficulty.pism.tau) adds only the missing draws.
 """
 
 import json
@@ -40,11 +40,11 @@ from difftrain.records import Rollout, Sample, View
 QUARANTINE = "quarantine.jsonl"
 FAILED = "no answer"  # the short reason in quarantine.jsonl for a sample with a failed request
 PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
-"""Marks in a question's text that stand for an image."""
+"""The image placeholders that a question's text may contain."""
 
 
 def sampling_seed(run_seed: int, request: ProbeRequest) -> int:
-    """The seed of a draw's sampling noise; it depends on the draw alone."""
+    """The seed of a draw's sampling noise; it depends only on the run's seed and the draw."""
     view_or_percent = request.view if request.text_only else request.percent
     return seeds.derive(run_seed, "draw", request.sample.sample_id, view_or_percent, request.draw)
 
@@ -52,8 +52,8 @@ def sampling_seed(run_seed: int, request: ProbeRequest) -> int:
 def engine_request(request: ProbeRequest, config: ProbeConfig, run_seed: int) -> Request:
     """The engine's request for this draw.
 
-    Images are masked if `percent` is above 0; with probe.nested, a higher percent hides the same
-    pixels and more. The text-only view has neither images nor placeholders for them.
+    Images are masked if `percent` is above 0. With probe.nested, a higher percent hides the pixels
+    of a lower percent, and more. The text-only view has neither images nor image placeholders.
     """
     sample, view = request.sample, request.view
     text, view_images = prompts.user_text(sample.question, sample.options), []
@@ -62,7 +62,7 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, run_seed: int) ->
     else:
         view_images = [images.from_png(png) for png in sample.images]
     if view is View.masked:
-        percent = () if config.nested else (request.percent,)  # a shared seed nests the masks
+        percent = () if config.nested else (request.percent,)  # masks of one seed are nested
         for i, image in enumerate(view_images):
             seed = seeds.derive(run_seed, "mask", sample.sample_id, i, *percent, request.draw)
             masked = masks.mask(np.asarray(image), request.percent, seed, config.mask)
@@ -97,21 +97,21 @@ def graded_rollout(
 class RequestQueue:
     """The requests to send next, of all samples that are not settled.
 
-    A sample's next requests are known only when its open ones are finished. They go before the
-    requests of samples not begun yet: few samples are open at a time, so an engine that caches
-    prefixes need not prefill them again. The sample with the shortest question comes first.
+    A sample's next requests are known only when its earlier requests are finished. They are sent
+    before those of a new sample. So only few samples are in progress at a time, and an engine can
+    keep their prompts in its prefix cache. The sample with the shortest question comes first.
     """
 
     def __init__(self, state: ProbeState, samples: Iterable[Sample], run_seed: int) -> None:
         self.state, self.run_seed = state, run_seed
         self.waiting: deque[ProbeRequest] = deque()
         self.open_counts: Counter[str] = Counter()  # by sample_id: requests waiting or sent
-        self.unmasked: dict[tuple[str, View], Request] = {}
-        for sample in sorted(samples, key=lambda sample: -len(sample.question)):
+        self.unmasked: dict[tuple[str, View], Request] = {}  # engine requests, to decode once
+        for sample in sorted(samples, key=lambda sample: -len(sample.question)):  # last in is first
             self._enqueue(sample)
 
     def next_requests(self, room: int) -> list[tuple[ProbeRequest, Request]]:
-        """Up to `room` requests; none of a sample that has failed."""
+        """At most `room` requests; skips those of failed samples."""
         selected: list[ProbeRequest] = []
         while self.waiting and len(selected) < room:
             request = self.waiting.popleft()
@@ -138,7 +138,7 @@ class RequestQueue:
             self.open_counts[sample.sample_id] = len(requests)
 
     def _engine_request(self, request: ProbeRequest) -> Request:
-        """The engine's request; unmasked images of an open sample are decoded once."""
+        """The engine's request; decodes a sample's unmasked images only once."""
         key = request.sample.sample_id, request.view
         if key in self.unmasked:
             return replace(self.unmasked[key], seed=sampling_seed(self.run_seed, request))
@@ -156,12 +156,12 @@ def probe_share(
     seed: int,
     heart: Heartbeat,
 ) -> None:
-    """Draw until no sample of this share needs another draw; rollouts are written as they come."""
+    """Draw until no sample of this share needs another draw; writes rollouts as they finish."""
     queue = RequestQueue(state, samples, seed)
     world, started, num_finished = heart.world, time.time(), 0
-    total, settled = len(samples), len(samples) - len(queue.open_counts)
+    total, num_settled = len(samples), len(samples) - len(queue.open_counts)
     no_bar = not world.is_first
-    bar = tqdm(total=total, initial=settled, desc="probe", unit="sample", disable=no_bar)
+    bar = tqdm(total=total, initial=num_settled, desc="probe", unit="sample", disable=no_bar)
 
     def write(rows: list[Rollout]) -> None:
         name = parquet.next_part_name(state.folder, world.rank)
@@ -203,13 +203,13 @@ def run_probe(
     config: RunConfig,
     seed: int,
 ) -> None:
-    """Fill the folder until every sample's labels are settled, and close it with manifest.json.
+    """Write rollouts into the folder until every sample's labels are settled, then manifest.json.
 
-    Does nothing, and creates no engine, if they are settled already. Raises RankTimeout if another
-    rank stops writing, and the engine's error if its server stays away.
+    If all labels are already settled, does nothing and creates no engine. Raises RankTimeout if
+    another rank stops writing, and the engine's error if its server cannot be reached.
     """
     state = ProbeState(folder, config, samples)
-    description = state.required.describe(len(samples))
+    description = state.required.describe(len(samples))  # for the manifest's list `settled`
 
     def work(heart: Heartbeat) -> None:
         state.refresh()
@@ -232,8 +232,8 @@ def run_probe(
         lines = "".join(json.dumps(asdict(row)) + "\n" for row in rejected)
         manifest.write_text(folder / QUARANTINE, lines)
         return {
-            "generations": state.generations,
-            "tokens": state.tokens,
+            "generations": state.num_generations,
+            "tokens": state.num_tokens,
             "samples": len(samples),
             "quarantined": len(rejected),
             "reasons": {FAILED: len(rejected)} if rejected else {},

@@ -1,8 +1,9 @@
 """Decides which response the probe draws next, to get the full grid's result with few draws.
 
-Climb from mask ratio 0; at each ratio draw until it certainly passes or certainly fails; stop at
-the first ratio that fails or, if only the stratum is needed, as soon as no draw can change it.
-Axes: R mask ratios and K draws at each, together the full grid; -1 = not drawn.
+A mask ratio passes if enough of its draws (responses) are correct. The probe begins at ratio 0,
+draws until the ratio certainly passes or fails, and goes on to the next ratio. It stops at the
+first ratio that fails or, if only the stratum is needed, once no draw can change the stratum.
+Axes: R mask ratios and K draws at every ratio, together the full grid; -1 = not drawn.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,11 +41,11 @@ def next_draws(
 ) -> list[tuple[int, int]]:
     """The next cell (row, draw) to draw, as a list of one; empty when the result is settled.
 
-    `until` is what has to be settled: the failing ratio ("ratio") or its stratum ("stratum");
-    "grid" gives all undrawn cells at once. `ratio_R` defaults to row / R. `minimum` replaces tau by
-    the number of correct draws with which a row passes (pism.min_correct); above K, nothing is
-    drawn. Draws come one at a time, because a second one may turn out not to be needed. Raises
-    ValueError if the table is not R x K, or if until="stratum" and the ratios do not rise.
+    `until` is what has to be settled: the failing ratio ("ratio") or its stratum ("stratum").
+    "grid" returns all undrawn cells at once. `ratio_R` defaults to row / R. `minimum`, if given,
+    replaces tau: a row passes with that many correct draws (see pism.min_correct). Only one cell is
+    returned, because its verdict may settle the result. Raises ValueError if the table is not
+    R x K, or if until="stratum" and the ratios do not rise.
     """
     table_RK = np.asarray(correct_RK)
     if table_RK.ndim != 2 or table_RK.size == 0:
@@ -95,7 +96,7 @@ class ProbeRequirements:
     chance_corrected: bool  # PISM's label also depends on the text-only draws
 
     def describe(self, num_samples: int) -> str:
-        """The text with which a manifest says that `num_samples` samples meet the requirements."""
+        """The requirements as text: a manifest lists it when `num_samples` samples meet them."""
         parts = []
         if self.pism:
             parts.append(f"tau={self.pism.tau!r}")
@@ -104,10 +105,13 @@ class ProbeRequirements:
             if self.until is Until.stratum:
                 limits = (self.pism.hard_max, self.pism.easy_min, self.pism.easy_inclusive)
                 parts.append(f"until=stratum of {limits}")
-        parts += ["until=grid"] * (self.until is Until.grid)
-        parts += ["first_correct"] * self.first_correct
-        parts += [f"full_image={self.full_image}"] * bool(self.full_image)
-        parts += [f"text_only={self.text_only}"] * bool(self.text_only)
+        optional = {
+            "until=grid": self.until is Until.grid,
+            "first_correct": self.first_correct,
+            f"full_image={self.full_image}": self.full_image > 0,
+            f"text_only={self.text_only}": self.text_only > 0,
+        }
+        parts += [text for text, is_required in optional.items() if is_required]
         return " ".join([*parts, f"samples={num_samples}"])
 
 
@@ -166,7 +170,7 @@ def without_failed(samples: Iterable[Sample], folder: Path) -> list[Sample]:
 class ProbeState:
     """Which draws of every sample are in the probe's folder, and which are still needed.
 
-    Draws beyond the tables, left by an earlier run that needed more, are only counted.
+    Another run may have made more draws than this run needs. These are counted, but not used.
     """
 
     def __init__(self, folder: Path, config: RunConfig, samples: Iterable[Sample]) -> None:
@@ -177,7 +181,7 @@ class ProbeState:
         self.tables = {sample.sample_id: Evidence(*sizes) for sample in samples}
         self.parts_read: set[Path] = set()
         self.failed: dict[str, str] = {}  # reasons by sample; these need no further draws
-        self.generations = self.tokens = 0
+        self.num_generations = self.num_tokens = 0  # of all draws in the folder
 
     def refresh(self) -> None:
         """Read the parts that have appeared since the last call."""
@@ -191,13 +195,13 @@ class ProbeState:
     def add(self, rollouts: Iterable[Rollout]) -> None:
         """Enter these rollouts into their samples' tables."""
         for rollout in rollouts:
-            self.generations += 1
-            self.tokens += rollout.num_tokens
+            self.num_generations += 1
+            self.num_tokens += rollout.num_tokens
             if rollout.sample_id in self.tables:
                 self.tables[rollout.sample_id].add(rollout, self.row_of[rollout.mask_percent])
 
     def minimums(self, sample_id: str) -> list[int]:
-        """How many correct draws a ratio needs to pass: in PISM, and with chance correction."""
+        """How many correct draws pass a ratio: without and (if it is on) with chance correction."""
         if (config := self.required.pism) is None:
             return []
         rates: list[float | None] = [None]
@@ -209,7 +213,7 @@ class ProbeState:
     def next_requests(self, sample: Sample) -> list[ProbeRequest]:
         """The requests that come next for a sample; empty when all its labels are settled.
 
-        Draws needed in any case are requested together, all others one at a time.
+        Draws that are needed whatever their verdicts come together, all others one at a time.
         """
         if sample.sample_id in self.failed:
             return []
@@ -228,7 +232,7 @@ class ProbeState:
         table_RK, required = self.tables[sample_id].correct_RK, self.required
         if required.until is Until.grid:
             return next_draws(table_RK, until=Until.grid)
-        config = required.pism or PismConfig()  # no PISM: unused, as minimums() is empty
+        config = required.pism or PismConfig()  # unused without PISM: minimums() is empty
         ratio_R = np.array(self.probe.mask_percents) / 100
         limits = ratio_R, config.hard_max, config.easy_min, config.easy_inclusive
         for minimum in self.minimums(sample_id):

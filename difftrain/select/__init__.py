@@ -1,4 +1,4 @@
-"""Selects training samples: by stratum, by RAP (rap.py), or at random as an equal-size control."""
+"""Selects training samples: by difficulty stratum, as the paper RAP does (rap.py), or at random."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -34,9 +34,8 @@ def _reason(score: Score) -> str:
         return label if score.value is None else f"{label}: {score.value:.3g}"
     if score.value is None:
         easy = score.stratum is Stratum.easy
-        return (
-            f"{label}: {'does not fail at the probed ratios' if easy else 'exact ratio not probed'}"
-        )
+        text = "does not fail at the probed ratios" if easy else "exact ratio not probed"
+        return f"{label}: {text}"
     if score.stratum is Stratum.unsolved:
         return f"{label}: fails with the full image, or is not correct more often than guessing"
     return f"{label}: first fails with {score.value:.0%} of the image hidden"
@@ -58,7 +57,7 @@ def require_min_size(
 ) -> list[Selection]:
     """The same selections. Raises EmptySelectionError if there are fewer than `minimum`.
 
-    `counts` come from `count_strata`; the message adds `dropped`, a text on other dropped samples.
+    The message has `counts` (from `count_strata`) and `dropped`, a text on other dropped samples.
     """
     if len(selections) < minimum:
         sizes = ", ".join(f"{stratum} {count}" for stratum, count in counts.items())
@@ -74,18 +73,18 @@ def require_min_size(
 def random_control(
     sample_ids: Sequence[str], size: int, seed: int, name: str, stage: TrainStage = TrainStage.grpo
 ) -> list[Selection]:
-    """A random set of `size` samples, whatever their stratum; the same on every machine.
+    """A random set of `size` samples from all strata; the same on every machine.
 
-    Each `name` gives an independent set; for one name, a smaller set is part of a larger one.
+    Sets with different names are independent. With the same name, a larger set contains a smaller.
     Raises ValueError if there are fewer than `size` samples.
     """
     if size > len(sample_ids):
         raise ValueError(f"cannot draw {size} random samples from a pool of {len(sample_ids)}")
 
-    def draw_order(sample_id: str) -> tuple[int, str]:
+    def sort_key(sample_id: str) -> tuple[int, str]:
         return seeds.derive(seed, "select", name, "random", sample_id), sample_id
 
-    control = set(sorted(sample_ids, key=draw_order)[:size])
+    control = set(sorted(sample_ids, key=sort_key)[:size])
     return [
         Selection(sample_id=sample_id, stage=stage, reason=f"drawn at random, one of {size}")
         for sample_id in sample_ids

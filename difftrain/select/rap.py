@@ -1,8 +1,8 @@
-"""Selects training samples as the paper RAP does (its sections CDE, ACE and DRM).
+"""Selects training samples as the paper RAP ("Truth in the Few", arXiv 2506.04755) does.
 
-CDE keeps samples whose answer depends on the image, ACE drops those whose response depends on one
-of its tokens, DRM replaces the easy ones by as many of the hardest that are sometimes solved.
-Axes: N samples of the pool; 3 columns: discrepancy, bias, difficulty.
+CDE keeps the samples whose answer depends on the image. ACE drops the samples whose response
+depends on one of its own tokens. DRM removes the easy samples and brings in as many hard ones.
+Axes: N samples of the pool; 3 columns: discrepancy (CDE), bias (ACE), difficulty (DRM).
 """
 
 import math
@@ -25,7 +25,7 @@ STEPS = {
     Measure.ace: ("ACE leaves {after_ace}", "difficulty.ace.lambda_a or difficulty.ace.min_rows"),
     Measure.drm: (DRM_STEP, None),
 }
-"""What each measure left of the pool, and the settings that let more samples pass."""
+"""By measure: its line in the error message, and the settings that let more samples pass."""
 
 
 class Outcome(StrEnum):
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
     easy = "easy"  # removed by DRM: always correct
 
 
-PHRASES = {
+PHRASES = {  # the beginning of a reason
     Outcome.kept: "kept",
     Outcome.brought_in: "brought in by DRM for an easy one",
     Outcome.prior: "dropped by CDE",
@@ -49,7 +49,7 @@ PHRASES = {
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One sample of the pool: its outcome, why, and the values behind it (None: not measured)."""
+    """A sample's outcome, the reason for it, and the sample's values (None: not measured)."""
 
     sample_id: str
     outcome: Outcome
@@ -76,13 +76,13 @@ class RapResult:
         ]
 
 
-def _column(name: str, column_N: Sequence[float | None] | None, size: int) -> list[float | None]:
+def _numbers(name: str, column_N: Sequence[float | None] | None, size: int) -> list[float | None]:
     if column_N is None:
         return [None] * size
     if len(column_N) != size:
         raise ValueError(f"{name} has {len(column_N)} numbers for {size} samples")
     numbers = [None if value is None or math.isnan(value) else float(value) for value in column_N]
-    if name != "bias_N" and None in numbers:
+    if name != "bias_N" and None in numbers:  # a short response has no bias
         raise ValueError(f"{name} lacks a number for at least one sample")
     return numbers
 
@@ -98,13 +98,13 @@ def run_rap(
 ) -> RapResult:
     """Decide on every sample of the pool, with a reason.
 
-    For each sample removed as easy, one candidate is brought in while there are any. Candidates
-    were dropped by CDE, are incorrect at least once, correct at least once and not
-    attention-biased; the hardest come first, ties are broken by a hash of the sample id.
+    For each sample removed as easy, DRM brings in one candidate, the hardest first, until there are
+    none left. A candidate was dropped by CDE, is not attention-biased, and has both correct and
+    incorrect responses. A hash of the sample id breaks ties.
 
-    `bias_N` is ACE's largest log psi; a response too short for one (None) does not count as biased.
-    `draws` is M, the number of rollouts behind each difficulty. A column of None leaves its measure
-    out. Raises ValueError if lengths differ, an id is repeated or a number is missing.
+    `bias_N` has ACE's largest log psi; None (the response is too short) does not count as biased.
+    `draws` is the number of responses behind a difficulty. A measure whose column is None is not
+    applied. Raises ValueError for unequal lengths, a repeated id or a missing number.
     """
     size = len(sample_id_N)
     if len(set(sample_id_N)) < size:
@@ -112,7 +112,7 @@ def run_rap(
     if draws < 1 or not lambda_a > 0:
         raise ValueError(f"draws={draws} and lambda_a={lambda_a} must be above 0")
     columns = {"discrepancy_N": discrepancy_N, "bias_N": bias_N, "difficulty_N": difficulty_N}
-    columns_3N = [_column(name, column_N, size) for name, column_N in columns.items()]
+    columns_3N = [_numbers(name, column_N, size) for name, column_N in columns.items()]
     decisions: list[Decision] = []
     candidates: list[tuple[int, int, str]] = []
     for sample_id, *values_3 in zip(sample_id_N, *columns_3N, strict=True):
@@ -147,7 +147,7 @@ def run_rap(
         reason = f"{PHRASES[outcome]}{position}: {decision.reason}"
         decisions[i] = replace(decision, outcome=outcome, reason=reason)
     counts = Counter(decision.outcome for decision in decisions)
-    # CDE had dropped those that DRM brought in.
+    # The samples that DRM brings in are among those that CDE drops.
     after_cde = size - counts[Outcome.prior] - counts[Outcome.brought_in]
     funnel = {
         "pool": size,
@@ -181,7 +181,7 @@ def require_min(
 ) -> list[Selection]:
     """The same selections. Raises EmptySelectionError with the counts if fewer than `minimum`.
 
-    `measures` (select.rap) are those that took part.
+    `measures` (select.rap) are the measures that `run_rap` applied.
     """
     if len(selections) < minimum:
         applied = [step for measure, step in STEPS.items() if measure in measures]

@@ -1,1 +1,1 @@
-"""The embedded world, built-in data: drawn images, questions with known answers, a tiny model."""
+"""The shapes world, the built-in data: drawn images, questions with known answers, a tiny model."""

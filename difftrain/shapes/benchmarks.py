@@ -1,8 +1,8 @@
-"""The six built-in shapes/ benchmarks, drawn in the item formats of the official benchmarks.
+"""The six built-in shapes/ benchmarks: drawn items in the formats of the official benchmarks.
 
-Their drawings come from the bench split, so no item is in the training pool or in the pretraining
-data. An item has the columns of the official harness (VLMEvalKit), the image as PNG bytes in
-`image`, and its `sample_id`. Prompts and scores are the official ones (difftrain/evaluate).
+The items come from the split `bench` of the drawings, so none of them is in the training pool or in
+the pretraining data. An item has the columns of the official harness (VLMEvalKit), the image as PNG
+bytes in `image`, and its `sample_id`. Prompts and scores are the official ones (evaluate/).
 """
 
 import re
@@ -23,6 +23,7 @@ from difftrain.shapes.families import COLORS, SHAPES, DrawnSample, Look, presenc
 Item = dict[str, Any]
 LETTERS = "ABCD"
 
+# Keys of these tables: families of samples (spelled as in pool.FAMILIES). Values: columns of a row.
 MATHVISTA_TASKS = {
     "bar": ("figure question answering", "['statistical reasoning', 'arithmetic reasoning']"),
     "count_plus": ("math word problem", "['arithmetic reasoning']"),
@@ -37,7 +38,7 @@ MMVET_CAPABILITIES = {
     "count_plus": "rec,math",
     "bar": "rec,math",
 }
-OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")
+OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by length, so that all occur
 MMMU_SUBJECTS = {
     "colour": ("Art", "Art & Design"),
     "compare": ("Math", "Science"),
@@ -93,7 +94,7 @@ def mathvista(sample: Sample) -> Item:
 def mmvet(sample: Sample) -> Item:
     """An MM-Vet row: an open question, capabilities joined by commas.
 
-    The gold answer is a number or its word (<OR>), or the beginning and the end of a text (<AND>).
+    A number's gold answer is like `7<OR>seven`. The gold answer of a text like ACE is `AC<AND>CE`.
     """
     gold = sample.answer
     if sample.answer_kind is AnswerKind.text:
@@ -117,7 +118,7 @@ def ocrbench(sample: Sample) -> Item | None:
 
 
 def mmmu(sample: Sample) -> Item:
-    """An MMMU row: `<image 1>` marks the image's place; open questions have no options."""
+    """An MMMU row: `<image 1>` is the image placeholder; open questions have no options."""
     subject, discipline = MMMU_SUBJECTS[sample.task]
     return {
         "question": f"<image 1> {sample.question}",
@@ -154,13 +155,13 @@ def _in_bench(image: Image.Image, look: Look, answer: str) -> bool:
 def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Look]] | None:
     """A HallusionBench set: [image, edited copy], [removed look, added look].
 
-    The copy has a new object, slightly shifted, in the tile of the removed one. Each image gets a
-    question on each look, and the edit reverses both answers. None unless all four questions
-    belong to the bench split.
+    A look is a shape with a color. In the copy, an object with the added look replaces the object
+    with the removed look. Both looks are questions for both images, and the edit reverses both
+    answers. None unless all four pairs of image and question are in the split `bench`.
     """
     removed = families.random_look(rng)
     others: list[Look] = []
-    # The limit is drawn again for each candidate: to draw it once would change the items.
+    # The loop draws its limit anew in every round; a limit drawn only once would change the items.
     while len(others) < rng.randint(1, MAX_OTHERS):
         if (look := families.random_look(rng)) != removed:
             others.append(look)
@@ -200,7 +201,7 @@ def _yes_no_items(seed: int) -> Iterator[Item]:
                 "question_id": str(look_index),
                 "question": question,
                 "answer": answer,
-                "image": images.to_png(image, 6),
+                "image": images.to_png(image, compress_level=6),
                 "sample_id": pool.drawn_id(image, question, answer),
             }
 
@@ -212,7 +213,7 @@ SPECS: dict[str, tuple[Callable[[Sample], Item | None], tuple[str, ...]]] = {
     "MMMU": (mmmu, tuple(MMMU_SUBJECTS)),
     "MMStar": (mmstar, tuple(MMSTAR_CAPABILITIES)),
 }
-"""By benchmark: the function that turns a sample into a row, and the families of its samples."""
+"""By benchmark: the function that turns a sample into a row, and the families to sample from."""
 
 
 def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
@@ -256,15 +257,14 @@ def _normalize(text: str) -> str:
 def judge(prompt: str, temperature: float) -> str:
     """An offline, deterministic stub of MM-Vet's judge, only for the built-in shapes/ benchmarks.
 
-    It is no language model, so its scores are comparable only with each other. In the prompt's last
-    row, `question | gold | prediction | `, it looks for the parts of the gold answer in the
-    prediction (between its answer tags, if any): 1.0 for one <OR> part or all <AND> parts, 0.5 for
-    some <AND> parts, else 0.0. A prediction with more numbers than the gold answer is a guess: 0.0.
-    `temperature` has no effect.
+    It is no language model: it ignores `temperature`, and its scores are comparable only with each
+    other. The prompt's last row is `question | gold | prediction | `. If the prediction (inside its
+    answer tags, if any) contains one <OR> part or all <AND> parts of the gold answer, the score is
+    1.0; with some <AND> parts 0.5; else, or with more numbers than the gold answer has, 0.0.
     """
     cells = prompt.rpartition("\n")[2].split(" | ")
     if len(cells) < 4 or cells[-1].strip():
-        return "Z"  # no valid option, so that the other benchmarks score the item as wrong
+        return "Z"  # another benchmark's prompt: not a valid option, so the item counts as wrong
     gold, prediction = cells[1], " | ".join(cells[2:-1])
     tagged = extract.tag_content(prediction)
     text = _normalize(prediction if tagged is None else tagged)
@@ -272,7 +272,7 @@ def judge(prompt: str, temperature: float) -> str:
     gold_numbers, present = 0, []
     parts = [_normalize(part) for part in re.split("<AND>|<OR>", gold)]
     for part in parts:
-        if _NUMBER.fullmatch(part):  # must equal a number of the prediction
+        if _NUMBER.fullmatch(part):  # compare as numbers: 7 is not a part of 17
             gold_numbers += 1
             present.append(float(part) in numbers)
         else:

@@ -1,8 +1,8 @@
-"""The embedded world: drawings of a white square of 4 x 4 tiles, and families of questions on them.
+"""The shapes world: drawings on a white square of 4 x 4 tiles, and families of questions on them.
 
-A tile is 28 pixels, the patch of Qwen2.5-VL after merging, so one tile is one image token. A family
-is a function of a random generator and `gen_difficulty`, the difficulty to draw with (0 easiest, 1
-hardest). The last two are special: the text alone answers `prior`, and nothing answers `noise`.
+A tile is 28 pixels wide, so one tile is one image token of Qwen2.5-VL. A family is a function that
+draws a sample; `gen_difficulty` sets how hard (0 easiest, 1 hardest). Two families are special:
+`prior` can be answered from the text alone, and `noise` cannot be answered at all.
 """
 
 import json
@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 
 from difftrain.records import AnswerKind
 
-TILE = 28
-GRID = 4
-SIDE = TILE * GRID
+TILE = 28  # pixels on a side
+GRID = 4  # tiles in a row, and in a column
+SIDE = TILE * GRID  # pixels
 LEVELS = 8  # number of possible heights of a bar, which are half tiles
 COLORS = {
     "red": (220, 40, 40),
@@ -37,12 +37,13 @@ LETTERS = {  # bitmaps of 5 x 7, so that images do not depend on a font file
     "T": "11111 00100 00100 00100 00100 00100 00100",
     "X": "10001 10001 01010 00100 01010 10001 10001",
 }
-DOT = 3  # pixels of a letter's dot
+DOT = 3  # pixels on a side of one bit of a letter
 TILES = [(row, column) for row in range(GRID) for column in range(GRID)]
-MAX_COUNT = 10
+MAX_COUNT = 10  # of shapes in a question that counts them
 
 Tile = tuple[int, int]
 Look = tuple[str, str]  # shape and color
+Shift = tuple[int, int]  # offset (x, y) in pixels from the center of a tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class SceneObject:
     tile: Tile
     size: int = 22
     contrast: float = 1.0
-    shift: tuple[int, int] = (0, 0)
+    shift: Shift = (0, 0)
 
 
 def _fade(rgb: tuple[int, int, int], contrast: float) -> tuple[int, int, int]:
@@ -87,14 +88,14 @@ def draw_shapes(objects: Sequence[SceneObject]) -> Image.Image:
     return image
 
 
-def draw_letters(text: str, first: Tile, contrast: float, shift: Tile = (0, 0)) -> Image.Image:
-    """An image with the letters of `text` in neighboring tiles of one row."""
+def draw_letters(text: str, first: Tile, contrast: float, shift: Shift = (0, 0)) -> Image.Image:
+    """An image with the letters of `text` in neighboring tiles of one row, the first in `first`."""
     image = Image.new("RGB", (SIDE, SIDE), "white")
     pen = ImageDraw.Draw(image)
     fill = _fade((20, 20, 20), contrast)
     for index, letter in enumerate(text):
         left, top, *_ = tile_box((first[0], first[1] + index))
-        left, top = left + 6 + shift[0], top + 3 + shift[1]
+        left, top = left + 6 + shift[0], top + 3 + shift[1]  # 6, 3: centers 15 x 21 pixels
         for row, bits in enumerate(LETTERS[letter].split()):
             for column, bit in enumerate(bits):
                 if bit == "1":
@@ -133,16 +134,16 @@ def scale(gen_difficulty: float, low: int, high: int) -> int:
 
 
 def random_look(rng: Random) -> Look:
-    """A random shape and color."""
+    """A random pair of shape and color."""
     return rng.choice(SHAPES), rng.choice(list(COLORS))
 
 
 def random_looks(rng: Random, number: int) -> list[Look]:
-    """This many random shapes and colors."""
+    """`number` random pairs of shape and color."""
     return [random_look(rng) for _ in range(number)]
 
 
-def random_shift(rng: Random) -> tuple[int, int]:
+def random_shift(rng: Random) -> Shift:
     """An offset of at most two pixels from a tile's center."""
     return rng.randint(-2, 2), rng.randint(-2, 2)
 
@@ -152,7 +153,7 @@ def _random_other(rng: Random, names: Sequence[str], excluded: str) -> str:
 
 
 def other_looks(rng: Random, excluded: Look, number: int) -> list[Look]:
-    """This many random looks other than the excluded one."""
+    """`number` random looks, none of them the excluded look."""
     looks: list[Look] = []
     while len(looks) < number:
         if (look := random_look(rng)) != excluded:
@@ -169,9 +170,9 @@ def scatter(rng: Random, looks: Sequence[Look]) -> list[SceneObject]:
 def describe_tiles(
     objects: Sequence[SceneObject], *features: str, marks: Mapping[Tile, str] | None = None
 ) -> str:
-    """Names of the objects on all tiles, by row: "... red circle.|....|....|....".
+    """A text with the object of every tile, row by row: "... red circle.|....|....|....".
 
-    `features` are the words of a name. A tile ends with a dot, or with its mark.
+    `features` are the attributes that name an object. A tile ends with a dot or its mark.
     """
     names = {item.tile: "".join(f" {getattr(item, key)}" for key in features) for item in objects}
     texts = [names.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES]
@@ -179,7 +180,7 @@ def describe_tiles(
 
 
 def running_counts(objects: list[SceneObject], feature: str, names: list[str]) -> dict[Tile, str]:
-    """Numbers the objects of each name in `names`, row by row: tile -> number as text."""
+    """By tile: the running number of its object among those of the same name in `names`."""
     counts: Counter[str] = Counter()
     marks = {}
     for item in sorted(objects, key=lambda item: item.tile):
@@ -203,7 +204,7 @@ def count_color(rng: Random, gen_difficulty: float) -> DrawnSample:
     color = rng.choice(list(COLORS))
     number = rng.randint(1, 6)
     looks = [(rng.choice(SHAPES), color) for _ in range(number)]
-    for _ in range(scale(gen_difficulty, 0, 9)):
+    for _ in range(scale(gen_difficulty, 0, 9)):  # 6 + 9 objects fit on the 16 tiles
         looks.append((rng.choice(SHAPES), _random_other(rng, list(COLORS), color)))
     objects = scatter(rng, looks)
     tiles = describe_tiles(objects, "color", marks=running_counts(objects, "color", [color]))
@@ -224,7 +225,7 @@ def read(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def name_color(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The color of the only object of a shape; the difficulty fades all colors."""
+    """The color of the only object with a given shape; a higher difficulty fades all colors."""
     shape = rng.choice(SHAPES)
     color = rng.choice(list(COLORS))
     looks = [(shape, color)]
@@ -235,6 +236,7 @@ def name_color(rng: Random, gen_difficulty: float) -> DrawnSample:
     tiles = describe_tiles(objects, "shape", "color", marks={objects[0].tile: "!"})
     wrong = rng.sample([name for name in COLORS if name != color], 3)
     options = tuple(sorted([color, *wrong], key=list(COLORS).index))
+    # The spelling "colour" is fixed, because sample ids depend on the question.
     question, answer = f"What colour is the {shape}?", "ABCD"[options.index(color)]
     rationale, image = f"{tiles}: {color}", draw_shapes(objects)
     return DrawnSample(image, question, rationale, answer, AnswerKind.choice, options)
@@ -283,7 +285,7 @@ def count_plus(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def compare(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """Which of two shapes is more frequent; the difficulty makes the lead small."""
+    """Which of two shapes is more frequent; a higher difficulty makes the lead smaller."""
     lead = scale(1 - gen_difficulty, 1, 5)
     fewer = rng.randint(1, 5)
     winner = rng.randrange(2)
@@ -314,7 +316,7 @@ def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The row of the only object of another color; the difficulty makes all objects small."""
+    """The row of the only object of another color; a higher difficulty shrinks all objects."""
     shape, color = random_look(rng)
     odd_color = _random_other(rng, list(COLORS), color)
     odd_tile = rng.choice(TILES)
@@ -332,7 +334,7 @@ def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def prior(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """Needs no image: a sum stated in the text, beside an unrelated image."""
+    """A sum that needs only the text; the image is unrelated."""
     a, b = scale(gen_difficulty, 1, 9), rng.randint(1, 9)
     image = draw_shapes(scatter(rng, random_looks(rng, rng.randint(1, 9))))
     question = f"A box holds {a} pens and {b} cups. How many things are in the box?"
@@ -341,7 +343,7 @@ def prior(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def noise(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """Unanswerable: a random number that is nowhere in the image."""
+    """An unanswerable question: the answer is a random number that is not in the image."""
     image = draw_shapes(scatter(rng, random_looks(rng, scale(gen_difficulty, 1, 9))))
     question, answer = "Which number is on the back of the picture?", str(rng.randint(100, 999))
     return DrawnSample(image, question, "a number", answer, AnswerKind.number, requires_image=None)

@@ -1,7 +1,6 @@
-"""Samples of the embedded world, by split, family and index; the same on every machine.
+"""Samples of the shapes world, by split, family and index; the same on every machine.
 
-The splits cannot share a sample: a drawing is kept only if its content hash falls into its
-split's own buckets.
+A sample's content hash alone decides to which split the sample belongs, so splits share no sample.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ class Split(StrEnum):
     bench = "bench"  # items of the built-in shapes/ benchmarks
 
 
-BUCKETS = (*[Split.pretrain] * 6, Split.pool, Split.bench)  # the split for a content hash modulo 8
+BUCKETS = (*[Split.pretrain] * 6, Split.pool, Split.bench)  # by content hash modulo 8
 FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], TaskSet, int]] = {
     "count": (families.count, TaskSet.perception, 10),
     "count_colour": (families.count_color, TaskSet.perception, 10),
@@ -51,12 +50,12 @@ def drawn_id(image: Image.Image, question: str, answer: str) -> str:
 
 
 def in_split(sample_id: str, split: Split) -> bool:
-    """Whether a sample id falls into the split's buckets."""
+    """Whether a sample id (a content hash) belongs to the split."""
     return BUCKETS[int(sample_id, 16) % len(BUCKETS)] == split
 
 
 def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, DrawnSample]:
-    """(sample id, difficulty drawn with, drawing) number `index` of a family in a split."""
+    """(id, difficulty, drawing) number `index` of a family; retries until it is in the split."""
     attempts = count()
     while True:
         rng = Random(seeds.derive(seed, "shapes", split, family, index, next(attempts)))
@@ -68,11 +67,11 @@ def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, 
 
 
 def sample(split: Split, family: str, index: int, seed: int) -> Sample:
-    """One Sample of the embedded world."""
+    """Sample number `index` of a family in a split."""
     sample_id, gen_difficulty, drawn = draw(split, family, index, seed)
     return Sample(
         sample_id=sample_id,
-        images=(images.to_png(drawn.image, 6),),
+        images=(images.to_png(drawn.image, compress_level=6),),
         question=drawn.question,
         answer=drawn.answer,
         answer_kind=drawn.answer_kind,
@@ -87,7 +86,7 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
 
 
 def samples(split: Split, size: int, seed: int = 0) -> Iterator[Sample]:
-    """The first `size` distinct samples of a split; families alternate in proportion to MIX."""
+    """The first `size` distinct samples of a split; the family most behind its share is next."""
     indices = {family: count() for family in MIX}
     credit = dict.fromkeys(MIX, 0)
     ids: set[str] = set()

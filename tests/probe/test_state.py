@@ -135,7 +135,7 @@ def test_in_a_folder_of_another_run_only_missing_draws_are_made(
     second = settle(state, sample, truth)
     assert count(second, View.masked) == 0
     assert count(second, View.full_image) == max(0, 5 - count(first, View.full_image))
-    assert state.generations == len(first) + len(second)
+    assert state.num_generations == len(first) + len(second)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.3])
