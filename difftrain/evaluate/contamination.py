@@ -87,9 +87,15 @@ def signature(image: Image.Image) -> ImageSignature:
 
 def thumbnail_difference(a: np.ndarray, b: np.ndarray) -> float:
     """The mean difference in the block where two thumbnails differ most, 0 to 255."""
-    blocks = THUMBNAIL_SIDE // BLOCK_SIDE
+    num_blocks = THUMBNAIL_SIDE // BLOCK_SIDE  # in a row or a column
     difference = np.abs(a.astype(np.int16) - b.astype(np.int16))
-    shape = (blocks, BLOCK_SIDE, blocks, BLOCK_SIDE, 3)  # block row, y, block column, x, color
+    shape = (
+        num_blocks,
+        BLOCK_SIDE,
+        num_blocks,
+        BLOCK_SIDE,
+        3,
+    )  # block row, y, block column, x, color
     return float(difference.reshape(shape).mean(axis=(1, 3)).max())
 
 
@@ -127,7 +133,7 @@ class ItemIndex:
     """A searchable collection of benchmark items. Images that cannot be decoded are ignored."""
 
     def __init__(self, items: Sequence[BenchmarkItem], budget: PixelBudget) -> None:
-        self.num_items = Counter(item.benchmark for item in items)  # of each benchmark
+        self.num_items = Counter(item.benchmark for item in items)  # benchmark -> number of items
         self._names = ["/".join(item.key) for item in items]
         self._questions: list[str] = []
         self._by_question: dict[str, list[int]] = defaultdict(list)
@@ -226,7 +232,7 @@ def compare_with_benchmarks(
         is_complete=lambda: {sample.sample_id for sample in samples} <= compared_ids(),
         close=write_report,
         settings=lambda: dict(num_items),
-        inputs={},  # the folder's name already has their hash
+        inputs={},  # the folder's name has a hash of the samples and the benchmarks
     )
 
 

@@ -45,8 +45,8 @@ def grade_response(
     if stored.response is None:
         grade = ItemGrade(None, None, None, stored.error)
         result = item_result(item.benchmark, item.row, None, grade)
-        skipped = stored.status is ResponseStatus.skipped
-        return replace(result, status=ItemStatus.skipped) if skipped else result
+        is_skipped = stored.status is ResponseStatus.skipped
+        return replace(result, status=ItemStatus.skipped) if is_skipped else result
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.row, judge, configured_rules(config))
@@ -103,13 +103,13 @@ def evaluate(
         if missing and world.is_first and judge_client.server is not None:
             judge_client.server.check_key()
         if share := [pair for pair in world.share(list(items.items())) if pair[0] in missing]:
-            rows_per_part = model.max_concurrency * 4  # four times the open requests: few files
+            rows_per_part = model.max_concurrency * 4  # few files, and a kill loses few rows
             generate.generate_responses(
                 make_engine, share, store, config, data_pixels, heart, rows_per_part
             )
 
     def grade_and_write() -> dict[str, Any]:
-        # Without a manifest, a run killed while it retries failed items does not look finished.
+        # Without this manifest, a run that is killed from here on does not look finished.
         (folders.results / "manifest.json").unlink(missing_ok=True)
         pairs = [(item, store[key]) for key, item in items.items()]
         results = grade_all(pairs, config, judge_client)

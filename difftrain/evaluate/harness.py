@@ -126,7 +126,7 @@ def table_row(results: Iterable[ItemResult]) -> TableRow:
 
 
 def category_table(results: Sequence[ItemResult], split_categories: bool = True) -> Table:
-    """A row over all items, then one per category; with `split_categories`, `rec,ocr` is two."""
+    """A row over all items, then one per category; `split_categories` makes `rec,ocr` two."""
     by_category: dict[str, list[ItemResult]] = defaultdict(list)
     for result in results:
         for name in set(result.category.split(",") if split_categories else [result.category]):

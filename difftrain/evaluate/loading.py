@@ -159,8 +159,8 @@ def _dataset_cell(
         raise ImageError("no image: the cell is empty")
     if index is not None:
         return _base64_texts(cell)[index]
-    path_only = isinstance(cell, dict) and not cell.get("bytes") and cell.get("path")
-    return str(root / cell["path"]) if path_only and root else cell
+    has_only_path = isinstance(cell, dict) and not cell.get("bytes") and cell.get("path")
+    return str(root / cell["path"]) if has_only_path and root else cell
 
 
 def _tsv_cell(path: Path, start: int, length: int, column: int, index: int) -> str:
@@ -168,6 +168,7 @@ def _tsv_cell(path: Path, start: int, length: int, column: int, index: int) -> s
     with path.open("rb") as file:
         file.seek(start)
         lines = BytesIO(file.read(length))  # BytesIO ends lines only at \n, as _tsv_rows does
+    # The first row that is not empty. The byte count in [0] is not used.
     cells = next(filter(None, csv.reader(_lines(lines, [0]), delimiter="\t")), [])
     texts = _base64_texts(cells[column]) if len(cells) > column else []
     if index >= len(texts):
@@ -193,7 +194,7 @@ def image_bytes(value: Any) -> bytes:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
         is_long = len(value) > MAX_REFERENCE_LENGTH
-        # A long text may be a path too; is_file is not called with names that are too long.
+        # A long text may be a path too. For a base64 text, is_file would raise an error.
         is_base64 = is_long and not (len(value) < 1024 and Path(value).is_file())
         try:
             return base64.b64decode(value) if is_base64 else Path(value).read_bytes()

@@ -175,9 +175,9 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Rows for scores.md: each engine with its version, and a server's number of image tokens."""
     lines = []
     for engine in engines:
-        model_name = f"served as {engine['served']}" if "served" in engine else ""
-        description = filter(None, (engine["engine"], engine.get("version"), model_name))
-        lines.append(("engine", " ".join(description)))
+        served_as = f"served as {engine['served']}" if "served" in engine else ""
+        words = filter(None, (engine["engine"], engine.get("version"), served_as))
+        lines.append(("engine", " ".join(words)))
         if tokens := engine.get("image_tokens"):
             text = "{server} for an image of {side} x {side}, where {expected} are expected"
             shrinks = tokens["server"] < tokens["expected"]

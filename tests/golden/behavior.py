@@ -1,8 +1,8 @@
 """Prints a run's strata, selections and scores as JSON. Tests compare them with a golden file.
 
-The JSON repeats few names of the code, so that a renaming does not change the golden files:
+The JSON repeats few names of the code, so that a renaming does not change the golden files.
 
-python tests/golden/behavior.py OUTPUT_DIR > tests/golden/NAME.json
+Usage: python tests/golden/behavior.py OUTPUT_DIR > tests/golden/NAME.json
 """
 
 import json

@@ -28,13 +28,13 @@ from difftrain.shapes.benchmarks import judge as stub_judge
 
 CACHE_VERSION = 2  # part of every cache key; increase it if a request's content changes
 DEFAULT_MAX_TOKENS = 2048  # of a reply, if the harness (VLMEvalKit) sets no other limit
-# Before this day the harness limited MM-Vet's judge to 3 tokens and could use no longer reply.
+# Before this day the harness limited the replies of MM-Vet's judge to 3 tokens.
 MMVET_LONG_REPLIES_FROM = "2026-05-28"
 MAX_PAUSE_S = 120.0  # a server that asks for a longer pause is not called again in this run
 MAX_FAILURES_IN_A_ROW = 24  # after so many, the server is not called again in this run
 # Only these faults count as failures in a row, and refusals by a server that has never replied.
 OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
-FATAL_STATUSES = {
+FATAL_STATUSES = {  # HTTP statuses after which every other call would fail too
     401: "the server answers 401: is JUDGE_API_KEY right?",
     402: "the server answers 402: the account cannot pay",
     403: "the server answers 403: the key has no access to this model",
@@ -78,7 +78,7 @@ class ReplyCache:
                 return self._replies[key]
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._file = FileIO(self.folder / f"replies-{uuid4().hex}.jsonl", "a")
+                self._file = FileIO(self.folder / f"replies-{uuid4().hex}.jsonl", "a")  # unbuffered
             line = ("\n" + json.dumps({"key": key, "reply": reply, **metadata})).encode()
             if self._file.write(line) < len(line):
                 raise OSError(f"no space left for a judge's reply in {self.folder}")
