@@ -1,13 +1,24 @@
-"""What do the difficulty measures measure? PISM, CMAB, CDE, ACE and DRM on samples of known truth.
+"""Do the difficulty measures recover what is known about generated samples?
 
     python studies/measure_validity.py [--output_dir DIR] [KEY=VALUE ...]
 
-Generates the tiny model's responses (rollouts) to the built-in pool (shapes/pool.py), in six
-steps: each adds what another measure needs, and finished steps are not repeated. Writes
-measure_validity.md, .json and _*.svg to studies/results. Seconds are processor seconds on one
-thread, which other load on the machine changes little. Under half an hour on two cores.
+The samples are drawings of colored shapes with a question (difftrain/shapes/pool.py), in families:
+the functions that generate them. Their truth is known: a question needs the image, or its text
+alone gives the answer ("prior"), or nobody can answer it ("noise"). The measures are
 
-Axes: N samples, R mask ratios, K draws (responses per ratio), M draws without the image.
+* PISM (Qi et al. 2026): the first share of the image, if masked, at which the model fails
+* CMAB (Qi et al. 2026): attention to the image, relative to attention to the text
+* CDE (the paper RAP): accuracy with the image minus accuracy without it
+* ACE (RAP): how biased attention is towards one token of the response
+* DRM (RAP): one minus the accuracy with the image
+
+The script generates the tiny model's responses (rollouts) in six steps. Each step adds what another
+measure needs; finished steps are not repeated. Writes measure_validity.md, .json and _*.svg to
+studies/results. Seconds are processor seconds on one thread, which other load on the machine
+changes little. Under half an hour on two cores.
+
+Axes: N samples, R mask ratios (shares of the image that are masked), K draws (responses per ratio),
+M draws without the image.
 """
 
 import argparse
@@ -60,9 +71,10 @@ STEPS = {
     "rectangle": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=rectangle"],
     "patches": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=patches"],
 }
-"""The settings of each step. The first four share one probe; each adds what is still missing."""
+"""The settings of each step. The first four write to one probe (a folder of rollouts), and each of
+them adds what its measures still lack. "and chance" corrects PISM for correct guesses."""
 OTHER_MASKS = ("rectangle", "patches")
-"""These steps have their own probes, which begin with the first probe's full-image rollouts."""
+"""Steps with another shape of mask. Their probes begin with a copy of the full-image rollouts."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class StepResult:
 
 
 def count_rows(paths: RunPaths) -> tuple[int, int]:
-    """How many rollouts and attention rows a step's folders have."""
+    """How many rollouts and attention rows (one per attention pass) a step's folders have."""
     rollouts = len(parquet.read_rows(paths.probe, Rollout))
     return rollouts, len(parquet.read_rows(paths.attention, Attention))
 
@@ -91,13 +103,13 @@ def run_step(config: RunConfig, session: ModelSession, timing: Path, step: str) 
     if manifest.read_manifest(paths.score) is not None:
         return
     rollouts, passes = count_rows(paths)
-    session.model  # noqa: B018  # load the model before the clock starts
+    session.model  # noqa: B018  # this property loads the model, here before the clock starts
     cpu_started, wall_started = time.process_time(), time.time()
     samples = difficulty.load_samples(config, paths, World())
     difficulty.probe(config, paths, World(), session, samples)
     cpu, wall = time.process_time() - cpu_started, time.time() - wall_started
     new_rollouts, new_passes = count_rows(paths)
-    earlier = read_timing(timing).get(step, {})
+    earlier = read_timing(timing).get(step, {})  # of an interrupted run
     added = {
         "generations": new_rollouts - rollouts,
         "attention_passes": new_passes - passes,
@@ -155,7 +167,8 @@ ANSWER_SPACES = {
     "prior": 17,
     "noise": 900,
 }
-"""How many answers a question of a family can have; in other families its options say it."""
+"""How many answers a question of a family can have. The other families have answer options, or ask
+for a word (family `read`)."""
 
 
 def answer_space(sample: Sample) -> int:
@@ -167,15 +180,15 @@ def answer_space(sample: Sample) -> int:
     return ANSWER_SPACES[sample.task]
 
 
-def answer_group(number: int) -> str:
+def answer_group(num_answers: int) -> str:
     """The key of ANSWER_GROUPS for this number of possible answers."""
-    return next(name for name, (low, high) in ANSWER_GROUPS.items() if low <= number <= high)
+    return next(name for name, (low, high) in ANSWER_GROUPS.items() if low <= num_answers <= high)
 
 
 def measure_columns(scores: Sequence[Score], name: str, measure: str) -> dict[str, dict[str, Any]]:
     """Two columns, each by sample id: the value and the stratum of one measure."""
     rows = [score for score in scores if score.measure == measure]
-    missing = 1.0 if measure == "pism" else np.nan
+    missing = 1.0 if measure == "pism" else np.nan  # PISM has no value if no mask ratio fails
     return {
         name: {row.sample_id: missing if row.value is None else row.value for row in rows},
         f"{name}_stratum": {row.sample_id: row.stratum for row in rows},
@@ -187,7 +200,8 @@ def correct_shares(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """By sample, the share of correct responses among all, and among those that could be parsed.
 
-    Counts the first draws of a view. The second result lacks samples without a parsable response.
+    Counts the first `num_draws` draws of a view. The second result lacks samples without a
+    response that could be parsed.
     """
     verdicts: dict[str, list[Verdict]] = {}
     for row in rollouts:
@@ -204,7 +218,7 @@ def correct_shares(
 def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
     """One row per sample: its truth, each measure's value and stratum, and whether RAP selects it.
 
-    A missing value is NaN. But PISM's missing value means that no ratio fails, and becomes 1.
+    A missing value is NaN, except that PISM's is 1.
     """
     last = results["and chance"]
     measured: dict[str, dict[str, Any]] = {}
@@ -214,7 +228,7 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
         measured |= measure_columns(results[kind].scores, f"pism_{kind}", "pism")
     for measure in ("cmab", "cde", "ace", "drm"):
         measured |= measure_columns(last.scores, measure, measure)
-    # requires_image, and gen_difficulty (the difficulty to draw with), are the generator's own.
+    # The generator sets requires_image, and gen_difficulty (0 easiest, 1 hardest).
     truth = {
         "task": {s.sample_id: s.task for s in last.samples},
         "requires_image": {s.sample_id: s.requires_image for s in last.samples},
@@ -230,8 +244,8 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
     frame["length"] = pd.Series({row.sample_id: row.num_tokens for row in first})
     num_draws = last.config.probe.cde_rollouts
     for view, name in ((View.full_image, "with_image"), (View.text_only, "text_only")):
-        correct, readable = correct_shares(last.rollouts, view, num_draws)
-        frame[name], frame[f"{name}_readable"] = pd.Series(correct), pd.Series(readable)
+        correct, parsable = correct_shares(last.rollouts, view, num_draws)
+        frame[name], frame[f"{name}_readable"] = pd.Series(correct), pd.Series(parsable)
     frame["cde_readable"] = frame["with_image_readable"] - frame["text_only_readable"]
     settings = last.config.difficulty
     bias_N = [None if np.isnan(value) else float(value) for value in frame["ace"]]
@@ -253,16 +267,18 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
 
 
 Requests = frozenset[tuple[str, int, int]]
-"""Rollouts of one sample: (kind, row, draw). Kind "ladder": rows are mask ratios, 0 is unmasked."""
+"""Rollouts of one sample as (kind, row, draw). The kind "ladder" has the image: row 0 is unmasked,
+and the other rows are growing mask ratios. The kind "text_only" has no image and only row 0."""
 
 
 def ladder_requests(correct_RK: np.ndarray, minimum: int) -> Requests:
-    """The draws that settle PISM's label, found by replaying the schedule on the probe's table.
+    """The draws that make PISM's label certain.
 
+    They are found by running the probe's schedule again over the table of a finished probe.
     `minimum` is how many draws must be correct at a ratio that passes. Raises ValueError if the
     table lacks one of the draws.
     """
-    replayed_RK, requests = np.full_like(correct_RK, -1), set()
+    replayed_RK, requests = np.full_like(correct_RK, -1), set()  # -1: not drawn
     while cells := next_draws(replayed_RK, minimum=minimum):
         for row, draw in cells:
             if correct_RK[row, draw] < 0:
@@ -299,11 +315,14 @@ def needed_requests(evidence: Evidence, pism: PismConfig, cde_rollouts: int) -> 
 
 
 def attention_passes(evidence: Iterable[Evidence]) -> dict[str, int]:
-    """Teacher-forced passes: CMAB's over the first correct response, ACE's over the first one."""
+    """The number of attention passes: forward passes that record attention to a given response.
+
+    CMAB needs one over a sample's first correct response, ACE one over its first response.
+    """
     correct_draws = [np.flatnonzero(sample.correct_RK[0] == 1) for sample in evidence]
-    cmab, ace = sum(len(draws) > 0 for draws in correct_draws), len(correct_draws)
-    not_shared = sum(len(draws) > 0 and draws[0] != 0 for draws in correct_draws)
-    return {"CMAB": cmab, "ACE": ace, "all together": ace + not_shared}
+    num_cmab, num_ace = sum(len(draws) > 0 for draws in correct_draws), len(correct_draws)
+    num_not_shared = sum(len(draws) > 0 and draws[0] != 0 for draws in correct_draws)
+    return {"CMAB": num_cmab, "ACE": num_ace, "all together": num_ace + num_not_shared}
 
 
 def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
@@ -338,7 +357,9 @@ def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
 
 RESULTS = Path(__file__).resolve().parent / "results"
 COMPARED = ("pism", "pism_chance", "cmab", "cde", "ace", "drm")
+"""The measures whose values the page compares with one another."""
 STRATIFYING = ("pism", "pism_chance", "pism_rectangle", "pism_patches", "cmab", "drm")
+"""The measures that put samples into strata."""
 STRATA = ("easy", "medium", "hard", "unsolved")
 
 
@@ -348,7 +369,7 @@ def count_strata(frame: pd.DataFrame, name: str) -> dict[str, int]:
 
 
 def decisions(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """By truth: the strata of each measure, and how many samples CDE, ACE and RAP keep."""
+    """By truth: the strata counts of each measure, and how many samples CDE, ACE and RAP keep."""
     by_truth: dict[str, dict[str, Any]] = {}
     for truth in ("needs the image", "prior", "noise"):
         rows = frame[frame["truth"] == truth]
@@ -364,7 +385,7 @@ def decisions(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def families(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Each family that needs the image: CDE's and PISM's AUC over the prior samples."""
+    """For each family that needs the image, CDE's and PISM's AUC against the prior samples."""
     by_family = {
         str(task): {
             "n": len(rows),
@@ -388,6 +409,7 @@ def answer_spaces(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
             by_group[group] = {
                 "n": len(rows),
                 "families": sorted(map(str, rows["task"].unique())),
+                # The probability that at least one of ten random guesses is correct.
                 "chance": float((1 - (1 - 1 / rows["answers"].astype(float)) ** 10).mean()),
                 "text_only": float(rows["text_only"].mean()),
                 "changed": int((rows["pism_stratum"] != rows["pism_chance_stratum"]).sum()),
@@ -397,7 +419,7 @@ def answer_spaces(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def measure(results: dict[str, StepResult], frame: pd.DataFrame) -> dict[str, Any]:
-    """All numbers of the page."""
+    """All numbers of measure_validity.md."""
     correlations = {name: difficulty_correlation(frame, name) for name in TITLES}
     rho, num_samples = rank_correlations(frame, COMPARED)
     confusions = {
@@ -450,7 +472,7 @@ def to_json(value: Any) -> Any:
 
 
 def main() -> None:
-    """Probe, compute the numbers, and write page, figures and JSON."""
+    """Generate responses, compute the numbers, and write page, figures and JSON."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/measure_validity"))

@@ -1,4 +1,10 @@
-"""Write the page of measure_validity.py: figures (SVG), tables and text, from its results."""
+"""Write the page of measure_validity.py: figures (SVG), tables and text, from its results.
+
+The truth of a generated sample is "needs the image", "prior" (the text alone gives the answer) or
+"noise" (nobody can answer). "Solved" samples are those that the model answers correctly at least
+once. PISM and CMAB (Qi et al. 2026), CDE, ACE and DRM (the paper RAP) are difficulty measures. A
+stratum (easy, medium, hard, unsolved) is a range of a measure's values.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,17 +21,18 @@ from measure_validity_stats import ANSWER_GROUPS, FLAWS, MASK_KINDS, TITLES, Sta
 from difftrain.report.plots import FAINT, INK, NO_METADATA, STRATUM_COLORS, STYLE_FILE, new_figure
 
 SAMPLE_SETS = (("all", "#2f78b4", 0.14, "o"), ("solved", "#d1542b", -0.14, "D"))
+"""A row for each set in plot_separation: its name, color, vertical shift and marker."""
 TRUTH_COLORS = {"needs the image": "#2f78b4", "prior": "#d1542b", "noise": "#55585e"}
 MASK_LINE_STYLES = {"pixels": "-", "rectangle": "--", "patches": ":"}
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure on white; equal numbers give equal bytes."""
+    """Write the figure on white. Equal numbers give equal bytes, because there is no metadata."""
     figure.savefig(path, format="svg", facecolor="white", metadata=NO_METADATA)
 
 
 def plot_separation(by_measure: dict[str, dict[str, Statistic]], path: Path) -> None:
-    """AUC of each measure with its interval, over all samples and over solved ones."""
+    """Plot the AUC of each measure with its interval, over all samples and over solved ones."""
     with mpl.rc_context(fname=STYLE_FILE):
         names = list(reversed(by_measure))
         figure, axes = new_figure(7.6, 0.9 + 0.42 * len(names))
@@ -52,7 +59,7 @@ def plot_separation(by_measure: dict[str, dict[str, Statistic]], path: Path) -> 
 
 
 def plot_matrix(axes: Axes, value: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Correlations as a colored table with the number in each cell; gray if there is none."""
+    """Plot correlations as a colored table with the number in each cell; gray if there is none."""
     cold_to_warm = mpl.colormaps["RdBu_r"].with_extremes(bad="#eeeeee")
     axes.imshow(np.ma.masked_invalid(value), cmap=cold_to_warm, vmin=-1, vmax=1, aspect="auto")
     for (row, column), rho in np.ndenumerate(value):
@@ -68,7 +75,7 @@ def plot_matrix(axes: Axes, value: np.ndarray, rows: Sequence[str], columns: Seq
 def plot_difficulty(
     pooled: dict[str, Statistic], families: dict[str, dict[str, float]], path: Path
 ) -> None:
-    """Rank correlation with gen_difficulty, the difficulty that the generator drew with."""
+    """Plot rank correlations with gen_difficulty, the difficulty that the generator used."""
     with mpl.rc_context(fname=STYLE_FILE):
         names = list(pooled)
         tasks = sorted({task for by_task in families.values() for task in by_task})
@@ -87,23 +94,23 @@ def plot_difficulty(
 def plot_agreement(
     names: Sequence[str], rho: np.ndarray, counts: dict[str, pd.DataFrame], path: Path
 ) -> None:
-    """Rank correlations between measures, and PISM's strata against those of other measures."""
+    """Plot rank correlations between measures, and PISM's strata against those of others."""
     with mpl.rc_context(fname=STYLE_FILE):
         titles = [TITLES[name].replace(" (pixels)", "") for name in names]
         widths = [1.7, *[1] * len(counts)]
-        figure, grid = new_figure(10.4, 3.9, 1, len(widths), width_ratios=widths, squeeze=False)
-        plot_matrix(grid[0, 0], rho, titles, titles)
-        grid[0, 0].set_title("rank correlation of the values")
-        for axes, (title, table) in zip(grid[0, 1:], counts.items(), strict=True):
+        figure, panels = new_figure(10.4, 3.9, 1, len(widths), width_ratios=widths, squeeze=False)
+        plot_matrix(panels[0, 0], rho, titles, titles)
+        panels[0, 0].set_title("rank correlation of the values")
+        for axes, (title, table) in zip(panels[0, 1:], counts.items(), strict=True):
             axes.imshow(table.to_numpy(), cmap="Blues", aspect="auto")
             largest = table.to_numpy().max()
-            for (row, column), n in np.ndenumerate(table.to_numpy()):
-                color = "white" if n > 0.55 * largest else INK
-                axes.text(column, row, str(n), ha="center", va="center", color=color)
+            for (row, column), count in np.ndenumerate(table.to_numpy()):
+                color = "white" if count > 0.55 * largest else INK
+                axes.text(column, row, str(count), ha="center", va="center", color=color)
             axes.set_xticks(
                 range(4), table.columns, rotation=35, ha="right", rotation_mode="anchor"
             )
-            axes.set_yticks(range(4), table.index if axes is grid[0, 1] else [""] * 4)
+            axes.set_yticks(range(4), table.index if axes is panels[0, 1] else [""] * 4)
             axes.tick_params(length=0, labelcolor=INK)
             axes.spines[:].set_visible(False)
             axes.set_title(f"PISM down, {title.removeprefix('PISM, ')} across")
@@ -111,23 +118,26 @@ def plot_agreement(
 
 
 def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
-    """PISM's strata by the number of possible answers, with and without chance correction."""
+    """Plot PISM's strata by the number of possible answers.
+
+    Each group has two bars: without the correction for correct guesses, and with it.
+    """
     with mpl.rc_context(fname=STYLE_FILE):
         needs_image = frame[frame["truth"] == "needs the image"]
         groups = [name for name in ANSWER_GROUPS if (needs_image["group"] == name).any()]
         figure, axes = new_figure(8.2, 0.8 + 0.62 * len(groups))
         labels, positions = [], []
-        for number, group in enumerate(groups):
+        for index, group in enumerate(groups):
             rows = needs_image[needs_image["group"] == group]
             for shift, name in ((-0.2, "pism"), (0.2, "pism_chance")):
-                start, position = 0.0, number + shift
+                start, position = 0.0, index + shift
                 positions.append(position)
                 labels.append(f"{group} answers ({len(rows)})" if shift < 0 else "chance-aware")
                 for stratum in ("easy", "medium", "hard", "unsolved"):
                     size = int((rows[f"{name}_stratum"] == stratum).sum())
                     bar = axes.barh(position, size / len(rows), left=start, height=0.36,
                                     color=STRATUM_COLORS[stratum], edgecolor="white",
-                                    label=None if number or shift > 0 else stratum)  # fmt: skip
+                                    label=None if index or shift > 0 else stratum)  # fmt: skip
                     label_color = INK if stratum == "easy" else "white"
                     text = str(size) if size / len(rows) > 0.03 else ""
                     axes.bar_label(bar, [text], label_type="center", fontsize=8, color=label_color)
@@ -141,13 +151,14 @@ def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
         save(figure, path)
 
 
-def plot_survival(frame: pd.DataFrame, ratios: Sequence[float], path: Path) -> None:
-    """Share of samples that are still solved, by truth, mask kind and masked share."""
+def plot_solved_share(frame: pd.DataFrame, ratios: Sequence[float], path: Path) -> None:
+    """Plot the share of samples that are still solved, by truth, mask kind and masked share."""
     with mpl.rc_context(fname=STYLE_FILE):
         figure, axes = new_figure(7.6, 3.3)
         for truth, color in TRUTH_COLORS.items():
             rows = frame[frame["truth"] == truth]
             for name, kind in MASK_KINDS.items():
+                # 1e-9 lets equal ratios differ by rounding.
                 share = [float((rows[name] > ratio + 1e-9).mean()) for ratio in ratios]
                 axes.plot(ratios, share, color=color, linestyle=MASK_LINE_STYLES[kind],
                           linewidth=1.6, label=f"{truth}, {kind}")  # fmt: skip
@@ -175,11 +186,11 @@ def write_figures(result: dict[str, Any], frame: pd.DataFrame, folder: Path) -> 
         result["compared"], result["rho"], result["confusion"], Path(f"{prefix}_agreement.svg")
     )
     plot_answer_spaces(frame, Path(f"{prefix}_answers.svg"))
-    plot_survival(frame, result["ratios"], Path(f"{prefix}_masks.svg"))
+    plot_solved_share(frame, result["ratios"], Path(f"{prefix}_masks.svg"))
 
 
 STRATA = ("easy", "medium", "hard", "unsolved")
-EXPECTED = {
+EXPECTED_SIGN = {
     "pism": "below 0",
     "pism_chance": "below 0",
     "pism_rectangle": "below 0",
@@ -188,6 +199,7 @@ EXPECTED = {
     "cde": "below 0",
     "cde_readable": "below 0",
 }
+"""The sign that a measure's correlation with gen_difficulty should have."""
 MAX_COST_RATIO = 1.4
 """All measures together should need at most this many times the rollouts of PISM alone."""
 TARGET_AUC = 0.9
@@ -211,7 +223,7 @@ def with_interval(statistic: Statistic, sign: str = "") -> str:
 
 
 def compared_with_chance(auc: Statistic) -> str:
-    """Whether the interval of an AUC is above or below 0.5, or contains it."""
+    """Says whether the interval of an AUC is above or below 0.5, or contains it."""
     if auc.low > 0.5:
         return "above chance"
     return "below chance" if auc.high < 0.5 else "no difference from chance shown"
@@ -228,7 +240,7 @@ def strata_counts(counts: dict[str, int]) -> str:
 
 
 def separation(result: dict[str, Any]) -> list[str]:
-    """Section 1: AUC."""
+    """Section 1: the AUC of each measure."""
     rows = []
     for name, aucs in result["separation"].items():
         all_, solved = aucs["all"], aucs["solved"]
@@ -242,11 +254,12 @@ def separation(result: dict[str, Any]) -> list[str]:
         "## 1. Does it separate samples that need the image from those that do not?",
         "",
         "AUC of samples that need the image over prior samples, which the text alone answers. The",
-        "sign of each measure is set so that high means `needs the image`: low λ*, high ρ̄, high D,",
-        "low log ψ, high D_diff. Noise samples are left out. A measure of responses says nothing",
-        "about a sample that the model never answers correctly, so the second AUC leaves these",
-        "samples out; CMAB has no value for them anyway. An AUC below 0.5 means that the measure",
-        "ranks the other way. PISM profits from samples that the model cannot answer (λ* = 0",
+        "sign of each measure is set so that high means `needs the image`: a low λ* (PISM), a high",
+        "ρ̄ (CMAB), a high D (CDE), a low log ψ (ACE), a high D_diff (DRM). Noise samples (nobody",
+        "can answer them) are left out. A measure of responses says nothing about a sample that",
+        "the model never answers correctly, so the second AUC leaves these samples out; CMAB has",
+        "no value for them anyway. An AUC below 0.5 means that the measure ranks the other way.",
+        "Samples that the model cannot answer raise PISM's AUC (their λ* = 0",
         "counts as needing the image). Chance-aware PISM (with the chance correction) gives λ* = 0",
         "to samples that the text alone answers, so its order must be reversed.",
         *table(
@@ -265,11 +278,11 @@ def separation(result: dict[str, Any]) -> list[str]:
         "",
         f"The target for CDE is {TARGET_AUC}: {reached['all']} over all samples "
         f"({cde['all'].value:.2f}), {reached['solved']} over those solved at least once "
-        f"({cde['solved'].value:.2f}). `Readable only` (for this page; not a setting) compares the "
-        "shares of correct responses, with and without the image, among those that can be parsed: "
-        "this model was taught to often leave out the answer's tags in count_plus, compare and "
-        "bar, as a base model may, and a response without tags counts as incorrect. A sample "
-        "without a response that can be parsed, with or without the image, has no value there.",
+        f"({cde['solved'].value:.2f}). `Readable only` (for this page; not a setting) is CDE over "
+        "the responses that can be parsed. This model was trained to often leave out the answer's "
+        "tags in the families count_plus, compare and bar, and a response without tags counts as "
+        "incorrect. `Readable only` has no value for a sample without a parsable response, with or "
+        "without the image.",
         *FLAWS,
         *by_family(result),
     ]
@@ -278,11 +291,11 @@ def separation(result: dict[str, Any]) -> list[str]:
 def by_family(result: dict[str, Any]) -> list[str]:
     """The families one by one, beginning with the one that is answered best."""
     rows = [
-        [family, each["n"], percent(each["with_image"]), percent(each["text_only"]),
-         with_interval(each["cde"]), with_interval(each["pism"])]
-        for family, each in result["families"].items()
+        [family, values["n"], percent(values["with_image"]), percent(values["text_only"]),
+         with_interval(values["cde"]), with_interval(values["pism"])]
+        for family, values in result["families"].items()
     ]  # fmt: skip
-    prior = [percent(result["prior"][key]) for key in ("with_image", "text_only")]
+    prior_shares = [percent(result["prior"][key]) for key in ("with_image", "text_only")]
     return [
         "",
         "Each family against the prior samples, beginning with the family that is answered best.",
@@ -291,7 +304,7 @@ def by_family(result: dict[str, Any]) -> list[str]:
             [
                 "family", "n", "correct with image", "correct without", "AUC of CDE", "AUC of PISM",
             ],
-            [*rows, ["prior itself", "", *prior, "", ""]],
+            [*rows, ["prior itself", "", *prior_shares, "", ""]],
         ),
     ]  # fmt: skip
 
@@ -299,8 +312,14 @@ def by_family(result: dict[str, Any]) -> list[str]:
 def gen_difficulty(result: dict[str, Any]) -> list[str]:
     """Section 2: rank correlation with the known difficulty."""
     rows = [
-        [TITLES[name], with_interval(each, "+"), EXPECTED.get(name, "none"), each.n, each.left_out]
-        for name, each in result["gen_difficulty"].items()
+        [
+            TITLES[name],
+            with_interval(rho, "+"),
+            EXPECTED_SIGN.get(name, "none"),
+            rho.n,
+            rho.left_out,
+        ]
+        for name, rho in result["gen_difficulty"].items()
     ]
     return [
         "## 2. Does it rank samples by their known difficulty?",
@@ -309,8 +328,8 @@ def gen_difficulty(result: dict[str, Any]) -> list[str]:
         "The pooled value is the correlation of within-family ranks, so that differences between",
         "families cannot help. A family in which a measure is constant counts as uncorrelated.",
         "gen_difficulty is what we think is hard, not what this model finds hard. But this model",
-        "was taught to give up on masked images, sooner if gen_difficulty is higher, so PISM",
-        "should find it.",
+        "was trained to give up on masked images, at smaller masks if gen_difficulty is higher.",
+        "So PISM should correlate with gen_difficulty.",
         *table(["measure", "pooled, 95 %", "expected", "n", "no value"], rows),
         "![gen_difficulty](measure_validity_gen_difficulty.svg)",
     ]
@@ -321,15 +340,15 @@ def decisions(result: dict[str, Any]) -> list[str]:
     by_truth = result["decisions"]
     names = ("pism", "pism_chance", "pism_rectangle", "pism_patches", "cmab", "drm")
     rows = [
-        [TITLES[name], *(strata_counts(each[name]) for each in by_truth.values())] for name in names
+        [TITLES[name], *(strata_counts(row[name]) for row in by_truth.values())] for name in names
     ]
     for key, title in (
         ("cde_kept", "CDE keeps (D > λ_c)"),
         ("ace_kept", "ACE keeps (max ψ ≤ λ_a)"),
         ("rap", "RAP selects"),
     ):
-        rows.append([title, *(f"{each[key]} of {each['n']}" for each in by_truth.values())])
-    shares = [percent(each["correct_text_only"]) for each in by_truth.values()]
+        rows.append([title, *(f"{row[key]} of {row['n']}" for row in by_truth.values())])
+    shares = [percent(row["correct_text_only"]) for row in by_truth.values()]
     rows.append(["correct without the image", *shares])
     heads = [f"{truth} ({each['n']})" for truth, each in by_truth.items()]
     lines = [
@@ -356,15 +375,16 @@ def agreement(result: dict[str, Any]) -> list[str]:
         for title, rhos, sizes in zip(titles, result["rho"], result["rho_samples"], strict=True)
     ]
     strata = [
-        [f"PISM and {name}", percent(each["same"]), percent(each["by_chance"]),
-         f"{each['kappa']:+.2f}"]
-        for name, each in result["agreement"].items()
+        [f"PISM and {name}", percent(pair["same"]), percent(pair["by_chance"]),
+         f"{pair['kappa']:+.2f}"]
+        for name, pair in result["agreement"].items()
     ]  # fmt: skip
     return [
         "## 4. Do the measures agree?",
         "",
-        "Spearman's rank correlation of the values (λ*, ρ̄, D, log ψ, D_diff; signs not changed),",
-        "over the samples that both measures rate (their number in brackets).",
+        "Spearman's rank correlation of the values (λ* of PISM, ρ̄ of CMAB, D of CDE, log ψ of ACE,",
+        "D_diff of DRM; signs not changed), over the samples for which both measures have a value",
+        "(their number in brackets).",
         *table(["", *titles], rows),
         "Agreement of the strata, for measures that have strata:",
         *table(["pair", "same stratum", "expected by chance", "kappa"], strata),
@@ -377,15 +397,15 @@ def answer_spaces(result: dict[str, Any]) -> list[str]:
     rows = [
         [
             group,
-            ", ".join(each["families"]),
-            each["n"],
-            percent(each["chance"]),
-            percent(each["text_only"]),
-            strata_counts(each["pism"]),
-            strata_counts(each["pism_chance"]),
-            each["changed"],
+            ", ".join(values["families"]),
+            values["n"],
+            percent(values["chance"]),
+            percent(values["text_only"]),
+            strata_counts(values["pism"]),
+            strata_counts(values["pism_chance"]),
+            values["changed"],
         ]
-        for group, each in result["answer_spaces"].items()
+        for group, values in result["answer_spaces"].items()
     ]
     heads = ["answers", "families", "n", "chance", "text only", "PISM", "chance-aware", "changed"]
     return [
@@ -407,7 +427,7 @@ def masks(result: dict[str, Any]) -> list[str]:
     for name, kind in MASK_KINDS.items():
         auc = result["separation"][name]
         by_truth = result["decisions"].values()
-        counts = {stratum: sum(each[name][stratum] for each in by_truth) for stratum in STRATA}
+        counts = {stratum: sum(row[name][stratum] for row in by_truth) for stratum in STRATA}
         rows.append(
             [kind, strata_counts(counts), with_interval(auc["all"]), with_interval(auc["solved"]),
              with_interval(result["gen_difficulty"][name], "+")]
@@ -421,12 +441,12 @@ def masks(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def cost(result: dict[str, Any]) -> list[str]:
+def costs(result: dict[str, Any]) -> list[str]:
     """Section 7: rollouts and seconds."""
     rows = [
-        [name, f"{each['rollouts']:.0f}", f"{each['per_sample']:.1f}",
-         f"{each['attention_passes']:.0f}", f"{each['seconds']:.0f}", f"{each['ratio']:.2f}"]
-        for name, each in result["cost"].items()
+        [name, f"{cost['rollouts']:.0f}", f"{cost['per_sample']:.1f}",
+         f"{cost['attention_passes']:.0f}", f"{cost['seconds']:.0f}", f"{cost['ratio']:.2f}"]
+        for name, cost in result["cost"].items()
     ]  # fmt: skip
     ratio = result["cost"]["all together"]["ratio"]
     verdict = "within" if ratio <= MAX_COST_RATIO else "above"
@@ -435,9 +455,9 @@ def cost(result: dict[str, Any]) -> list[str]:
     return [
         "## 7. What it costs",
         "",
-        "Rollouts are counted by replaying each measure's schedule; an attention pass is a",
-        "teacher-forced pass over one response. Seconds are processor seconds on one thread, from",
-        "the measured average cost of a rollout and of a pass.",
+        "Rollouts are those that each measure alone needs; an attention pass is a teacher-forced",
+        "forward pass over one response. Seconds are processor seconds on one thread, from the",
+        "measured average cost of a rollout and of a pass.",
         *table([*heads, "times PISM's rollouts"], rows),
         f"All together (PISM, CMAB, CDE, ACE and DRM) need {ratio:.2f} times the rollouts of PISM "
         f"alone, {verdict} the limit of {MAX_COST_RATIO}. Probing for this page took "
@@ -454,14 +474,15 @@ def page(result: dict[str, Any], samples: int, command: str) -> str:
         "",
         f"{samples} generated samples (data=shapes) whose truth is known: whether the image is",
         "needed, how difficult it is (gen_difficulty), and how many answers are possible. One",
-        "family can be answered by nobody (noise). One tiny model, one seed, temperature 0.7, ten",
-        "draws at each mask ratio, M = 5 draws without the image. Intervals are 95 % bootstrap",
+        "family can be answered by nobody (noise), one from the text alone (prior). One tiny",
+        "model, one seed, temperature 0.7, ten draws at each mask ratio, M = 5 draws without the",
+        "image. Intervals are 95 % bootstrap",
         "intervals over samples. Other models and data may give other results; the command takes",
         "any setting.",
         "",
     ]
     sections = (
-        separation, gen_difficulty, decisions, agreement, answer_spaces, masks, cost
+        separation, gen_difficulty, decisions, agreement, answer_spaces, masks, costs
     )  # fmt: skip
     for section in sections:
         lines += [*section(result), ""]

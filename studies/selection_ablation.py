@@ -1,11 +1,14 @@
-"""Does selection pay? RAP's selection against random samples, parts of RAP, and the full pool.
+"""Does selecting samples help? Train on the samples that RAP selects, on random ones, and on all.
 
     python studies/selection_ablation.py [--seeds 1 2 3] [--steps 30] [KEY=VALUE ...]
 
-Runs launch/train.py for each arm (a way to select the training samples), seed and view. View 1
-gives all arms equal optimizer steps, view 2 gives each arm one epoch of its samples. Finished runs
-are not repeated. After each run it writes selection_ablation.md and .json to studies/results; an
-incomplete page says what is missing.
+The paper RAP selects samples by three measures of the model's responses: CDE, ACE and DRM. An arm
+is one way to select the training samples: RAP, CDE alone, ACE alone, random samples, or all samples
+(the full pool).
+The script runs launch/train.py for each arm, seed and view. View 1 gives all arms equal optimizer
+steps, view 2 gives each arm one epoch of its samples. Finished runs are not repeated. After each
+run it writes selection_ablation.md and .json to studies/results; an incomplete page says what is
+missing.
 """
 
 import argparse
@@ -37,10 +40,13 @@ ARMS = {
     "ACE alone": ["recipe=rap_ace"],
     "CDE alone": ["recipe=rap_cde"],
 }
-"""The settings of each arm, in the order of the runs; `random` is the control of RAP's run."""
+"""The settings of each arm, in the order of the runs. `random` needs no run of its own: RAP's run
+also trains a control on as many random samples."""
 COMMON_SETTINGS = ["probe.retest_samples=0"]
-"""No retest, because it is not a cost of selection."""
+"""No second scoring of some samples, which shows how repeatable scores are: it is not a cost of
+selection."""
 EXIT_CODE_TOO_FEW_SAMPLES = 2
+"""launch/train.py ends with this code if the selection is too small (or settings are wrong)."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +61,20 @@ class AblationRun:
 
     @property
     def checkpoint(self) -> Arm:
-        """Which checkpoint of the run is the arm's: the random arm is the control."""
+        """The arm's checkpoint in the run: the control for the random arm, else the tuned model."""
         return Arm.control if self.arm == "random" else Arm.tuned
 
     @property
     def paths(self) -> RunPaths:
-        """The folders of its stages."""
+        """The folders of the run's stages."""
         return RunPaths(self.config)
 
     def is_done(self) -> bool:
-        """Whether its checkpoint has been evaluated."""
+        """Whether the arm's checkpoint has been evaluated."""
         return manifest.read_manifest(self.paths.evaluation(self.checkpoint)) is not None
 
     def selected_ids(self) -> tuple[str, ...]:
-        """The ids of the selected samples in order; empty if nothing was selected yet."""
+        """The ids of the selected samples in order; empty if no samples have been selected."""
         folder = self.paths.selection(self.checkpoint)
         if manifest.read_manifest(folder) is None:
             return ()
@@ -84,12 +90,12 @@ def view_settings(steps: int) -> dict[str, list[str]]:
 
 
 def select_samples(run: AblationRun) -> None:
-    """Select samples if they are scored already; raises EmptySelectionError if too few are left."""
+    """Select samples now if they are scored. Raises EmptySelectionError if too few are selected."""
     if manifest.read_manifest(run.paths.score) is not None:
         difficulty.select(run.config, run.paths, World(), run.checkpoint)
 
 
-def same_selection(
+def arm_with_same_samples(
     run: AblationRun, outcomes: dict[str, ArmOutcome], runs: dict[str, AblationRun]
 ) -> str | None:
     """The name of a finished arm that trained on the same samples in the same order, or None."""
@@ -100,14 +106,17 @@ def same_selection(
 
 
 def execute(run: AblationRun, log: Path) -> str | None:
-    """Run launch/train.py; returns why it refused to train, or None. Exits if it failed."""
+    """Run launch/train.py; returns None, or the error if too few samples were selected.
+
+    Exits for any other error.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "launch" / "train.py"), *run.overrides]
     logger.info("%s seed %d %s: %s", run.view, run.seed, run.arm, " ".join(run.overrides))
     with log.open("a") as file:
         process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
     if process.returncode == EXIT_CODE_TOO_FEW_SAMPLES:
-        return log.read_text().strip().splitlines()[-1]
+        return log.read_text().strip().splitlines()[-1]  # the error message
     if process.returncode:
         raise SystemExit(
             f"exit code {process.returncode}: see {log}; run the same command again to continue"
@@ -118,7 +127,7 @@ def execute(run: AblationRun, log: Path) -> str | None:
 def run_arm(
     run: AblationRun, outcomes: dict[str, ArmOutcome], runs: dict[str, AblationRun]
 ) -> ArmOutcome:
-    """Do what this run still lacks, and read its results."""
+    """Run what is not finished of this run, and read its results."""
     log = Path(run.config.output_dir) / "logs" / f"{run.view}-{run.seed}-{run.arm}.log"
     same_as = None
     if not run.is_done():
@@ -126,7 +135,7 @@ def run_arm(
             select_samples(run)
         except EmptySelectionError as error:
             return ArmOutcome(len(run.selected_ids()), refused=str(error))
-        same_as = same_selection(run, outcomes, runs)
+        same_as = arm_with_same_samples(run, outcomes, runs)
         if same_as is None and (refused := execute(run, log.absolute())):
             return ArmOutcome(len(run.selected_ids()), refused=refused)
     source = runs[same_as] if same_as else run
@@ -136,7 +145,7 @@ def run_arm(
 
 
 def main() -> None:
-    """Run what is missing, view by view, and write the page after each run."""
+    """Run all arms that are not finished, view by view, and write the page after each run."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

@@ -1,11 +1,14 @@
-"""Write the page of selection_ablation.py: tables like RAP's Table 1, findings, and costs.
+"""Write the page of selection_ablation.py: tables like Table 1 of the paper RAP, findings, costs.
 
-Scores are averaged over seeds item by item, then items are resampled: the intervals cover the
-variance of items, not that of seeds. A second table shows the results of each seed.
+An arm is one way to select the training samples. Scores are averaged over seeds item by item, then
+items are resampled: the intervals cover the variance of items, not that of seeds. A second table
+shows the results of each seed.
 
-All arms of a seed share one probe, but each is charged only what its selection needs: RAP
-everything; CDE all rollouts with and without the image, but not the attention pass; ACE one rollout
-with the image, and the pass; random samples and the full pool nothing.
+All arms of a seed share one probe: the rollouts (responses) from which RAP's measures CDE and ACE
+are computed. The page counts only the part of the probe that an arm's selection needs. RAP needs
+everything. CDE needs all rollouts, with and without the image, but no attention pass (a forward
+pass that records attention). ACE needs one rollout with the image, and the attention pass. Random
+samples and the full pool need nothing.
 """
 
 from collections.abc import Sequence
@@ -45,9 +48,10 @@ class ArmCost:
 
 @dataclass(frozen=True, slots=True)
 class ArmOutcome:
-    """Results and cost of one arm's run, or why it was refused.
+    """Results and cost of one arm's run.
 
     `same_as` names another arm that selected the same samples; this arm shares its training.
+    `refused` is the error if the arm selected too few samples to train on.
     """
 
     samples: int
@@ -58,12 +62,15 @@ class ArmOutcome:
 
 
 Outcomes = dict[tuple[str, int], dict[str, ArmOutcome]]
-"""By (view, seed), then by arm."""
+"""The outcomes by (view, seed), then by arm."""
 
 
 @cache
 def probe_counts(folder: Path) -> tuple[int, float]:
-    """The number of a probe's rollouts, and the share of tokens in first full-image rollouts."""
+    """The number of a probe's rollouts, and the tokens of ACE's rollouts as a share of all tokens.
+
+    ACE needs each sample's first rollout with the full image.
+    """
     rows = parquet.read_rows(folder, Rollout)
     first = [row for row in rows if row.view is View.full_image and row.draw == 0]
     tokens = sum(row.num_tokens for row in rows)
@@ -72,7 +79,7 @@ def probe_counts(folder: Path) -> tuple[int, float]:
 
 @cache
 def count_first_rollouts(folder: Path) -> int:
-    """How many samples have a first full-image rollout."""
+    """The number of ACE's rollouts: the first one of each sample with the full image."""
     rows = parquet.read_rows(folder, Rollout)
     return sum(row.view is View.full_image and row.draw == 0 for row in rows)
 
@@ -86,9 +93,10 @@ def require_manifest(folder: Path) -> dict[str, Any]:
 
 
 def selection_cost(arm: str, config: RunConfig) -> tuple[int, float]:
-    """Generations and seconds that an arm's selection needs; for ACE, by its share of tokens.
+    """Generations and seconds that an arm's selection needs.
 
-    Raises KeyError for an unknown arm.
+    The seconds of ACE's rollouts are estimated by their share of all tokens. Raises KeyError for an
+    unknown arm.
     """
     if arm in ("random", "full pool"):
         return 0, 0.0
@@ -106,7 +114,7 @@ def selection_cost(arm: str, config: RunConfig) -> tuple[int, float]:
 
 
 def arm_cost(arm: str, config: RunConfig, train_folder: Path) -> ArmCost:
-    """The cost of an arm whose training is in this folder."""
+    """The cost of an arm's selection, and of its training, which is in this folder."""
     training = require_manifest(train_folder)
     counts = training["counts"]
     selection = selection_cost(arm, config)
@@ -139,10 +147,10 @@ def benchmark_scores(results: Sequence[ItemResult]) -> dict[str, Any]:
 
 def seed_interval(differences: Sequence[float]) -> dict[str, float] | None:
     """Mean and 95 % interval (Student) of per-seed differences; None for fewer than two seeds."""
-    n = len(differences)
-    if n < 2:
+    num_seeds = len(differences)
+    if num_seeds < 2:
         return None
-    half_width = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
+    half_width = float(stats.t.ppf(0.975, num_seeds - 1)) * stdev(differences) / num_seeds**0.5
     center = mean(differences)
     return {"mean": center, "low": center - half_width, "high": center + half_width}
 
@@ -158,8 +166,8 @@ def arm_row(
     row: dict[str, Any] = {
         "seeds": sorted(runs),
         "samples": {str(seed): outcome.samples for seed, outcome in sorted(by_seed.items())},
-        "same_as": {str(seed): o.same_as for seed, o in sorted(runs.items()) if o.same_as},
-        "refused": {str(seed): o.refused for seed, o in by_seed.items() if o.refused},
+        "same_as": {str(seed): run.same_as for seed, run in sorted(runs.items()) if run.same_as},
+        "refused": {str(seed): run.refused for seed, run in by_seed.items() if run.refused},
     }
     if runs:
         costs = [asdict(outcome.cost) for outcome in runs.values()]
@@ -179,13 +187,13 @@ def arm_row(
     return row
 
 
-def points(value: float) -> str:
+def format_points(value: float) -> str:
     """A fraction of 1 in points of 100."""
     return f"{100 * value:.1f}"
 
 
-def signed(difference: dict[str, float] | None) -> str:
-    """A difference with its interval in points, such as `+2.1 [+0.4, +3.9]`."""
+def format_difference(difference: dict[str, float] | None) -> str:
+    """A difference with its interval in points, such as `+2.1 [+0.4, +3.9]`; None has one seed."""
     if difference is None:
         return "one seed"
     center, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
@@ -199,14 +207,20 @@ def sample_counts(samples: dict[str, int]) -> str:
 
 def mean_cell(cell: dict[str, float]) -> str:
     """The mean over the shapes/ benchmarks with its interval."""
-    return f"**{points(cell['score'])}** [{points(cell['low'])}, {points(cell['high'])}]"
+    score, low, high = (format_points(cell[key]) for key in ("score", "low", "high"))
+    return f"**{score}** [{low}, {high}]"
+
+
+NUM_COLUMNS = 8 + len(BUILT_IN)
+"""Columns of the main table: one for each of the six shapes/ benchmarks, and eight others."""
 
 
 def arm_cells(arm: str, row: dict[str, Any]) -> list[str]:
     """The cells of an arm's row in the main table."""
     if "cost" not in row:
         reason = "refused" if row["refused"] else "not run yet"
-        return [arm, sample_counts(row["samples"]) or "", reason, *[""] * 11]
+        empty_cells = [""] * (NUM_COLUMNS - 3)
+        return [arm, sample_counts(row["samples"]), reason, *empty_cells]
     cost = row["cost"]
     return [
         arm,
@@ -214,9 +228,9 @@ def arm_cells(arm: str, row: dict[str, Any]) -> list[str]:
         f"{cost['steps']:.0f}",
         f"{cost['selection_generations']:.0f} + {cost['train_generations']:.0f}",
         f"{cost['selection_seconds']:.0f} + {cost['train_seconds']:.0f}",
-        *(points(row[name]) if name in row else "" for name in BUILT_IN),
+        *(format_points(row[name]) if name in row else "" for name in BUILT_IN),
         mean_cell(row["mean"]),
-        signed(row["minus_random"]) if "minus_random" in row and arm != "random" else "",
+        format_difference(row["minus_random"]) if "minus_random" in row and arm != "random" else "",
         ", ".join(map(str, row["seeds"])),
     ]
 
@@ -235,11 +249,12 @@ def main_table(rows: dict[str, dict[str, Any]], base: dict[str, Any] | None) -> 
     ]  # fmt: skip
     lines = [
         line([*head, *names, "average, 95 %", "minus random, 95 %", "seeds"]),
-        line(["---"] * 14),
+        line(["---"] * NUM_COLUMNS),
     ]
     if base:
-        scores = [points(base[name]) if name in base else "" for name in BUILT_IN]
-        lines.append(line(["untrained", *"0000", *scores, mean_cell(base["mean"]), "", ""]))
+        scores = [format_points(base[name]) if name in base else "" for name in BUILT_IN]
+        zeros = ["0"] * (len(head) - 1)  # the untrained model has no samples, steps or cost
+        lines.append(line(["untrained", *zeros, *scores, mean_cell(base["mean"]), "", ""]))
     return [*lines, *(line(arm_cells(arm, rows[arm])) for arm in ARMS)]
 
 
@@ -254,24 +269,24 @@ def seed_table(rows: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[st
         for seed in map(str, seeds):
             score = row.get("mean_by_seed", {}).get(seed)
             difference = row.get("minus_random_by_seed", {}).get(seed)
-            text = "missing" if score is None else points(score)
+            text = "missing" if score is None else format_points(score)
             if difference is not None and arm != "random":
                 text += f" ({100 * difference:+.1f})"
             cells.append(text)
         has_difference = "minus_random_by_seed" in row and arm != "random"
-        over_seeds = signed(row["minus_random_over_seeds"]) if has_difference else ""
+        over_seeds = format_difference(row["minus_random_over_seeds"]) if has_difference else ""
         lines.append(line([arm, *cells, over_seeds]))
     return lines
 
 
 def findings(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """What the differences from the random arm show, and shared or refused runs, line by line."""
+    """Lines that say what each arm's difference from the random arm shows, or why it is missing."""
     lines = []
     for arm in ARMS:
         row = rows[arm]
-        for seed, other in row["same_as"].items():
+        for seed, other_arm in row["same_as"].items():
             lines.append(
-                f"* {arm}, seed {seed}: selects the same samples as {other}, in the same order, "
+                f"* {arm}, seed {seed}: selects the same samples as {other_arm}, in the same order, "
                 "so it shares that training, which was not repeated."
             )
         for seed, reason in row["refused"].items():
@@ -287,8 +302,8 @@ def findings(rows: dict[str, dict[str, Any]]) -> list[str]:
         by_seed = list(row["minus_random_by_seed"].values())
         num_above = sum(difference > 0 for difference in by_seed)
         lines.append(
-            f"* {arm} minus random: {signed(difference)} points; above zero in {num_above} of "
-            f"{len(by_seed)} seeds; {verdict}."
+            f"* {arm} minus random: {format_difference(difference)} points; above zero in "
+            f"{num_above} of {len(by_seed)} seeds; {verdict}."
         )
     return lines
 
@@ -349,7 +364,7 @@ class Page:
     def render(self, result: dict[str, Any]) -> str:
         """The content of selection_ablation.md."""
         lines = [
-            "# Does selection pay? RAP, its parts, random samples and the full pool",
+            "# Does selecting samples help? RAP, its parts, random samples and the full pool",
             "",
             f"`{self.command}`",
             "",
@@ -360,10 +375,11 @@ class Page:
             "of RAP's selection: as many random samples, other ones for each seed.",
             "",
             "Cost: generations and elapsed seconds of selection and of training, without",
-            "evaluation. Each selection is charged what it needs: RAP M rollouts with the image, M",
-            "without it, and the attention pass; CDE the same except for the pass; ACE one rollout",
-            "with the image (by its share of the probe's tokens) and the pass. Seconds were",
-            "measured on one core that other work may have shared; generations are exact.",
+            "evaluation. Each selection counts only what it needs. RAP needs M rollouts with the",
+            "image, M without it, and the attention pass. CDE needs the rollouts alone. ACE needs",
+            "one rollout with the image, whose seconds are estimated by its share of the tokens,",
+            "and the attention pass. Seconds were measured on one core that other work may have",
+            "shared; generations are exact.",
         ]
         if result["missing"]:
             lines += ["", f"**Not complete**, still to run: {'; '.join(result['missing'])}."]
