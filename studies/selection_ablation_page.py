@@ -286,8 +286,8 @@ def findings(rows: dict[str, dict[str, Any]]) -> list[str]:
         row = rows[arm]
         for seed, other_arm in row["same_as"].items():
             lines.append(
-                f"* {arm}, seed {seed}: selects the same samples as {other_arm}, in the same order, "
-                "so it shares that training, which was not repeated."
+                f"* {arm}, seed {seed}: selects the same samples as {other_arm}, in the same "
+                "order, so it shares that training, which was not repeated."
             )
         for seed, reason in row["refused"].items():
             lines.append(f"* {arm}, seed {seed}: {reason}")

@@ -16,15 +16,15 @@ from difftrain.pipeline.coordination import World
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def difftrain(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_difftrain(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "difftrain.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 def test_help_lists_every_command_and_each_has_a_file_under_launch() -> None:
-    done = difftrain("--help")
+    done = run_difftrain("--help")
     assert done.returncode == 0
-    lines = done.stdout.split("\n\n")[1].splitlines()
+    lines = done.stdout.split("\n\n")[1].splitlines()  # the paragraph after the usage
     listed = [line.split()[0] for line in lines]
     assert listed == [*COMMANDS, *OTHER_COMMANDS]
     launchers = {path.stem for path in (ROOT / "launch").glob("*.py")}
@@ -32,14 +32,14 @@ def test_help_lists_every_command_and_each_has_a_file_under_launch() -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "compare", "sweep"])
-def test_settings_commands_and_other_commands_have_help(command: str) -> None:
-    done = difftrain(command, "--help")
+def test_help_of_a_command_shows_its_usage(command: str) -> None:
+    done = run_difftrain(command, "--help")
     assert done.returncode == 0
     assert "usage: difftrain" in done.stdout or "difftrain sweep" in done.stdout
 
 
 def test_the_error_for_a_misspelt_command_suggests_the_nearest() -> None:
-    done = difftrain("trian", "recipe=grpo_hard")
+    done = run_difftrain("trian", "recipe=grpo_hard")
     assert done.returncode == 2
     assert "no command trian; did you mean train?" in done.stderr
 
@@ -70,13 +70,11 @@ def test_renamed_settings_exist_only_under_their_new_names() -> None:
 
 def bash_completions(line: str) -> list[str]:
     """What bash offers if TAB is pressed at the end of the line."""
-    script = completion(["bash"])
     word_index = len(line.split(" ")) - 1
-    request = f'COMP_LINE="{line}" COMP_POINT=${{#COMP_LINE}} COMP_CWORD={word_index}; _difftrain'
     lines = [
-        script,
-        "compopt() { :; }",
-        request.replace(" COMP_", "; COMP_"),
+        completion(["bash"]),
+        "compopt() { :; }",  # the built-in works only while bash completes
+        f'COMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}}; COMP_CWORD={word_index}; _difftrain',
         'echo "${COMPREPLY[*]}"',
     ]
     done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True)
@@ -92,10 +90,10 @@ def test_completion_offers_commands_groups_and_settings_keys() -> None:
 
 
 def test_completion_for_an_unknown_shell_is_refused() -> None:
-    done = difftrain("completion", "fish")
+    done = run_difftrain("completion", "fish")
     assert done.returncode == 2
     assert "must be one of: bash, zsh" in done.stderr
-    assert difftrain("completion", "zsh").stdout.startswith("#compdef difftrain")
+    assert run_difftrain("completion", "zsh").stdout.startswith("#compdef difftrain")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +104,7 @@ def test_the_log_level_is_info_on_the_first_rank_and_warning_on_the_others(
     rank: int, verbose: bool, level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = logging.getLogger("difftrain")
+    # Setting the attributes to their own values makes monkeypatch restore them after the test.
     for name in ("level", "handlers", "propagate"):
         monkeypatch.setattr(logger, name, getattr(logger, name))
     configure_logging(World(rank, 2), verbose)
@@ -120,7 +119,7 @@ def test_a_log_line_is_written_immediately_if_stderr_is_a_file(tmp_path: Path) -
         "import logging, os; from difftrain.cli import configure_logging;"
         "from difftrain.pipeline.coordination import World;"
         "configure_logging(World(), False); print('table');"
-        "logging.getLogger('difftrain.x').info('first'); os._exit(1)"
+        "logging.getLogger('difftrain.x').info('first'); os._exit(1)"  # exits without a flush
     )
     with (tmp_path / "log").open("w") as log:
         subprocess.run([sys.executable, "-c", code], stdout=log, stderr=log, env=os.environ)

@@ -1,4 +1,10 @@
-"""The recipes of Qi et al.'s twelve table rows differ only in the settings that their names say."""
+"""Recipes differ only in the settings that their names say.
+
+A recipe is a file under conf/recipe with the settings of one kind of run. Its name says which
+strata of the samples (easy, medium, hard, unsolved) go to SFT and to GRPO: `mid` or `m` is medium,
+`hard` or `h` is hard, `rand` means as many random samples as the stratum has. Twelve of these
+recipes are rows in the tables of Qi et al. 2026; grpo_hard and grpo_mid are not.
+"""
 
 import itertools
 import re
@@ -13,7 +19,7 @@ from difftrain.report.compare.presets import PRESETS
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
 STRATA = {"mid": "medium", "m": "medium", "hard": "hard", "h": "hard"}
-GRPO_ONLY = {  # recipe: select.strata, select.random
+GRPO_ONLY = {  # by recipe the values of select.strata and select.random
     "grpo_full": (["easy", "medium", "hard", "unsolved"], False),
     "grpo_unsolved": (["unsolved"], False),
     "grpo_random": (["medium", "hard"], True),
@@ -21,7 +27,7 @@ GRPO_ONLY = {  # recipe: select.strata, select.random
     "grpo_hard": (["hard"], False),
     "grpo_mid": (["medium"], False),
 }
-SFT_THEN_GRPO = [
+SFT_THEN_GRPO = [  # such as sft_mid_grpo_hard and sft_rand_m_grpo_rand_h
     f"sft_{sft}_grpo_{grpo}"
     for sft_stratum, grpo_stratum in (("mid", "hard"), ("hard", "mid"))
     for sft in (sft_stratum, f"rand_{sft_stratum[0]}")
@@ -32,12 +38,12 @@ ROW_KEYS = ("name", "recipe", "train_stages", "select.strata", "select.random",
             "select.sft_strata", "select.sft_random")  # fmt: skip
 
 
-def row(name: str) -> DictConfig:
+def compose_recipe(name: str) -> DictConfig:
     return overrides.compose_config([f"recipe={name}"])
 
 
 def settings_by_name(name: str) -> dict[str, object]:
-    """The settings that a row's name stands for."""
+    """The settings that a recipe's name says."""
     if name in GRPO_ONLY:
         strata, is_random = GRPO_ONLY[name]
         settings = {"train_stages": "grpo", "select.sft_strata": [], "select.sft_random": False}
@@ -51,23 +57,22 @@ def settings_by_name(name: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_recipe_has_the_settings_that_its_name_stands_for(name: str) -> None:
-    composed = row(name)
+def test_a_recipe_has_the_settings_that_its_name_says(name: str) -> None:
+    composed = compose_recipe(name)
     assert composed.name == name
-    assert {
-        key: OmegaConf.select(composed, key) for key in settings_by_name(name)
-    } == settings_by_name(name)
+    expected = settings_by_name(name)
+    assert {key: OmegaConf.select(composed, key) for key in expected} == expected
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_presets_of_the_comparison_match_the_recipe_files(name: str) -> None:
-    composed, preset = row(name), PRESETS[name].settings
+    composed, preset = compose_recipe(name), PRESETS[name].settings
     assert {key: OmegaConf.select(composed, key) for key in preset} == preset
-    assert len(preset) == 6
+    assert len(preset) == 6  # an unknown row would have none
 
 
-def test_two_recipes_differ_only_in_the_settings_that_their_names_stand_for() -> None:
-    composed = {name: row(name) for name in ROWS}
+def test_two_recipes_differ_only_in_the_settings_that_their_names_say() -> None:
+    composed = {name: compose_recipe(name) for name in ROWS}
     for a, b in itertools.combinations(ROWS, 2):
         differing = {
             key
@@ -83,7 +88,7 @@ def test_two_recipes_differ_only_in_the_settings_that_their_names_stand_for() ->
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_default_run_with_the_recipe_settings_is_that_recipe(name: str) -> None:
-    composed = row(name)
+    composed = compose_recipe(name)
     recipe_settings = overrides.recipe_settings(resolve(composed))
     assert {text.split("=")[0] for text in recipe_settings} <= set(ROW_KEYS)
     default = overrides.compose_config([])
@@ -96,6 +101,7 @@ def test_the_default_run_with_the_recipe_settings_is_that_recipe(name: str) -> N
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in ("grpo_hard", "grpo_mid")])
 def test_a_recipe_file_quotes_its_row_from_all_four_tables_of_qi_et_al(name: str) -> None:
+    """The tables are for two measures (PISM and CMAB) and two sets of tasks."""
     text = (CONF / f"{name}.yaml").read_text()
     quoted = re.findall(r"^# (pism|cmab), (reasoning|perception) +((?:[\d.]+, ){5}[\d.]+)$", text,
                         re.MULTILINE)  # fmt: skip
