@@ -1,1 +1,1 @@
-"""Settings: one dataclass for each component, joined in run_config.py; none imports torch."""
+"""Settings: one dataclass for each component, all in RunConfig. No module here imports torch."""

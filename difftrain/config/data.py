@@ -1,4 +1,4 @@
-"""Settings of the data stage."""
+"""Settings of the data stage, which reads samples and resizes their images."""
 
 import re
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ Source = StrEnum("Source", [
     "shapes", "jsonl", "orsta", "mm_eureka", "mulberry", "geometry3k", "ms_swift", "llama_factory",
     "easyr1", "verl", "trl",
 ])  # fmt: skip
-"""Where samples come from: the built-in shapes world, or the format of a file or folder."""
+"""shapes: synthetic images drawn by difftrain/shapes. Others: the format of a file or folder."""
 Duplicates = StrEnum("Duplicates", ["drop", "keep"])
 """What happens to a row whose images, question and answer equal an earlier row's."""
 WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
-"""Sources whose rows have a rationale; in others the `solution` column is only the gold answer."""
+"""Sources with rationales. For all others, a `solution` column is only the gold answer."""
 SHAPES_PIXELS = 112 * 112  # size of every shapes image; gold boxes use its pixel coordinates
-TOKEN_PIXELS = 28 * 28  # image area of one token: patches of 14 x 14 pixels, merged 2 x 2
-AREA_RULE = f"must be at least {TOKEN_PIXELS}, one image token"
-PIXEL_STAGES = ("files", "probe", "responses", "preflight")  # their results depend on image sizes
+TOKEN_PIXELS = 28 * 28  # of one image token of Qwen2.5-VL: 2 x 2 patches of 14 x 14 pixels
+AREA_RULE = f"must be at least {TOKEN_PIXELS}, one image token"  # error message of pixel limits
+PIXEL_STAGES = ("files", "probe", "responses", "preflight")  # affected by image sizes
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -37,30 +37,30 @@ class BoxFormat(StrEnum):
 class DataConfig:
     """Which samples are read, and how large their images may be.
 
-    In `fingerprint=`, "shapes" means samples of the shapes world and "files" samples from `path`.
-    The latter hashes the files' contents (on the hub: the commit) instead of `path` and `revision`.
+    `fingerprint` (see setting.py) names "shapes" for synthetic samples and "files" for `path`. The
+    second contains a hash of the files, or the hub's commit, instead of `path` and `revision`.
     """
 
     source: Source = setting(Source.shapes, fingerprint=("shapes", "files"))
-    """shapes draws samples of the built-in world; every other source reads `path` in its format."""
+    """shapes generates synthetic samples; every other source reads `path` in its format."""
     path: str | None = None
     """A file, a folder, or a dataset's id on the hub (owner/name)."""
     revision: str | None = None
-    """Branch, tag or commit of a hub id; null: main. A full commit hash needs no look-up."""
+    """Branch, tag or commit of a hub id; null: main. A full commit hash saves a request."""
     split: str = setting("train", fingerprint=("files",))
     """Files named after another split (test, validation) are not read."""
     tasks: list[str] | None = setting(None, fingerprint=("files",))
-    """Use only rows of these tasks (null: all); the other rows are counted as other_tasks."""
+    """Use only rows of these tasks (null: all); the manifest counts the others as other_tasks."""
     duplicates: Duplicates = setting(Duplicates.drop, fingerprint=("files",))
-    """drop rejects a repeated row; keep uses it under an id of its own (Orsta repeats puzzles)."""
+    """drop rejects a repeated row; keep gives it another sample id (Orsta repeats puzzles)."""
     limit: int | None = setting(
         None, fingerprint=("shapes", "files"), at_least=1, or_null="for all rows"
     )
     """Read at most this many rows, from the start; null reads all."""
     num_samples: int = setting(400, fingerprint=("shapes",), at_least=8, at_most=100_000)
-    """Number of samples that the shapes world draws."""
+    """Number of samples that source=shapes generates."""
     world_seed: int = setting(0, fingerprint=("shapes",))
-    """Seed of the shapes world; the run's own seed does not change the samples."""
+    """Seed of the synthetic samples; RunConfig.seed does not change them."""
     box_format: BoxFormat = setting(BoxFormat.pixels, fingerprint=("files",))
     """Coordinate system of gold boxes if the rows do not name it (orsta and ms_swift do)."""
     min_pixels: int = setting(3136, fingerprint=PIXEL_STAGES, at_least=TOKEN_PIXELS, rule=AREA_RULE)

@@ -2,6 +2,7 @@
 
 Each value names its paper: "Qi et al." is Qi et al. 2026, "RAP" is Truth in the Few; values without
 a paper are our own. A draw is one sampled response; a mask ratio is the hidden share of the image.
+The measures are PISM, CMAB, CDE, ACE and DRM; the strata are easy, medium, hard and unsolved.
 """
 
 import itertools
@@ -20,7 +21,7 @@ Tokens = StrEnum("Tokens", ["sum", "mean"])
 TextSpan = StrEnum("TextSpan", ["prompt", "before_image"])
 """Which prompt tokens count as text."""
 ChanceCorrection = StrEnum("ChanceCorrection", ["none", "text_only"])
-"""How PISM estimates the accuracy of blind guessing."""
+"""How PISM estimates the accuracy of guessing; text_only: from responses without the image."""
 Heads = StrEnum("Heads", ["mean", "max"])
 """How the attention matrices of several heads become one."""
 Normalize = StrEnum("Normalize", ["none", "mean_log"])
@@ -33,12 +34,12 @@ STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
 """Measures that give each sample a stratum; CDE and ACE only keep or drop it."""
 RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)
 """The measures by which RAP selects; leaving one out is an ablation."""
-ATTENTION_STAGES = ("attention", "score")
+ATTENTION_STAGES = ("attention", "score")  # depend on how attention is measured
 
 
 @dataclass(kw_only=True, slots=True)
 class ProbeConfig:
-    """The mask ratios and the draws at each (Qi et al. 2026, Eq. 1 to 3)."""
+    """How the probe masks images and samples responses (Qi et al. 2026, Eq. 1 to 3)."""
 
     mask_percents: list[int] = field(default_factory=lambda: list(range(0, 100, 10)))
     """Mask ratios in whole percent, rising from 0 (Qi et al.: 0.0, 0.1, ... 0.9)."""
@@ -47,18 +48,19 @@ class ProbeConfig:
     cde_rollouts: int = setting(5, fingerprint=("score",), at_least=1)
     """Responses with the full image, and as many without it, for CDE and DRM (RAP: M = 5)."""
     retest_samples: int = setting(0, fingerprint=("retest",), at_least=0, rule="must be at least 0")
-    """Number of samples that are probed again with other seeds, for the report's reliability."""
+    """Number of samples to probe again with other seeds, to report how well scores repeat."""
     temperature: float = setting(0.7, above=0, at_most=2)
-    """Sampling temperature (Qi et al.'s release; RAP samples at 1.0)."""
+    """Sampling temperature (Qi et al.'s code: 0.7; RAP: 1.0)."""
     max_new_tokens: int = setting(1024, at_least=1)
-    """Token limit of a response (Qi et al.'s release)."""
+    """Token limit of a response (Qi et al.'s code: 1024)."""
     mask: MaskKind = MaskKind.pixels
-    """pixels: Qi et al.'s text; rectangle: their code; patches: their abstract ('semantic')."""
+    """pixels hides single pixels (Qi et al.'s text), rectangle one rectangle (their code), patches
+    whole patches of 28 x 28 pixels (their abstract: 'semantic')."""
     nested: bool = False
-    """Each draw has one mask that grows with the ratio; Qi et al.'s masks are independent."""
+    """true: the mask of a draw grows with the ratio; false: masks are independent (Qi et al.)."""
     until: Until = setting(Until.ratio, fingerprint=("score",))
-    """ratio: stop once PISM's failure ratio is certain; stratum: once the stratum is certain, which
-    takes fewer draws; grid: K draws at every ratio. All three give the same strata."""
+    """ratio: stop once the failure ratio (see pism.tau) is certain; stratum: once the stratum is
+    certain, with fewer draws; grid: sample all `draws` at every ratio. All give equal strata."""
 
     def check(self) -> Problems:
         rising = all(a < b for a, b in itertools.pairwise(self.mask_percents))
@@ -69,10 +71,11 @@ class ProbeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PismConfig:
-    """Progressive image semantic masking (Qi et al. 2026, Eq. 1 to 3)."""
+    """PISM, progressive image semantic masking (Qi et al. 2026, Eq. 1 to 3)."""
 
     tau: float = setting(0.1, above=0, below=1)
-    """A mask ratio fails if the accuracy of its draws is below this (Qi et al.: 0.1)."""
+    """A mask ratio fails if the accuracy of its draws is below this (Qi et al.: 0.1). The failure
+    ratio is the smallest mask ratio that fails."""
     hard_max: float = setting(0.4, above=0, below=1)
     """A sample whose failure ratio is above 0 and at most this is hard (Qi et al.: 0.4)."""
     easy_min: float = 0.7
@@ -82,8 +85,8 @@ class PismConfig:
     chance_correction: ChanceCorrection = ChanceCorrection.none
     """text_only: a ratio passes only if it has more correct draws than guessing would give."""
     alpha: float = setting(0.05, above=0, below=1)
-    """With chance_correction=text_only: significance level. A ratio passes only if guessing would
-    reach as many correct draws with at most this probability."""
+    """Significance level of chance_correction=text_only: a ratio passes only if guessing reaches
+    as many correct draws with at most this probability."""
 
     def check(self) -> Problems:
         if not self.hard_max < self.easy_min <= 1:
@@ -92,7 +95,7 @@ class PismConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CmabConfig:
-    """Cross-modality attention balance (Qi et al. 2026, Eq. 4)."""
+    """CMAB, the balance of attention: image attention / text attention (Qi et al. 2026, Eq. 4)."""
 
     epsilon: float = setting(1e-8, above=0)
     """Added to the attention ratio inside the logarithm (Qi et al.: 1e-8)."""
@@ -107,7 +110,7 @@ class CmabConfig:
     tokens: Tokens = Tokens.sum
     """sum: as in Eq. 4; mean: as in the caption of Fig. 2 and in their code."""
     text: TextSpan = setting(TextSpan.prompt, fingerprint=ATTENTION_STAGES)
-    """prompt: all tokens that are not image; before_image: those before the image (the release)."""
+    """prompt: all tokens except the image's; before_image: those before it (Qi et al.'s code)."""
 
     def check(self) -> Problems:
         bounds = ("easy_below", "hard_min", "hard_max", "easy_above")
@@ -118,17 +121,17 @@ class CmabConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CdeConfig:
-    """Causal discrepancy (RAP, CDE)."""
+    """CDE, causal discrepancy (RAP): accuracy with the image minus accuracy without it."""
 
     lambda_c: float = setting(0.5, at_least=-1, below=1, rule="must lie from -1 to below 1")
     """A sample is kept if its discrepancy is above this (RAP: 0.5)."""
     absolute: bool = False
-    """Compare the absolute value of the discrepancy (RAP's release: the signed value)."""
+    """Compare the absolute value of the discrepancy (RAP's code: the signed value)."""
 
 
 @dataclass(kw_only=True, slots=True)
 class AceConfig:
-    """Attention confidence (RAP, ACE)."""
+    """ACE (RAP): the products down the columns of the attention among the response's tokens."""
 
     sigma: float = setting(2.0, fingerprint=ATTENTION_STAGES, above=0)
     """Every attention value is multiplied by this (RAP: 2.0)."""
@@ -137,29 +140,26 @@ class AceConfig:
     heads: Heads = setting(Heads.mean, fingerprint=ATTENTION_STAGES)
     """How the heads of the last layer become one matrix (RAP does not say)."""
     min_rows: int = setting(1, fingerprint=ATTENTION_STAGES, at_least=1)
-    """Ignore columns with fewer rows than this, counted from the diagonal (RAP: 1)."""
+    """Ignore columns with fewer rows than this; a column begins at the diagonal (RAP: 1)."""
     window: int | None = setting(
-        None,
-        fingerprint=ATTENTION_STAGES,
-        at_least=1,
-        or_null="for all rows",
+        None, fingerprint=ATTENTION_STAGES, at_least=1, or_null="for all rows"
     )
-    """Multiply only this many rows of a column, from the diagonal on; null: all (RAP)."""
+    """Multiply only this many rows of a column, beginning at the diagonal; null: all (RAP)."""
     normalize: Normalize = setting(Normalize.none, fingerprint=ATTENTION_STAGES)
     """mean_log divides a product's logarithm by its number of factors (RAP: none)."""
 
 
 @dataclass(kw_only=True, slots=True)
 class DrmConfig:
-    """Difficulty-aware replacement (RAP, DRM)."""
+    """DRM, difficulty-aware replacement (RAP): the share of incorrect responses."""
 
     hard_min: float = setting(0.5, above=0, below=1)
-    """Difficulties from this on are reported as hard, others as medium; RAP selects without it."""
+    """A share of at least this is hard, a lower one medium; RAP's selection ignores this limit."""
 
 
 @dataclass(kw_only=True, slots=True)
 class DifficultyConfig:
-    """Which measures are scored, and the strata of which measure decide the selection."""
+    """Which measures are scored, and which measure's strata the selection uses."""
 
     measure: Measure = Measure.pism
     """The measure whose strata the selection uses."""
@@ -173,7 +173,7 @@ class DifficultyConfig:
 
     @property
     def measures(self) -> list[Measure]:
-        """All measures to score without repetition, first the one whose strata select."""
+        """All measures to score, without repetition; `measure` comes first."""
         return list(dict.fromkeys([self.measure, *self.extra_measures]))
 
     def check(self) -> Problems:
@@ -189,18 +189,18 @@ class DifficultyConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SelectConfig:
-    """Which samples train: those of some strata, or those that RAP selects."""
+    """Which samples are trained on: those of some strata, or those that RAP selects."""
 
     strata: list[Stratum] = field(default_factory=lambda: [Stratum.hard])
     """The strata on which GRPO trains; empty if `rap` selects the samples."""
     rap: list[Measure] = field(default_factory=list)
     """The measures by which RAP selects: cde, ace, drm, or some of them; empty without RAP."""
     random: bool = False
-    """Train instead on as many samples that are drawn at random from all scored ones."""
+    """true: train on random scored samples instead, as many as the strata or RAP select."""
     sft_strata: list[Stratum] = setting(default_factory=list, fingerprint=("select_sft",))
     """The strata on which SFT trains before GRPO; empty if the recipe has no SFT."""
     sft_random: bool = setting(False, fingerprint=("select_sft",))
-    """Train instead on as many samples that are drawn at random from all with an SFT target."""
+    """true: train SFT on random samples with a target instead, as many as sft_strata select."""
 
     def check(self) -> Problems:
         if not self.strata and not self.rap:
@@ -221,7 +221,8 @@ class GradeConfig:
     """When an answer is correct. Every default is the strict one."""
 
     text: TextCredit = TextCredit.exact
-    """exact: the gold's characters or no credit; similarity: 1 - edit distance / longer length."""
+    """exact: credit only for a text equal to the gold answer, ignoring case and spacing;
+    similarity: a credit of 1 - edit distance / length of the longer text."""
     text_correct_min: float = setting(1.0, above=0, at_most=1)
     """With text=similarity, the smallest similarity that counts as correct."""
     boxes: BoxesCredit = BoxesCredit.exact

@@ -1,6 +1,7 @@
 """Settings of the evaluation on benchmarks; all are printed with the scores.
 
-The reference harness is VLMEvalKit; difftrain/shapes draws the built-in benchmarks, shapes/NAME.
+The reference harness is VLMEvalKit, as in Qi et al. 2026. The judge scores responses that rules
+cannot score. difftrain/shapes generates the built-in benchmarks, shapes/NAME.
 """
 
 from collections.abc import Sequence
@@ -22,24 +23,24 @@ HUB_IDS = {
     "MMMU": "MMMU/MMMU",
     "MMStar": "Lin-Chen/MMStar",
 }
-"""Hub id of each benchmark; the hub redirects the old name of a data set that moves."""
+"""Hub id of each benchmark. The hub still finds a data set by this id after it is renamed."""
 OFFICIAL = tuple(HUB_IDS)
 BUILT_IN = tuple(f"shapes/{name}" for name in OFFICIAL)
 TSV_FILES = {name: f"{name}.tsv" for name in OFFICIAL}
 TSV_FILES |= {"MathVista": "MathVista_MINI.tsv", "MMMU": "MMMU_DEV_VAL.tsv"}
 """The name of each benchmark's file in the reference harness."""
 MIN_PIXELS, MAX_PIXELS = 1280 * TOKEN_PIXELS, 16384 * TOKEN_PIXELS
-"""The reference run's limits for Qwen2.5-VL: small images are enlarged to about 1 megapixel."""
-OCRBENCH_MIN_PIXELS = 100 * TOKEN_PIXELS  # the reference run's lower limit on OCRBench alone
-RULES = ("2025-11", "2026-08")  # dates of the reference harness whose scoring rules exist here
+"""Limits of the reference harness for Qwen2.5-VL: it enlarges small images to 1 megapixel."""
+OCRBENCH_MIN_PIXELS = 100 * TOKEN_PIXELS  # the harness's lower limit for OCRBench
+RULES = ("2025-11", "2026-08")  # dates of the harness versions whose scoring rules we implement
 ItemSource = StrEnum("ItemSource", ["hub", "folder", "tsv"])
-"""Where the items of official benchmarks come from; difftrain itself draws the built-in items."""
+"""Where the items of official benchmarks come from. Built-in items are generated instead."""
 Fallback = StrEnum("Fallback", ["wrong", "random"])
-"""How a response is scored if neither the rule nor the judge finds an option in it."""
+"""The score of a response in which neither the rules nor the judge find an option."""
 SystemPrompt = StrEnum("SystemPrompt", ["none", "think"])
 """The system prompt of benchmark items."""
 AnswerTags = StrEnum("AnswerTags", ["strip", "raw"])
-"""Whether the official scorer sees only the text in <answer>, or the whole response."""
+"""Whether the official scorer gets only the text in <answer>, or the whole response."""
 ContaminationPolicy = StrEnum("ContaminationPolicy", ["error", "warn"])
 """What happens if a selected training sample is also in a benchmark."""
 
@@ -58,60 +59,61 @@ class ItemPaths:
 
 @dataclass(kw_only=True, slots=True)
 class HarnessOverrides:
-    """Deviations from the reference harness; they are printed with the score.
+    """Deviations from the reference harness, called the reference; printed with the score.
 
     By default only `fallback` deviates, because the reference's random guess is not reproducible.
     """
 
     fallback: Fallback = Fallback.wrong
-    """MMMU and MMStar items after three judge replies without an option: wrong, or a random option
-    (as in the reference, but the same one every time). Without a judge they are always wrong."""
+    """For MMMU and MMStar, if three replies of the judge name no option: wrong, or a random option
+    as in the reference, but the same in every run. Without a judge such items are wrong."""
     list_items: bool = False
-    """Answers to MathVista's two items whose gold is a list can be correct (reference: never)."""
+    """true: MathVista's two items with a list as gold answer can be correct (reference: never)."""
     zero: bool = False
-    """The rule accepts a correct 0 in MathVista (the reference asks the judge)."""
+    """true: the rule accepts a correct 0 in MathVista (the reference leaves it to the judge)."""
     letter_golds: bool = False
-    """Open MMMU questions with one letter as gold, as C: option A, "C", is right (reference: C)."""
+    """The gold answer of an open MMMU question is its option A. true: A is correct even if the gold
+    answer is a letter, such as C (the reference then expects C, which is no option)."""
     whole_letter: bool = False
-    """In "answer is X", X must be a single letter (2026-08 reads "answer is clearly" as C)."""
+    """true: in "answer is X", X must be one letter (2026-08 reads "answer is clearly" as C)."""
     all_periods: bool = False
-    """HallusionBench's yes/no rule removes every period (the reference stops after 32)."""
+    """true: HallusionBench's yes/no rule removes all periods (the reference: the first 32)."""
     kept_texts: bool = False
-    """Predictions, options and hints such as None, NA or "" stay strings (reference: nan)."""
+    """true: predictions, options and hints such as "None" or "NA" stay texts (reference: NaN)."""
 
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """Which benchmarks are evaluated, and how (equally for base and trained models). Fields without
-    `fingerprint=` are part of the responses' fingerprint, and fields with () of none."""
+    """Which benchmarks are evaluated, and how, for base and trained models alike. A field without
+    `fingerprint=` is part of the responses' fingerprint (see setting.py)."""
 
     benchmarks: list[str] = setting(
         default_factory=lambda: list(BUILT_IN), fingerprint=("evaluate",)
     )
     """Names as in the tables of Qi et al. 2026; built-in benchmarks have the prefix shapes/."""
     source: ItemSource = setting(ItemSource.hub, fingerprint=("evaluate",))
-    """Official items from the hub, from `path`/NAME/ (parquet, save_to_disk or a clone of the hub's
-    data set), or from the reference harness's `path`/NAME.tsv."""
+    """Where official items are read: from the hub; in the folder `path`/NAME (parquet, save_to_disk
+    or a clone of the hub's data set); or in the reference harness's file `path`/NAME.tsv."""
     path: str | None = setting(None, fingerprint=("evaluate",))
     """The folder that holds the benchmarks (source=folder or tsv)."""
     paths: ItemPaths = setting(default_factory=ItemPaths, fingerprint=("evaluate",))
     """For single benchmarks: a location to use instead of `source` and `path`."""
     allow_count_mismatch: bool = setting(False, fingerprint=("evaluate",))
-    """Accept data sets without the official number of items; printed with the score."""
+    """Accept data sets with another than the official number of items; printed with the score."""
     limit: int | None = setting(
         None, fingerprint=("evaluate",), at_least=1, or_null="for all items"
     )
-    """Number of items per benchmark, evenly spaced; null takes all (shapes/: 300)."""
+    """Number of items per benchmark, evenly spaced; null takes all (300 of a built-in one)."""
     min_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
-    """Smaller images are enlarged to this; null: the reference's limit (shapes/: the data's)."""
+    """Smaller images are enlarged to this; null: as the reference, or data.min_pixels (shapes/)."""
     max_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
-    """Larger images are shrunk to this; null: the reference's limit (shapes/: the data's)."""
+    """Larger images are shrunk to this; null: as the reference, or data.max_pixels (shapes/)."""
     system: SystemPrompt = SystemPrompt.think
     """think: the prompt the model was trained with; none: no system prompt."""
     answer_tags: AnswerTags = setting(AnswerTags.strip, fingerprint=("evaluate",))
     """strip gives the scorer the text in <answer>; raw gives it the whole response."""
     rules: str = setting("2025-11", fingerprint=("evaluate",))
-    """Score as the reference harness did at this date: 2025-11 as in Qi et al. 2026, or 2026-08."""
+    """Score as the reference harness did at this date: 2025-11 (Qi et al. 2026), or 2026-08."""
     harness_overrides: HarnessOverrides = setting(
         default_factory=HarnessOverrides, fingerprint=("evaluate",)
     )
@@ -121,7 +123,7 @@ class EvaluateConfig:
     """Bootstrap resamples of each 95 % interval."""
     judge: JudgeKind = setting(JudgeKind.shapes, fingerprint=("evaluate",))
     """shapes judges only built-in benchmarks, without a model; endpoint is the server at
-    JUDGE_BASE_URL; none: only rules decide, and the share of undecided items is printed."""
+    JUDGE_BASE_URL; none: only rules score, and the share of items that they cannot is printed."""
     judge_client: JudgeClientConfig = setting(default_factory=JudgeClientConfig, fingerprint=())
     contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
     """error: refuse to train if a selected sample is in a benchmark to evaluate, in a built-in one,
@@ -158,7 +160,7 @@ class EvaluateConfig:
                 key = "path" if name in at_path else f"paths.{name}"
                 yield key, f"there is no {name} at {location}"
         for name in self.official:
-            low, high = self.pixels(name, (0, 0))
+            low, high = self.pixels(name, (0, 0))  # (0, 0) is unused: they have limits
             if low > high:
                 yield "min_pixels", f"{name}: min_pixels={low} is above max_pixels={high}"
                 return
@@ -187,27 +189,26 @@ class EvaluateConfig:
         return ItemSource.hub, HUB_IDS[name]
 
     def pixels(self, name: str, data_pixels: tuple[int, int]) -> tuple[int, int]:
-        """A benchmark's smallest and largest image area; `data_pixels` are those of shapes/."""
+        """Smallest and largest image area. `data_pixels`: defaults of the built-in benchmarks."""
         low, high = data_pixels
         if name in OFFICIAL:
             low = OCRBENCH_MIN_PIXELS if name == "OCRBench" else MIN_PIXELS
             high = MAX_PIXELS
         return self.min_pixels or low, self.max_pixels or high
 
-    def built_in_range(self, data_pixels: tuple[int, int]) -> Problems:
+    def built_in_problems(self, data_pixels: tuple[int, int]) -> Problems:
         """The problem if the smallest image area of shapes/ benchmarks is above the largest."""
         low, high = self.pixels(BUILT_IN[0], data_pixels)
         keys = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
-        if keys and low > high and not set(self.benchmarks) <= set(OFFICIAL):
-            unset = f"limits that are unset are the data's, {data_pixels[0]} and {data_pixels[1]}"
-            yield (
-                keys[0],
-                f"shapes/ benchmarks: min_pixels={low} is above max_pixels={high} ({unset})",
-            )
+        has_built_in = len(self.official) < len(self.benchmarks)
+        if keys and low > high and has_built_in:
+            defaults = "null takes data.min_pixels={} or data.max_pixels={}".format(*data_pixels)
+            rule = f"shapes/ benchmarks: min_pixels={low} is above max_pixels={high} ({defaults})"
+            yield keys[0], rule
 
     @property
     def also_on_disk(self) -> list[str]:
-        """Official benchmarks that are not requested but exist where the settings point."""
+        """Official benchmarks that are not requested but exist locally, at `path` or in `paths`."""
         on_disk = []
         for name in OFFICIAL:
             source, location = self.source_of(name)
@@ -217,8 +218,8 @@ class EvaluateConfig:
         return on_disk
 
     def items_identity(self, names: Sequence[str] | None = None) -> list[list[str]]:
-        """What identifies the items of each named benchmark (default: the requested official ones):
-        its hub id, or a fingerprint of its files' contents."""
+        """Of each named benchmark (default: the requested official ones) [name, hub id] or, if it
+        is local, [name, source, fingerprint of its files]."""
         identities = []
         for name in self.official if names is None else names:
             source, location = self.source_of(name)
@@ -226,15 +227,14 @@ class EvaluateConfig:
                 identities.append([name, location])
                 continue
             files = sorted(file for file in Path(location).rglob("*") if file.is_file())
-            fingerprints = [
-                _fingerprint(file, (stat := file.stat()).st_size, stat.st_mtime_ns)
-                for file in files or [Path(location)]
-            ]
+            # A location that is a file has no files below it.
+            stats = [(file, file.stat()) for file in files or [Path(location)]]
+            fingerprints = [_cached_fingerprint(f, s.st_size, s.st_mtime_ns) for f, s in stats]
             identities.append([name, str(source), manifest.fingerprint(fingerprints)])
         return identities
 
 
 @cache
-def _fingerprint(path: Path, size: int, mtime_ns: int) -> str:
-    """A file's fingerprint, computed once for all runs of a sweep unless size or mtime changes."""
+def _cached_fingerprint(path: Path, size: int, mtime_ns: int) -> str:
+    """A file's fingerprint; computed again only if the size or the modification time differs."""
     return manifest.file_fingerprint(path)

@@ -1,4 +1,4 @@
-"""Settings of the judge (the model that scores answers), and the variables that name its server.
+"""Settings of the judge, which scores answers, and its server's environment variables.
 
 The server's address and key are read from environment variables only and never written to a file.
 """
@@ -18,7 +18,7 @@ MODEL = "JUDGE_MODEL"  # the judge model's name on the server; it is printed wit
 KEY = "JUDGE_API_KEY"
 """The API key, if the server needs one. OPENAI_API_KEY is never read, because it is the key of
 OpenAI's server, which may not be the judge's."""
-STAND_IN = "shapes stand-in (rules, no model)"  # the judge's name in reports on shapes/ benchmarks
+STAND_IN = "shapes stand-in (rules, no model)"  # in reports: the rules that judge shapes/NAME
 NO_JUDGE = "none (rules only)"  # the judge's name in reports if only rules decide
 JudgeKind = StrEnum("JudgeKind", ["shapes", "endpoint", "none"])
 """What scores the items that the rules cannot score."""
@@ -26,7 +26,7 @@ JudgeKind = StrEnum("JudgeKind", ["shapes", "endpoint", "none"])
 
 @dataclass(kw_only=True, slots=True)
 class JudgeClientConfig:
-    """How the judge's server is called. This changes no score, but a failed call gives none."""
+    """How the judge's server is called. No score depends on it, but a failed call gives none."""
 
     max_concurrency: int = setting(8, at_least=1, at_most=256)
     """Number of calls that may be open at the same time."""
@@ -35,19 +35,19 @@ class JudgeClientConfig:
     timeout_s: float = setting(60.0, above=0, at_most=3600)
     """Limit from sending a request to the last byte of the reply."""
     backoff_s: float = setting(1.0, at_least=0, at_most=60)
-    """Pause before the second attempt; doubled after each one. Retry-After is obeyed."""
+    """Pause before the second attempt; it doubles with every attempt. Retry-After is obeyed."""
     max_calls: int | None = setting(20_000, at_least=1, or_null="for no limit")
-    """Request limit per checkpoint and command (null: none); items that need more get no score."""
+    """Limit of calls per checkpoint and command (null: none). Items beyond it get no score."""
 
 
 def model_name(judge: JudgeKind, benchmarks: Iterable[str]) -> str:
     """The judge's name, printed beside a score and part of the results' fingerprint."""
     if judge is JudgeKind.endpoint:
         return os.environ.get(MODEL, "").strip()
-    by_rules = {by_rules_alone(judge, name) for name in benchmarks}
-    if by_rules == {True, False}:
+    without_judge = {by_rules_alone(judge, name) for name in benchmarks}
+    if without_judge == {True, False}:
         return f"{STAND_IN} for shapes/, {NO_JUDGE} for the others"
-    return NO_JUDGE if True in by_rules else STAND_IN
+    return NO_JUDGE if True in without_judge else STAND_IN
 
 
 def server_hash(judge: JudgeKind) -> str | None:
@@ -64,7 +64,7 @@ def server_hash(judge: JudgeKind) -> str | None:
 
 
 def by_rules_alone(judge: JudgeKind, benchmark: str) -> bool:
-    """Whether no judge is used for a benchmark: the stand-in knows only shapes/NAME."""
+    """Whether nothing judges this benchmark. judge=shapes judges only shapes/NAME."""
     if judge is JudgeKind.shapes:
         return not benchmark.startswith("shapes/")
     return judge is JudgeKind.none

@@ -1,4 +1,4 @@
-"""Settings of the model: which one, which engine generates, and how a server or vLLM is used."""
+"""Settings of the model, of the engine that generates responses, and of its server or vLLM."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from difftrain.model import resolve
 
 FIXED_ROWS = 16  # rows of every generation step in deterministic mode; batch_size is ignored
 RESERVED_FIELDS = ("model", "messages", "temperature", "seed", "max_tokens", "n", "stream")
-"""Fields of a request that difftrain sets itself."""
+"""Fields of a request that difftrain sets itself; `extra` may not contain them."""
 Dtype = StrEnum("Dtype", ["float32", "bfloat16"])
 """The number format of the weights."""
 
@@ -25,7 +25,7 @@ class EngineKind(StrEnum):
     vllm = "vllm"
     """vLLM's offline engine in this process (the extra vllm; needs a GPU)."""
     http = "http"
-    """A server that speaks OpenAI's chat completions: vLLM, SGLang, LMDeploy, transformers."""
+    """A server with OpenAI's chat completions API: vLLM, SGLang, LMDeploy, transformers."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class ServerConfig:
     name: str | None = None
     """The model's name on the server; null takes model.name."""
     api_key_env: str = "MODEL_API_KEY"
-    """Environment variable with the API key, if the server needs one; it is never written."""
+    """Environment variable with the API key, if the server needs one; no file contains the key."""
     max_concurrency: int = setting(64, at_least=1, at_most=1024)
     """Number of requests that each process may have open at the same time."""
     max_attempts: int = setting(5, at_least=1, at_most=20)
@@ -43,7 +43,7 @@ class ServerConfig:
     timeout_s: float = setting(600.0, above=0, at_most=86_400)
     """Limit from sending a request to the last byte of the response."""
     backoff_s: float = setting(1.0, at_least=0, at_most=60)
-    """Pause before the second attempt, doubled each time; Retry-After is obeyed."""
+    """Pause before the second attempt; it doubles with every attempt. Retry-After is obeyed."""
     max_outage_s: float = setting(1800.0, at_least=0, at_most=604_800)
     """How long the server may be unreachable during a run before the run fails."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class ServerConfig:
     def check(self) -> Problems:
         if not self.api_key_env.isidentifier():
             yield "api_key_env", "must be the name of an environment variable"
-        elif not (os.environ.get(self.api_key_env, "") + " ").isprintable():
+        elif not os.environ.get(self.api_key_env, "").isprintable():
             yield "api_key_env", "names a variable whose value is not one line of plain characters"
         if reserved := [name for name in self.extra if name in RESERVED_FIELDS]:
             yield "extra", f"may not set {', '.join(reserved)}"
@@ -63,7 +63,7 @@ class VllmConfig:
     """vLLM's offline engine (model.engine=vllm)."""
 
     tensor_parallel_size: int = setting(1, at_least=1)
-    """GPUs that share one copy of the model; a run needs ranks x this many GPUs."""
+    """Number of GPUs that share one copy of the model; every rank needs as many."""
     gpu_memory_utilization: float = setting(0.9, at_least=0.1, at_most=1)
     """Share of each GPU's memory that vLLM may use."""
     max_model_len: int | None = setting(None, at_least=256, rule="must be at least 256, or null")
@@ -74,7 +74,7 @@ class VllmConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """A vision-language model of the Qwen2.5-VL kind."""
+    """A vision-language model with the architecture of Qwen2.5-VL."""
 
     name: str = "tiny"
     """`tiny` ships with the package; otherwise a local folder or a hub id."""
@@ -85,12 +85,12 @@ class ModelConfig:
     batch_size: int = setting(64, at_least=1)
     """Largest number of responses generated together; halved when memory runs out."""
     batch_tokens: int = setting(262_144, at_least=1)
-    """Limit of: responses generated together x (longest prompt + max_new_tokens)."""
+    """Limit of responses x (tokens of the largest prompt + max_new_tokens) in one batch."""
     deterministic: bool = False
-    """Generate the same responses, bit for bit, for any batch_size, number of ranks or restart: 16
-    rows in every step and each prompt prefilled alone (see difftrain/model/README.md)."""
+    """true: batch_size, number of ranks and restarts change no bit of a response. Every step has 16
+    rows, and every prompt is prefilled alone (see difftrain/model/README.md)."""
     attention_batch_size: int = setting(16, at_least=1)
-    """Number of responses in one batch of the attention pass."""
+    """Batch size of the attention pass, the forward passes that measure attention."""
     engine: EngineKind = setting(EngineKind.hf, fingerprint=())
     """What generates responses; the attention pass and training always run in this process."""
     url: str | None = setting(None, fingerprint=())
@@ -128,6 +128,7 @@ class ModelConfig:
 
     def check(self) -> Problems:
         folder, is_shipped = Path(self.name).expanduser(), self.name in resolve.SHIPPED
+        needs_files = self.engine is not EngineKind.http and not is_shipped
         if not folder.is_dir():
             if self.name.startswith((".", "/", "~")):
                 yield "name", "there is no such folder"
@@ -135,10 +136,8 @@ class ModelConfig:
                 hint = did_you_mean(self.name, [*resolve.SHIPPED])
                 shipped = " nor ".join(resolve.SHIPPED)
                 yield "name", f"is neither {shipped}, a folder nor a hub id{hint}"
-        elif self.engine is not EngineKind.http and not is_shipped:
-            missing = resolve.missing_part(folder)
-            rule = f"the folder is incomplete: {missing}; copy or make it again"
-            yield from [("name", rule)] if missing else []
+        elif needs_files and (missing := resolve.missing_part(folder)):
+            yield "name", f"the folder is incomplete: {missing}; copy or make it again"
         if self.engine is not EngineKind.http:
             if self.url is not None:
                 yield "url", "is used only with model.engine=http"

@@ -1,4 +1,4 @@
-"""Settings of the report, the export and the plan."""
+"""Settings of the report, the export and the plan (the cost estimate)."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 Tracker = StrEnum("Tracker", ["none", "wandb", "tensorboard"])
 """The experiment tracker that also receives the curves and scores of the report."""
 ExportFormat = StrEnum("ExportFormat", ["trl", "ms_swift", "easyr1", "verl", "llama_factory"])
-"""Trainers whose data format the export can write; it always writes the scores too."""
+"""Trainers whose data format the export can write, always together with the scores."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,8 +50,8 @@ class PlanConfig:
     """What the plan command assumes; no other command reads it."""
 
     samples_per_second: float | None = setting(None, above=0, rule="must lie above 0, or be null")
-    """Samples per second of the probe on all GPUs together; null: as in the pilot (see `pilot`)."""
+    """Samples per second of the probe on all GPUs together; null: measured in the pilot."""
     gpus: int = setting(8, at_least=1)
     """Number of GPUs over which training shards weights, gradients and optimizer states."""
     pilot: int = setting(200, at_least=1)
-    """If you ran the probe with data.limit=N before, pilot=N makes the plan extrapolate from it."""
+    """The plan extrapolates from a pilot, an earlier probe with data.limit=200 (or this number)."""

@@ -1,6 +1,6 @@
 """RunConfig: the settings of all stages in one tree, checked together.
 
-Hydra takes the types of the tree from RunConfig; code called after `resolve` sees no DictConfig.
+Hydra takes the types of the tree from RunConfig. `resolve` turns Hydra's DictConfig into one.
 """
 
 import os
@@ -66,11 +66,11 @@ class RunConfig:
 
     @property
     def stages(self) -> tuple[Any, ...]:
-        """The training stages (records.TrainStage) that run, in their order."""
+        """The training stages (records.TrainStage) that run, in order."""
         return STAGES[self.train_stages]
 
     def step_problems(self, processes: int) -> list[str]:
-        """For each training stage, why this many processes cannot share its steps, if so."""
+        """An error for each training stage whose steps cannot be divided among the processes."""
         errors = [getattr(self, stage).step_problem(processes) for stage in self.stages]
         return [error for error in errors if error]
 
@@ -81,17 +81,16 @@ class RunConfig:
         if missing := [measure for measure in self.select.rap if measure not in measures]:
             where = "difficulty.extra_measures (difficulty=rap or difficulty=all)"
             yield "select.rap", f"needs {', '.join(missing)} in {where}"
-        has_sft, stages = "sft" in self.stages, f"train_stages={self.train_stages}"
+        has_sft, stages_text = "sft" in self.stages, f"train_stages={self.train_stages}"
         if has_sft and not self.select.sft_strata:
-            yield "select.sft_strata", f"must name at least one stratum for {stages}"
+            yield "select.sft_strata", f"must name at least one stratum for {stages_text}"
         if self.select.sft_strata and not has_sft:
-            yield "select.sft_strata", f"must be empty ([]): {stages} has no SFT"
+            yield "select.sft_strata", f"must be empty ([]): {stages_text} has no SFT"
         needs_rationale = has_sft and self.sft.targets is SftTargets.rationale
         if needs_rationale and self.data.source not in WITH_RATIONALE:
-            rule = f"data.source={self.data.source} has no rationales; use rollouts"
-            yield "sft.targets", rule
+            yield "sft.targets", f"data.source={self.data.source} has no rationales; use rollouts"
         pixels = self.data.min_pixels, self.data.max_pixels
-        for key, rule in self.evaluate.built_in_range(pixels):
+        for key, rule in self.evaluate.built_in_problems(pixels):
             yield f"evaluate.{key}", rule
         if problem := write_problem(Path(self.output_dir)):
             yield "output_dir", problem
@@ -112,16 +111,17 @@ def problems(node: Any, prefix: str = "") -> Iterator[str]:
     for section in fields(node):
         if is_dataclass(value := getattr(node, section.name)):
             yield from problems(value, f"{prefix}{section.name}.")
-    for key, rule in (*limit_problems(node), *getattr(node, "check", tuple)()):
+    rule_problems = node.check() if hasattr(node, "check") else ()
+    for key, rule in (*limit_problems(node), *rule_problems):
         value = node
         for part in key.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
-        text = "(hidden)" if key.endswith("_token") else format_value(value)
+        text = "(hidden)" if key.endswith("_token") else format_value(value)  # a secret
         yield f"{prefix}{key}={text}: {rule}"
 
 
 def format_value(value: Any) -> str:
-    """A value as one writes it on the command line."""
+    """A value in the notation of the command line."""
     if isinstance(value, list):
         return "[" + ", ".join(format_value(item) for item in value) + "]"
     return "null" if value is None else str(value)

@@ -1,14 +1,15 @@
-"""A field of the settings: its default, the limits of its value, the fingerprints it is part of.
+"""A field of the settings: its default, its limits, and the fingerprints that it is part of.
 
-A stage's fingerprint names its folder: if a setting in it changes, the stage runs again. By default
-a field is part of its section's stage's fingerprint; `fingerprint` names other stages or none, (),
-if it changes no result or paths.py hashes something better (a file's contents, not its path).
+A stage's fingerprint is a hash of settings, and the name of the stage's folder. If such a setting
+changes, the stage runs again. By default a field is part of the fingerprint of the stage that its
+section configures; `fingerprint` names other stages instead. It is () if the field changes no
+result, or if paths.py hashes something better, such as a file's contents instead of its path.
 """
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from difflib import get_close_matches
+from operator import ge, gt, le, lt
 from typing import Any
 
 Problems = Iterator[tuple[str, str]]
@@ -17,10 +18,8 @@ STAGES = {
     "shapes", "files", "preflight", "probe", "attention", "score", "retest", "select_sft", "train",
     "responses", "evaluate",
 }  # fmt: skip
-"""Stages that `fingerprint` may name; shapes and files are the data stage's two kinds of source."""
-LIMITS = {
-    "at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt,
-}  # fmt: skip
+"""Stages that `fingerprint` may name. The data stage has two: shapes (synthetic) and files."""
+LIMITS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
 RULES = {
     ("at_least",): "must be at least {at_least}",
     ("above",): "must be above {above}",
@@ -42,8 +41,8 @@ def setting(
 ) -> Any:
     """A settings field whose value must be within `limits` (see LIMITS).
 
-    `rule` is the error message; without it RULES gives the words. `or_null` says what null means,
-    which is always allowed.
+    `rule` is the error message, by default the text in RULES. null is always allowed; `or_null`
+    is what the error message says about it.
     """
     assert set(fingerprint or ()) <= STAGES, fingerprint
     assert limits.keys() <= LIMITS.keys(), limits
@@ -76,13 +75,14 @@ def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
 def counted_settings(section: Any, stage: str | None = None, own: bool = True) -> dict[str, Any]:
     """The settings of a section that are part of a stage's fingerprint, ready for JSON.
 
-    `own`: it is the stage's own section, so fields without `fingerprint` are part of it too.
+    `own`: the stage's own section is given, so fields without `fingerprint` are included.
     Without `stage`: every setting that is part of any fingerprint.
     """
-    counted = {}
+    settings = {}
     for entry in fields(section):
         stages = entry.metadata.get("fingerprint")
-        if own if stages is None else stage in stages or (stage is None and stages):
+        is_named = bool(stages) if stage is None else stage in (stages or ())
+        if is_named or (own and stages is None):
             value = getattr(section, entry.name)
-            counted[entry.name] = counted_settings(value, stage) if is_dataclass(value) else value
-    return counted
+            settings[entry.name] = counted_settings(value, stage) if is_dataclass(value) else value
+    return settings

@@ -24,7 +24,7 @@ STAGES = {
 }
 """The training stages of each value, in order. A stage's settings have its name: sft, grpo."""
 VllmMode = StrEnum("VllmMode", ["none", "colocate", "server"])
-"""Which vLLM generates the rollouts; none: transformers does."""
+"""Where vLLM runs to generate rollouts; none: transformers generates them."""
 SftTargets = StrEnum("SftTargets", ["rationale", "rollouts"])
 """The responses on which SFT trains."""
 Dropped = StrEnum("Dropped", [
@@ -53,7 +53,7 @@ class LoraConfig:
     targets: list[str] = field(default_factory=lambda: list(LORA_TARGETS))
     """Modules that get an adapter, by the last part of their name."""
     vision: bool = False
-    """Also add adapters to modules of these names in the vision tower and projector."""
+    """true: modules with these names in the vision tower and projector get adapters too."""
 
     def check(self) -> Problems:
         if not self.targets:
@@ -67,9 +67,9 @@ class RolloutVllmConfig:
     """How TRL generates GRPO's rollouts with vLLM."""
 
     mode: VllmMode = VllmMode.none
-    """none generates with transformers; colocate runs vLLM on the training GPUs; server uses one
-    that you start: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs
-    --weight-transfer-config '{"backend": "nccl"}'"""
+    """none generates with transformers; colocate runs vLLM on the training GPUs; server uses a
+    server that you start: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL
+    --logprobs-mode processed_logprobs --weight-transfer-config '{"backend": "nccl"}'"""
     gpu_memory_utilization: float = setting(0.3, above=0, at_most=0.95)
     """Share of a GPU's memory for vLLM (colocate)."""
     tensor_parallel_size: int = setting(1, at_least=1)
@@ -97,7 +97,7 @@ SHARED_KEYS = {
     "model_init_kwargs": "model.dtype or model.revision",
     "bf16": "model.dtype",
 }
-"""TRL keys that difftrain sets itself (trl_args.py), each with the setting that decides it."""
+"""TRL keys that trl_args.py sets, each with the setting that decides it ("" if none does)."""
 SFT_KEYS = SHARED_KEYS | {
     "gradient_accumulation_steps": "sft.samples_per_step",
     "max_length": "sft.cutoff_tokens",
@@ -119,7 +119,7 @@ GRPO_KEYS = SHARED_KEYS | {
 
 @cache
 def trl_fields(stage: TrainStage) -> frozenset[str]:
-    """The fields of TRL's argument dataclass, read from its source without importing it."""
+    """The fields of TRL's argument dataclass, read from its source, as its import loads torch."""
     files = (f"trl/trainer/{stage}_config.py", "trl/trainer/base_config.py",
              "transformers/training_args.py")  # fmt: skip
     names: set[str] = set()
@@ -137,8 +137,8 @@ def trl_fields(stage: TrainStage) -> frozenset[str]:
     return frozenset(names)
 
 
-def _forbidden(key: str) -> str | None:
-    """Why a TRL key is forbidden (it holds a secret, runs hub code or publishes), or None."""
+def _reason_forbidden(key: str) -> str | None:
+    """Why a TRL key is forbidden (a secret, hub code or publishing), or None."""
     if key == "hub_token":
         return "is a secret: use HF_TOKEN"
     if key == "trust_remote_code":
@@ -151,18 +151,19 @@ def _forbidden(key: str) -> str | None:
 def _stage_problems(
     stage: TrainStage, settings: "SftConfig | GrpoConfig", managed: Mapping[str, str]
 ) -> Problems:
-    """Problems of `lora` and `trl`; a key of `trl` must exist in TRL and not be managed here."""
+    """Problems of `lora` and `trl`. A key of `trl` must exist in TRL and not be in `managed`."""
     if settings.lora.rank and settings.lora.vision and settings.freeze_vision:
         yield "lora.vision", "needs freeze_vision=false: frozen parts get no adapter"
     for key in settings.trl:
-        if reason := _forbidden(key):
+        if reason := _reason_forbidden(key):
             yield f"trl.{key}", reason
         elif key in managed:
             decided_by = managed[key].format(stage=stage, key=key)
             advice = f"set {decided_by} instead" if decided_by else "it cannot be changed"
             yield f"trl.{key}", f"managed by difftrain; {advice}"
         elif key not in trl_fields(stage):
-            allowed = sorted(k for k in trl_fields(stage) - managed.keys() if not _forbidden(k))
+            names = trl_fields(stage) - managed.keys()
+            allowed = sorted(name for name in names if not _reason_forbidden(name))
             hint = did_you_mean(key, allowed, f"{stage}.trl.")
             trl = f"TRL {version('trl')}'s {stage.upper()}Config"
             yield f"trl.{key}", f"{trl} has no such key{hint}"
@@ -170,7 +171,7 @@ def _stage_problems(
 
 def nearest_numbers(number: int, fits: Callable[[int], bool]) -> list[int]:
     """The three positive numbers nearest to `number` for which `fits` is true, ascending."""
-    distances = range(4 * number + 4096)
+    distances = range(4 * number + 4096)  # finite, so the search ends if too few fit
     nearby = (n for distance in distances for n in sorted({number - distance, number + distance}))
     return sorted(islice((n for n in nearby if n > 0 and fits(n)), 3))
 
@@ -189,7 +190,7 @@ class SftConfig:
     warmup_ratio: float = setting(0.1, at_least=0, below=1)
     """Warm-up steps as a share of all steps (Qi et al. 2026: 0.1)."""
     samples_per_step: int = setting(128, at_least=1)
-    """Samples in one optimizer step, over all processes (Qi et al. 2026: 4 x 4 x 8 GPUs)."""
+    """Samples per optimizer step (Qi et al. 2026: 4 per device x 4 accumulated x 8 GPUs)."""
     per_device_train_batch_size: int = setting(4, at_least=1)
     """Largest number of samples in one backward pass of a device (Qi et al. 2026: 4)."""
     num_train_epochs: int = setting(5, at_least=1)
@@ -210,7 +211,7 @@ class SftConfig:
     """Any other field of TRL's SFTConfig: +sft.trl.KEY=VALUE."""
 
     def step_problem(self, processes: int) -> str | None:
-        """Why this many processes cannot share a step evenly, with the nearest valid settings."""
+        """The error if a step cannot be divided evenly among the processes, else None."""
         if self.samples_per_step % processes == 0:
             return None
         nearest = nearest_numbers(self.samples_per_step, lambda n: n % processes == 0)
@@ -228,9 +229,9 @@ class GrpoConfig:
     """Group-relative policy optimization."""
 
     learning_rate: float = setting(1e-6, above=0, below=1)
-    """Qi et al. 2026: 5e-7; their reasoning runs mostly 1e-6."""
+    """Qi et al. 2026: 5e-7, but mostly 1e-6 on reasoning tasks."""
     lr_scheduler_type: RateSchedule = RateSchedule.linear
-    """TRL's default, which the released scripts keep."""
+    """TRL's default, as in the scripts of Qi et al. 2026."""
     warmup_ratio: float = setting(0.01, at_least=0, below=1)
     """Warm-up steps as a share of all steps (Qi et al. 2026: 0.01)."""
     num_generations: int = setting(
@@ -238,7 +239,7 @@ class GrpoConfig:
     )
     """Completions per prompt (the group size G; Qi et al. 2026: 8)."""
     prompts_per_step: int = setting(8, at_least=1)
-    """Distinct prompts per optimizer step of all processes (Qi et al. 2026: 4 x 2 x 8 GPUs / G)."""
+    """Prompts per optimizer step (Qi et al. 2026: 4 per device x 2 accumulated x 8 GPUs / G)."""
     per_device_train_batch_size: int = setting(4, at_least=1)
     """Largest number of completions in one backward pass of a device (Qi et al. 2026: 4)."""
     temperature: float = setting(1.0, above=0, at_most=2)
@@ -284,15 +285,15 @@ class GrpoConfig:
         return weights | ({"overlong": self.overlong_weight} if self.overlong_weight else {})
 
     def step_problem(self, processes: int) -> str | None:
-        """Why this many processes cannot share a step evenly, with the nearest valid settings."""
+        """The error if a step cannot be divided evenly among the processes, else None."""
         prompts, group = self.prompts_per_step, self.num_generations
         if prompts * group % processes:
+            valid_prompts = nearest_numbers(prompts, lambda n: n * group % processes == 0)
+            valid_group = nearest_numbers(group, lambda n: n > 1 and n * prompts % processes == 0)
             return (
                 f"grpo.prompts_per_step={prompts}: times num_generations ({group}), it must be "
-                f"divisible by the number of processes ({processes}); nearest: "
-                f"{nearest_numbers(prompts, lambda n: n * group % processes == 0)}, or "
-                "num_generations "
-                f"{nearest_numbers(group, lambda n: n > 1 and n * prompts % processes == 0)}"
+                f"divisible by the number of processes ({processes}); nearest: {valid_prompts}, "
+                f"or num_generations {valid_group}"
             )
         gpus = self.vllm.tensor_parallel_size
         if self.vllm.mode is VllmMode.colocate and processes % gpus:

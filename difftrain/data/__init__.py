@@ -1,1 +1,1 @@
-"""Turns the rows of a source into Samples with decoded images, or rejects them with a reason."""
+"""Turns the rows of files or hub datasets into Samples, or rejects them with a reason."""

@@ -27,15 +27,15 @@ KIND_OF_TASK = {
 TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")  # options in a question: A. / (A) / A:
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
-MAX_RESPONSE_CHARS = 200  # a longer response needs <answer> or \boxed{} around its answer
-MAX_WORDS_CHARS = 40  # a longer text is not "few words" (require_comparable)
-ANSWER_SEPARATOR = re.compile(r"(?<!\\);|\n")  # several answers in one gold answer
+MAX_RESPONSE_CHARS = 200  # our choice; a longer response must mark its answer, as in <answer>
+MAX_WORDS_CHARS = 40  # our choice; a longer text is more than "few words" (require_comparable)
+ANSWER_SEPARATOR = re.compile(r"(?<!\\);|\n")  # between the answers in one gold answer
 UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, LaTeX, words between numbers
 DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
-LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # a comma, except between thousands
+LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # has a comma that is not as in 1,000
 HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")
 CODE_FENCE = re.compile(r"^```\w*\s*|\s*```$")
-BOX_TOLERANCE = 2  # pixels a box may reach beyond the image (rounding, inclusive corners)
+BOX_TOLERANCE = 2  # pixels: how far rounding or inclusive corners may put a box outside
 
 
 class GoldError(RowError):
@@ -56,13 +56,14 @@ def unwrap(gold: str) -> str:
 
 
 def answer_of_response(response: str) -> str:
-    """The gold answer of an assistant turn: <answer> or \\boxed{}, else the turn if it is short.
+    """The gold answer of an assistant turn: in <answer> or \\boxed{}, else the whole short turn.
 
     Quotes, # at both ends and one final period are removed. Raises GoldError for a long turn
     without <answer> or \\boxed{}.
     """
     gold = unwrap(response)
-    if gold == response.strip() and len(gold) > MAX_RESPONSE_CHARS:
+    is_unmarked = gold == response.strip()  # there was nothing to unwrap
+    if is_unmarked and len(gold) > MAX_RESPONSE_CHARS:
         rule = f"over {MAX_RESPONSE_CHARS}, and neither <answer></answer> nor \\boxed{{}}"
         raise GoldError(f"the assistant's turn has {len(gold)} characters, {rule}")
     text = gold.strip("#").strip()
@@ -77,8 +78,8 @@ def require_comparable(gold: str) -> str:
     Some datasets have gold answers in free text. No response would equal such a text exactly, and
     math-verify would misread its letters as variables.
     """
-    is_long_text = len(gold) > MAX_WORDS_CHARS or UNCOMPARABLE.search(gold)
-    if ANSWER_SEPARATOR.search(gold) or (is_long_text and not _looks_numeric(gold)):
+    is_free_text = len(gold) > MAX_WORDS_CHARS or UNCOMPARABLE.search(gold)
+    if ANSWER_SEPARATOR.search(gold) or (is_free_text and not _looks_numeric(gold)):
         raise GoldError(f"must be a number, a letter or few words: {gold[:80]!r}")
     return gold
 
@@ -90,8 +91,8 @@ def task_set(task: str, kind: AnswerKind) -> TaskSet:
 
 
 def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> AnswerKind:
-    """The kind of an unwrapped gold answer: boxes if the task or the answer is about boxes, else
-    choice if there are options, else the task's kind, else by the form of question and answer.
+    """The kind of an unwrapped gold answer. The first rule that applies decides: boxes if the task
+    or answer is about boxes; choice if there are options; the task's kind; the form of the texts.
     """
     kind = KIND_OF_TASK.get(task.removeprefix("cv_"))
     if kind is AnswerKind.boxes or "bbox_2d" in gold:
@@ -146,7 +147,7 @@ def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat)
         BoxFormat.relative: (1000, 1000),
         BoxFormat.unit: (1, 1),
     }[box_format]
-    tolerance = BOX_TOLERANCE if min(frame) > 1 else 0.01
+    tolerance = BOX_TOLERANCE if min(frame) > 1 else 0.01  # 0.01: 1 % of a side
     boxes = []
     for box, label in _parse_boxes(gold):
         x1, y1, x2, y2 = box
@@ -156,7 +157,7 @@ def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat)
                 f"box {_round(box)} reaches beyond {frame[0]} x {frame[1]} "
                 f"(data.box_format={box_format.value}); is data.box_format={likely.value} meant?"
             )
-        sides = zip(box, frame * 2, image.size * 2, strict=True)
+        sides = zip(box, frame * 2, image.size * 2, strict=True)  # w, h, w, h for x1, y1, x2, y2
         corners = [min(max(value, 0), limit) * size / limit for value, limit, size in sides]
         if corners[2] - corners[0] < 0.1 or corners[3] - corners[1] < 0.1:
             raise GoldError(f"box {_round(box)} has no area inside the image")
@@ -202,7 +203,7 @@ def parse_literal(text: str) -> Any:
 
 
 def _parse_corners(value: Any) -> list[float] | None:
-    """Four finite numbers as x1 <= x2, y1 <= y2, or None."""
+    """The corners x1 <= x2, y1 <= y2 of a list of four finite numbers (no booleans), or None."""
     if not isinstance(value, list | tuple) or len(value) != 4:
         return None
     if not all(type(number) in (int, float) and math.isfinite(number) for number in value):

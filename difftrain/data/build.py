@@ -1,5 +1,5 @@
-"""The data stage: writes samples (part-*.parquet), rejected rows (quarantine.jsonl and .md),
-near_duplicates.jsonl and, last, manifest.json.
+"""The data stage. It writes samples (part-*.parquet), rejected rows (quarantine.jsonl and .md),
+near_duplicates.jsonl and, at the end, manifest.json.
 """
 
 import json
@@ -107,7 +107,7 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
         )
     counts: dict[str, Any] = {"rows": num_rows, "samples": num_samples, "quarantined": num_rejected}
     counts |= {"reasons": rejects.sorted_counts(), "tasks": dict(sorted(task_counts.items()))}
-    if config.source is Source.shapes:  # drawn, not read: no duplicates, no resized images
+    if config.source is Source.shapes:  # generated without duplicates or resizing
         return counts
     duplicates = {"exact": stats.exact_duplicates, "near": len(stats.near_duplicates)}
     counts |= {"other_tasks": stats.other_tasks, "duplicates": duplicates}

@@ -1,8 +1,8 @@
 """Turns the rows of the configured source into Samples, and computes the source's fingerprint.
 
-readers.py reads rows, and formats.py turns a row of any format into a RawRow. This module does the
-rest, the same for all formats: decode images, check the gold answer, find duplicates. A row's
-location is "FILE:NUMBER".
+readers.py reads rows, and formats.py turns a row of any format into a RawRow. For all formats alike
+this module decodes images, checks the gold answer and finds duplicates. A row's location is
+"FILE:NUMBER".
 """
 
 import hashlib
@@ -37,7 +37,7 @@ METADATA_FILES = {"dataset_info.json", "dataset_infos.json", "state.json"}  # th
 
 @dataclass(slots=True)
 class DatasetStats:
-    """Counts beyond the numbers of samples and of rejected rows.
+    """Counts for the manifest, besides those of samples and of rejected rows.
 
     `other_tasks` is the number of rows whose task is not in data.tasks. `near_duplicates` holds
     (location of the row, location of the first row that looks the same), sorted.
@@ -70,7 +70,7 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
     Exact duplicates have the same images, question and answer. Near duplicates have the same
     question and answer, and images that were only re-encoded, resized or retouched.
     """
-    # "": a temporary file, deleted when closed. It saves memory for sources with many rows.
+    # The name "" means a temporary file. It saves memory and needs no journal: a crash deletes it.
     with closing(sqlite3.connect("")) as database:
         database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
         database.execute("CREATE TABLE content (id PRIMARY KEY, location, copies) WITHOUT ROWID")
@@ -97,7 +97,7 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
                 image_counts["resized"] += image.size != image.original_size
                 image_counts["tokens"] += image.num_tokens
                 image_counts["max_tokens"] = max(image_counts["max_tokens"], image.num_tokens)
-            if num_copies:
+            if num_copies:  # an exact duplicate is not reported as a near one
                 yield replace(sample, sample_id=images.copy_id(sample.sample_id, num_copies))
                 continue
             question = prompts.user_text(sample.question, sample.options)
@@ -111,6 +111,7 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
 
 
 def _near_duplicates(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Yields (location of a row, location of the first row that looks the same)."""
     database.execute("CREATE INDEX by_text ON hashes (text_hash)")
     repeated = "SELECT text_hash FROM hashes GROUP BY text_hash HAVING COUNT(*) > 1"
     for key in database.execute(repeated):
@@ -125,8 +126,8 @@ def similar_pairs(dhash_NI4: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yields (row, first similar row). Axes: N rows, I images of a row, 4 x 64 bits of a dhash."""
     for start in range(0, len(dhash_NI4), BLOCK_ROWS):
         block = dhash_NI4[start : start + BLOCK_ROWS]
-        num_bits = np.bitwise_count(block[:, None] ^ dhash_NI4[None, : start + len(block)])
-        similar = (num_bits.sum(axis=3, dtype=np.int16) <= images.DEDUP_MAX_BITS).all(axis=2)
+        differing_bits = np.bitwise_count(block[:, None] ^ dhash_NI4[None, : start + len(block)])
+        similar = (differing_bits.sum(axis=3, dtype=np.int16) <= images.DEDUP_MAX_BITS).all(axis=2)
         for row, is_similar in enumerate(similar, start):
             if is_similar[:row].any():
                 yield row, int(is_similar.argmax())
@@ -152,18 +153,18 @@ def _convert(
     row: RawRow, location: str, files: Storage, config: DataConfig
 ) -> tuple[Sample, list[DecodedImage]]:
     """The Sample of a row, and its decoded images. Raises RowError or ImageError."""
-
-    def check_gold() -> None:
-        if problem := gold_problem(answer, kind, row.options):
-            raise answers.GoldError(problem)
-
     kind = row.answer_kind or answers.infer_kind(row.gold, row.task, row.question, row.options)
     is_choice, has_boxes = kind is AnswerKind.choice, kind is AnswerKind.boxes
     answer = answers.choice_letter(row.gold, row.options) if is_choice else row.gold
     if not answer:
         raise answers.GoldError("it is empty")
+
+    def check_gold(answer: str) -> None:
+        if problem := gold_problem(answer, kind, row.options):
+            raise answers.GoldError(problem)
+
     if not has_boxes:
-        check_gold()
+        check_gold(answer)
     decoded = []
     for reference in row.images:
         image = storage.resolve_reference(reference)
@@ -171,15 +172,15 @@ def _convert(
             image = row.find_image(files, image) if row.find_image else files.read_image(image)
         decoded.append(images.decode(image, PixelBudget(config.min_pixels, config.max_pixels)))
     if row.blank_is_none and all(image.is_white for image in decoded):
-        raise ImageError("no image: only the blank image that stands for none")
+        raise ImageError("no image: only the blank image of a text-only row")
     if has_boxes:
         if len(decoded) != 1:
             raise answers.GoldError(f"boxes need exactly one image, not {len(decoded)}")
         box_format = row.box_format or config.box_format
         answer = answers.boxes_in_model_pixels(answer, decoded[0], box_format)
-        check_gold()
-    # Options belong to the id: the same question with other options is another sample. Outer white
-    # space does not, so that an exported row has the same id when it is read again.
+        check_gold(answer)
+    # The id hashes the options, as the same question with other options is another sample. It omits
+    # outer white space, so an exported row has the same id when it is read again.
     text = prompts.user_text(row.question, row.options).strip()
     sample = Sample(
         sample_id=images.sample_id([(image.size, image.rgb) for image in decoded], text, answer),
@@ -197,6 +198,7 @@ def _convert(
 
 
 def _is_file(config: DataConfig) -> bool:
+    """Whether data.path names a single file."""
     return not config.on_hub and not Path(config.path or "").expanduser().is_dir()
 
 
@@ -231,8 +233,8 @@ def fingerprint(config: DataConfig) -> str:
     Moving a file together with its images changes nothing; renaming it does, because Sample.source
     names it. A replaced image goes unnoticed if its size in bytes is the same.
     """
-    group = "shapes" if config.source is Source.shapes else "files"  # the settings that count
-    return manifest.fingerprint([counted_settings(config, group, own=False), inputs(config)])
+    stage = "shapes" if config.source is Source.shapes else "files"  # see DataConfig
+    return manifest.fingerprint([counted_settings(config, stage, own=False), inputs(config)])
 
 
 def inputs(config: DataConfig) -> dict[str, str]:

@@ -28,7 +28,7 @@ class RawRow:
 
     `images` are references (storage.resolve_reference). `find_image` finds an image whose path in
     the row is not its path in the storage. `box_format`, if set, overrides data.box_format.
-    `blank_is_none`: a white image means that there is no image.
+    `blank_is_none`: a row whose images are all white has no image.
     """
 
     images: tuple[Any, ...]
@@ -45,7 +45,7 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A format's column names. Spaces separate alternatives; the first that is not null counts.
+    """A format's column names. Spaces separate alternatives; the first that is not null is used.
 
     `a.b` is field b of column a. If a `required` column is missing, `hint` is added to the error.
     `from_response`: without an answer column, the gold answer is the assistant's last turn in
@@ -99,7 +99,7 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
     require_keys(row, columns.required, columns.hint)
     references = image_references(row, columns.images)
     if (prompt := first_value(row, columns.question)) is None:
-        raise _missing_keys(row, columns.question.split()[0])
+        raise _missing_keys_error(row, columns.question.split()[0])
     question = prompts.question_text(prompt, len(references))
     gold = first_value(row, columns.answer)
     if gold is None and columns.from_response:
@@ -107,7 +107,7 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
         if not isinstance(response, str):
             response = prompts.last_response(response or prompt)
         if response is None:
-            raise _missing_keys(row, columns.answer.split()[0])
+            raise _missing_keys_error(row, columns.answer.split()[0])
         gold = answers.answer_of_response(response)
     else:
         gold = answers.unwrap(answer_text(gold))
@@ -143,14 +143,14 @@ def first_value(row: Row, names: str) -> Any:
 def require_keys(row: Row, keys: str, hint: str = "") -> None:
     """Raises RowError if the row lacks a key; it names the missing and the existing keys."""
     if missing := [key for key in keys.split() if key not in row]:
-        raise _missing_keys(row, ", ".join(missing) + hint)
+        raise _missing_keys_error(row, ", ".join(missing) + hint)
 
 
-def _missing_keys(row: Row, missing: str) -> RowError:
-    return RowError(f"missing keys: {missing}; found: {_keys(row)}")
+def _missing_keys_error(row: Row, missing: str) -> RowError:
+    return RowError(f"missing keys: {missing}; found: {_key_list(row)}")
 
 
-def _keys(row: Row) -> str:
+def _key_list(row: Row) -> str:
     return ", ".join(sorted(row)) or "none"
 
 
@@ -163,7 +163,7 @@ def image_references(row: Row, columns: str) -> tuple[Any, ...]:
         if isinstance(value, list) and value:
             return tuple(value)
     missing = f"{' and '.join(names)} is absent or empty"
-    raise RowError(f"no image: {missing}; keys found: {_keys(row)}")
+    raise RowError(f"no image: {missing}; keys found: {_key_list(row)}")
 
 
 def answer_text(value: Any) -> str:
@@ -216,7 +216,7 @@ def from_trl(row: Row, files: Storage, location: str) -> RawRow:
 def from_mm_eureka(row: Row, files: Storage, location: str) -> RawRow:
     """MM-Eureka: {conversations, answer, image_urls}, or {message (a chat as text), answer}.
 
-    Paths are those of the authors' machine, images are in zips. Text-only rows name a blank image.
+    Paths are from the authors' machine; images may be in zips. Text-only rows name a blank image.
     """
     if isinstance(row.get("message"), str):
         try:
@@ -234,7 +234,7 @@ def from_mm_eureka(row: Row, files: Storage, location: str) -> RawRow:
     paths = image_references(row, MM_EUREKA.images)
     names = [PurePosixPath(path).name if isinstance(path, str) else "" for path in paths]
     if all(name.startswith("blank") for name in names):
-        raise RowError("no image: only the blank image that stands for none")
+        raise RowError("no image: only the blank image of a text-only row")
     raw = from_columns(row, MM_EUREKA)
     return replace(
         raw,
@@ -247,8 +247,8 @@ def from_mm_eureka(row: Row, files: Storage, location: str) -> RawRow:
 
 MULBERRY_MARKER = "The final answer is:"
 MULBERRY_FOLDER = "mulberry_images"
-CHOICE_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(.+?)\s*$", re.MULTILINE)
-CHOICE_LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")
+CHOICE_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(.+?)\s*$", re.MULTILINE)  # "A: red"
+CHOICE_LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")  # the start of a gold answer like "A: red"
 TRAILING_HEADING = re.compile(r"[#\s]*$")  # the Markdown marks (###) before MULBERRY_MARKER
 
 
@@ -277,6 +277,7 @@ def from_mulberry(row: Row, files: Storage, location: str) -> RawRow:
 
 
 def _mulberry_path(reference: Any, files: Storage) -> Any:
+    """The reference; if it is a path, with mulberry_images/ in front if that file exists."""
     if not isinstance(reference, str):
         return reference
     name = reference.replace("\\", "/").lstrip("/")
@@ -323,7 +324,7 @@ def from_ms_swift(row: Row, files: Storage, location: str) -> RawRow:
 
 
 def _is_base64(reference: Any) -> bool:
-    # In base64, 20 slashes are 15 bytes 0xFF, which images hardly have in a row: it is a path.
+    # 20 slashes in a row mean a path. In base64 they would be 15 bytes 0xFF, which images lack.
     is_long = isinstance(reference, str) and len(reference) > MAX_PATH
     return is_long and "/" * 20 not in reference and bool(BASE64.fullmatch(reference))
 
@@ -353,13 +354,14 @@ def _fill_objects(turns: list[Any], objects: dict[str, Any]) -> tuple[list[Any],
         if turn_boxes and turn.get("role") != "assistant":
             raise RowError("unusable question: <bbox> in a user turn is not supported")
         boxes += turn_boxes
-        texts = map(str, values)
+        texts = map(str, values)  # the lambda binds it as a default, as it is in a loop
         content = OBJECT_TAG.sub(lambda _, texts=texts: next(texts), turn["content"])
         filled.append({**turn, "content": content})
     return filled, boxes
 
 
 DATASET_INFO = "dataset_info.json"
+# LLaMA-Factory's tags and their defaults: the keys of a turn, and the names of the roles.
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
 SHAREGPT_TAGS = dict(zip(TAGS, ("from", "value", "human", "gpt", "system"), strict=True))
 OPENAI_TAGS = dict(zip(TAGS, ("role", "content", "user", "assistant", "system"), strict=True))
@@ -439,7 +441,7 @@ def from_any(row: Row, files: Storage, location: str) -> RawRow:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How to find and convert a source's rows. `task_of_file`: the task in a file name, or None."""
+    """How to find and convert a source's rows. `task_of_file` gives a file name's task, if any."""
 
     rule: Columns | Callable[[Row, Storage, str], RawRow]
     suffixes: tuple[str, ...] = FILE_SUFFIXES

@@ -16,11 +16,11 @@ SYSTEM = (
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PLACEHOLDER = re.compile(r"<image>\n?")
-CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # such as <|image_pad|>; belongs to the chat template
+CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # such as <|image_pad|>, for chat templates only
 
 
 def multiple_choice(question: str, options: Sequence[str], hint: str | None = None) -> str:
-    """A multiple-choice question as VLMEvalKit words it, with the blank before its last newline."""
+    """A multiple-choice question in VLMEvalKit's words, which end in a space and a newline."""
     lines = [f"Hint: {hint}\n"] if hint else []
     lines += [f"Question: {question}\n", "Options:\n"]
     lines += [f"{letter}. {text}\n" for letter, text in zip(LETTERS, options, strict=False)]

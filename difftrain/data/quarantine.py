@@ -4,14 +4,11 @@ from dataclasses import dataclass
 
 
 class RowError(ValueError):
-    """A row cannot become a sample; the message is "SHORT REASON: DETAILS".
-
-    The short reason is one of a few, such as "empty question"; rejected rows are counted by it.
-    """
+    """A row cannot become a sample. The message is "SHORT REASON: DETAILS", as in RejectedRow."""
 
 
 class EmptyDatasetError(ValueError):
-    """The source holds no usable row, or a file of it is damaged or cannot be reached."""
+    """The source has no usable row, or one of its files is damaged or unreachable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def read_rows(storage: Storage, names: list[str]) -> Iterator[tuple[str, Row | R
 def _is_array(file: IO[bytes]) -> bool:
     """Whether a .json holds one array (its `[` is then consumed) and not one object per line."""
     while (first := file.read(1)).isspace() or first in (b"\xef", b"\xbb", b"\xbf"):
-        pass
+        pass  # skip white space and the three bytes of a UTF-8 byte order mark
     if first != b"[":
         file.seek(0)
     return first == b"["
@@ -54,7 +54,7 @@ def _read_lines(file: IO[bytes]) -> Iterator[Row | RowError | None]:
     while line := file.readline(MAX_ROW_BYTES):
         if len(line) == MAX_ROW_BYTES and not line.endswith(b"\n"):
             while (rest := file.readline(MAX_ROW_BYTES)) and not rest.endswith(b"\n"):
-                pass
+                pass  # skip the rest of the line
             yield RowError(TOO_LONG)
         elif not line.strip():
             yield None
@@ -91,7 +91,7 @@ def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
         except ValueError as error:
             if at_end:
                 raise RowError(f"not JSON: {error}; the rest of the array is not read") from error
-            value, end = None, len(buffer)
+            value, end = None, len(buffer)  # the element is incomplete: read more
         # A number at the end of the buffer may have more digits in the next chunk.
         if end < len(buffer) or at_end:
             yield _check_object(value, "element")
@@ -99,7 +99,7 @@ def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
             continue
         if len(buffer) > MAX_ROW_BYTES:
             raise RowError(TOO_LONG)
-        try:
+        try:  # num_bytes doubles, so that a large element is parsed only a few times
             chunk = file.read(num_bytes)
             buffer += decode(chunk, not chunk)
         except UnicodeDecodeError as error:

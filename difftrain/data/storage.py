@@ -1,7 +1,7 @@
 """Opens the files of a source, a local folder or a hub dataset, and reads the images of its rows.
 
-Downloads come only from that hub dataset; image URLs are refused. readers.py reads the rows in the
-files, difftrain/images.py decodes images.
+Nothing else is read from the internet; image URLs are refused. readers.py reads the rows in the
+files, and difftrain/images.py decodes images.
 """
 
 import base64
@@ -69,7 +69,7 @@ class Folder:
         try:
             path = self.root / os.path.expanduser(name)
             if not path.is_file():
-                raise _missing_file(name, self.root)
+                raise _missing_file_error(name, self.root)
             _require_size(path.stat().st_size, name)
             return path.read_bytes()
         except OSError as error:
@@ -88,10 +88,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A hub dataset at one revision. Files are read in pieces, never downloaded whole.
-
-    Every method raises HubUnavailable.
-    """
+    """A hub dataset, read in pieces without downloads. Every method may raise HubUnavailable."""
 
     repository: str
     revision: str | None = None
@@ -121,16 +118,16 @@ class Hub:
     def read_image(self, name: str) -> bytes:
         """An image file's bytes. Raises ImageError if the dataset has no such file."""
         if not self.has_file(name):
-            raise _missing_file(name, self.root)
+            raise _missing_file_error(name, self.root)
         with self.open(name) as file:
             content = file.read(MAX_FILE_BYTES + 1)
         _require_size(len(content), name)
         return content
 
     def fingerprints(self, names: list[str]) -> dict[str, str]:
-        """{repository: commit}. Asks the hub for the commit unless `revision` is a full one."""
+        """{repository: commit}. Requests the commit from the hub unless `revision` is a commit."""
         commit = self.revision
-        if commit is None or len(commit) != 40:
+        if commit is None or len(commit) != 40:  # a full commit hash has 40 digits
             with self.request():
                 info = HfApi().dataset_info(self.repository, revision=commit, timeout=20)
             commit = str(info.sha)
@@ -142,7 +139,7 @@ Storage = Folder | Hub
 
 @cache
 def hub_files(hub: Hub) -> dict[str, None]:
-    """The sorted file names of a hub dataset, requested only once."""
+    """The sorted file names of a hub dataset, as an ordered set; requested only once."""
     with hub.request():
         paths: Any = HfFileSystem().find(hub.root)
     return dict.fromkeys(sorted(str(path).removeprefix(f"{hub.root}/") for path in paths))
@@ -196,9 +193,9 @@ def _decode_base64(text: str) -> bytes:
 
 
 def read_by_tail(storage: Storage, name: str) -> bytes:
-    """The image whose path has the longest end in common with `name`, a path on another machine.
+    """The image whose path ends like `name`, a path on another machine; the best match if several.
 
-    Zips are searched last. Raises ImageError, EmptyDatasetError for a damaged zip.
+    Zips are searched last. Raises ImageError, or EmptyDatasetError for a damaged zip.
     """
     parts = PurePosixPath(name).parts
     tails = [parts[start:] for start in range(len(parts))]
@@ -208,8 +205,8 @@ def read_by_tail(storage: Storage, name: str) -> bytes:
             return storage.read_image(path)
     members = _zip_members(storage).get(parts[-1], []) if parts else []
     if not members:
-        raise _missing_file(name, f"{storage.root} and its zips")
-    matches = ((tail, pair) for tail in tails for pair in members)
+        raise _missing_file_error(name, f"{storage.root} and its zips")
+    matches = ((tail, pair) for tail in tails for pair in members)  # the whole path first
     archive, member = next(
         pair for tail, pair in matches if PurePosixPath(pair[1]).parts[-len(tail) :] == tail
     )
@@ -236,7 +233,7 @@ def _zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]
 
 
 def read_below(folder: str, storage: Storage, name: str) -> bytes:
-    """An image in a folder or in a tar of it. Raises ImageError, EmptyDatasetError (bad tar)."""
+    """An image in a folder or its tar. Raises ImageError, or EmptyDatasetError for a bad tar."""
     relative = _strip_root(name).removeprefix(f"{folder}/")
     for path in (f"{folder}/{relative}", relative):
         if storage.has_file(path):
@@ -254,7 +251,7 @@ def read_below(folder: str, storage: Storage, name: str) -> bytes:
             f"missing file: {_shorten(relative)} is in {tars[0]}, which can only be read from "
             "a local copy; download the dataset and set data.path=FOLDER"
         )
-    raise _missing_file(relative, f"{storage.root}/{folder} and its tar")
+    raise _missing_file_error(relative, f"{storage.root}/{folder} and its tar")
 
 
 @lru_cache(maxsize=2)
@@ -271,7 +268,7 @@ def _tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
         try:
             with tarfile.open(fileobj=tars[-1], mode="r:") as archive:
                 for member in archive:
-                    # else tarfile keeps every header in memory
+                    # Otherwise tarfile keeps every header in memory. Its type stub lacks `members`.
                     archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
                     if member.isreg() and not member.issparse():
                         name_in_tar, start = _strip_root(member.name), member.offset_data
@@ -293,7 +290,7 @@ def _require_size(num_bytes: int, name: str) -> None:
         raise ImageError(f"image too large: {_shorten(name)} is over {MAX_FILE_BYTES >> 20} MiB")
 
 
-def _missing_file(name: str, searched: Any) -> ImageError:
+def _missing_file_error(name: str, searched: Any) -> ImageError:
     return ImageError(f"missing file: {_shorten(name)} (looked in {searched})")
 
 

@@ -115,7 +115,7 @@ def test_a_minimum_of_pixels_above_the_maximum_is_an_error_for_shapes_benchmarks
     assert problem.startswith(f"evaluate.{key}=")
     assert problem.endswith(
         f"shapes/ benchmarks: min_pixels={low} is above max_pixels={high} "
-        "(limits that are unset are the data's, 3136 and 12544)"
+        "(null takes data.min_pixels=3136 or data.max_pixels=12544)"
     )
     resolve(overrides.compose_config([f"evaluate.min_pixels={low}", f"evaluate.max_pixels={low}"]))
 
