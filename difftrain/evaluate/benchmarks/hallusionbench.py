@@ -121,6 +121,7 @@ def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
 
 
 def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A row as in VLMEvalKit's TSV file. The first part of its index, "hub", has no meaning."""
     name = f"{row['category']}_{row['subcategory']}"
     return {
         **{column: row[column] for column in ("category", "question", "image")},
