@@ -1,4 +1,4 @@
-"""The shipped model passes all eight preflight checks, and each check detects its kind of fault."""
+"""The eight checks before training pass for the shipped model and fail for broken models."""
 
 import copy
 from dataclasses import replace
@@ -21,7 +21,7 @@ from difftrain.train.preflight import Candidate, CheckResult
 
 @pytest.fixture
 def candidate(shapes_samples: list[Sample], tmp_path: Path) -> Candidate:
-    """A freshly loaded model, which the test may break."""
+    """The shipped model, freshly loaded so that the test may break it, with four samples."""
     loaded = load(ModelConfig(name="tiny", dtype=Dtype.float32), 3136, 12544)
     config = RunConfig()
     stages = {"grpo": config.grpo}
@@ -47,7 +47,7 @@ def test_a_processor_with_another_merge_size_is_refused(candidate: Candidate) ->
     candidate.loaded.processor.image_processor.merge_size = 1
     result = preflight.run_checks(candidate)["placeholders equal vision features"]
     assert not result.passed
-    assert "16" in result.detail
+    assert "16" in result.detail  # features per image of a tower that merges 2 x 2 patches
 
 
 def test_padding_on_the_right_is_refused(candidate: Candidate) -> None:
@@ -65,7 +65,7 @@ def test_a_chat_template_without_images_fails_with_the_cause(candidate: Candidat
     assert not preflight.run_checks(candidate)["placeholders equal vision features"].passed
 
 
-def test_a_model_that_does_not_see_its_images_fails(candidate: Candidate) -> None:
+def test_a_model_that_ignores_its_images_fails(candidate: Candidate) -> None:
     for name, parameter in candidate.loaded.model.named_parameters():
         if param_groups.part_of(name) == "projector":
             torch.nn.init.zeros_(parameter)
@@ -84,11 +84,11 @@ def test_a_placeholder_that_is_not_banned_is_named(
     assert result.detail.removeprefix("can be sampled: ") in PLACEHOLDERS
 
 
-def test_a_placeholder_that_only_the_models_config_has_is_named_if_it_is_not_banned(
+def test_a_token_that_only_the_models_config_calls_a_placeholder_must_be_banned_too(
     candidate: Candidate,
 ) -> None:
-    token_id = candidate.loaded.processor.tokenizer.convert_tokens_to_ids("7")
-    candidate.loaded.model.config.video_token_id = token_id
+    any_token_id = candidate.loaded.processor.tokenizer.convert_tokens_to_ids("7")
+    candidate.loaded.model.config.video_token_id = any_token_id
     result = preflight.check_sampling(candidate)
     assert (result.passed, result.detail) == (False, "can be sampled: 7")
 
@@ -128,7 +128,7 @@ def test_both_stages_of_a_recipe_are_checked(candidate: Candidate) -> None:
         "grpo: vision tower trained, projector trained, language model trained"
     )
     candidate.stages["sft"].lora.rank = 2
-    candidate.stages["sft"].lora.targets = ["q_porj"]  # misspelt on purpose
+    candidate.stages["sft"].lora.targets = ["q_porj"]  # q_proj misspelled on purpose
     result = preflight.run_checks(candidate)["trained and frozen parts as configured"]
     assert not result.passed
     assert "sft.lora.targets" in result.detail
@@ -139,20 +139,21 @@ def test_optimizer_states_need_disk_space_only_for_trained_parameters(
 ) -> None:
     model = candidate.loaded.model
     total = sum(parameter.numel() for parameter in model.parameters())
-    vision = sum(
+    vision = sum(  # parameters that SFT freezes by default
         size
         for part, size, _ in param_groups.count_parameters(model)
         if part in param_groups.VISION_PARTS
     )
     model_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    # Three checkpoints have weights; two of them also have Adam's 8 bytes per trained parameter.
     full = preflight.checkpoint_bytes(candidate, "grpo", model_bytes)
-    assert full == 3 * model_bytes + 16 * total
+    assert full == 3 * model_bytes + 2 * 8 * total
     both = replace(candidate, stages={**candidate.stages, "sft": RunConfig().sft})
     frozen_vision = preflight.checkpoint_bytes(both, "sft", model_bytes)
-    assert frozen_vision == 3 * model_bytes + 16 * (total - vision)
+    assert frozen_vision == 3 * model_bytes + 2 * 8 * (total - vision)
     candidate.stages["grpo"].lora.rank = 2
     by_lora = preflight.checkpoint_bytes(candidate, "grpo", model_bytes)
-    assert model_bytes < by_lora < 1.5 * model_bytes
+    assert model_bytes < by_lora < 1.5 * model_bytes  # one model and two small adapters
     free = SimpleNamespace(free=by_lora)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: free)
     assert preflight.check_checkpoint(candidate).passed
@@ -162,7 +163,7 @@ def test_optimizer_states_need_disk_space_only_for_trained_parameters(
 
 def test_preflight_runs_again_if_other_parts_are_trained() -> None:
     def folder(**changes: object) -> Path:
-        """The folder of the preflight's results under these settings, STAGE_NAME=VALUE."""
+        """The folder of the results with these settings; grpo_rank means grpo.lora.rank."""
         config = RunConfig(train_stages=TrainStages.sft_then_grpo)
         for key, value in changes.items():
             stage, _, name = key.partition("_")
@@ -171,7 +172,7 @@ def test_preflight_runs_again_if_other_parts_are_trained() -> None:
         return RunPaths(config).preflight
 
     default = folder()
-    assert default == folder(grpo_num_train_epochs=7)
+    assert default == folder(grpo_num_train_epochs=7)  # no other part is trained
     others = [folder(grpo_rank=4), folder(sft_rank=4), folder(sft_freeze_vision=False),
               folder(grpo_freeze_vision=True)]  # fmt: skip
     assert len({default, *others}) == 5
@@ -197,13 +198,13 @@ def test_a_full_disk_is_reported_in_gigabytes(
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: free)
     result = preflight.check_checkpoint(candidate)
     assert not result.passed
-    assert "0.1 GB are needed" in result.detail
+    assert "0.1 GB are needed" in result.detail  # for the checkpoints of the shipped model
 
 
 def test_only_a_part_of_a_large_model_is_written_and_read_back(
     candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "ROUND_TRIP_BYTES", 1 << 20)
+    monkeypatch.setattr(preflight, "ROUND_TRIP_BYTES", 1 << 20)  # the shipped model has 12 MB
     result = preflight.check_checkpoint(candidate)
     assert result.passed
     assert result.detail.endswith("1 MB")

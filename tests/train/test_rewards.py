@@ -1,4 +1,4 @@
-"""Metrics by task and stratum, and how TRL's means over processes become one line per step."""
+"""Metrics by task and by stratum (difficulty class), and their line in the log for each step."""
 
 import json
 from collections import defaultdict
@@ -13,8 +13,8 @@ from difftrain.records import Sample
 from difftrain.train import callbacks, rewards
 from difftrain.train.rewards import Subsets, step_metrics, with_metrics
 
-G = 4  # completions per prompt
-Metrics = list[tuple[str, float]]
+NUM_GENERATIONS = 4  # completions per prompt
+Metrics = list[tuple[str, float]]  # name and value, as a reward function logs them
 
 
 def trl_mean(processes: list[Metrics]) -> dict[str, float]:
@@ -26,19 +26,22 @@ def trl_mean(processes: list[Metrics]) -> dict[str, float]:
     return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
 
-def half_formatted(samples: list[Sample], subsets: Subsets) -> Metrics:
-    """The metrics of one process; the first half of its completions is correct and formatted."""
+def metrics_of_half_formatted(samples: list[Sample], subsets: Subsets) -> Metrics:
+    """The metrics of one process with one completion for each sample.
+
+    The completions of the first half are correct and formatted, those of the second half neither.
+    """
     logged: Metrics = []
-    good = "<think>a</think><answer>b</answer>"
-    texts = [good if index < len(samples) // 2 else "b" for index in range(len(samples))]
+    right = "<think>a</think><answer>b</answer>"
+    texts = [right if index < len(samples) // 2 else "b" for index in range(len(samples))]
     ids = [sample.sample_id for sample in samples]
     rewards.log_alarms(texts, samples, lambda *pair: logged.append(pair))
 
     def accuracy(completions: list[str], **_: object) -> list[float]:
-        return [float(text == good) for text in completions]
+        return [float(text == right) for text in completions]
 
     functions = {"accuracy": accuracy, "format": rewards.format_reward}
-    measured = with_metrics(functions, {"accuracy": 1, "format": 0.1}, subsets, G)
+    measured = with_metrics(functions, {"accuracy": 1, "format": 0.1}, subsets, NUM_GENERATIONS)
     assert [reward.__name__ for reward in measured] == ["accuracy", "format"]
     for reward in measured:
         reward(completions=texts, sample_id=ids, log_metric=lambda *pair: logged.append(pair))
@@ -50,9 +53,10 @@ def test_rewards_are_logged_by_task_and_stratum_over_all_processes(
 ) -> None:
     strata = {s.sample_id: "hard" if n % 2 else "easy" for n, s in enumerate(shapes_samples[:20])}
     subsets = Subsets(shapes_samples, strata)
-    first = half_formatted(shapes_samples[:8], subsets)
-    second = half_formatted(shapes_samples[8:24], subsets)
+    first = metrics_of_half_formatted(shapes_samples[:8], subsets)
+    second = metrics_of_half_formatted(shapes_samples[8:24], subsets)
     row = step_metrics(trl_mean([first, second]), num_processes=2)
+    # The first half of both processes' samples.
     rewarded = {s.sample_id for s in (*shapes_samples[:4], *shapes_samples[8:16])}
     for task in {sample.task for sample in shapes_samples}:
         of_task = [s.sample_id in rewarded for s in shapes_samples if s.task == task]
@@ -62,7 +66,7 @@ def test_rewards_are_logged_by_task_and_stratum_over_all_processes(
         assert row[f"rewards/format/mean/task/{task}"] == share
     hard = [id_ in rewarded for id_, stratum in strata.items() if stratum == "hard"]
     assert row["rewards/accuracy/mean/stratum/hard"] == pytest.approx(sum(hard) / len(hard))
-    assert row["completions/count/stratum/easy"] == pytest.approx(10)
+    assert row["completions/count/stratum/easy"] == pytest.approx(20 / 2)
 
 
 def test_a_task_without_a_completion_in_a_step_is_left_out_and_not_zero(
@@ -70,18 +74,19 @@ def test_a_task_without_a_completion_in_a_step_is_left_out_and_not_zero(
 ) -> None:
     subsets = Subsets(shapes_samples)
     one_task = [s for s in shapes_samples if s.task == shapes_samples[0].task]
-    row = step_metrics(trl_mean([half_formatted(one_task, subsets)]), num_processes=1)
+    row = step_metrics(trl_mean([metrics_of_half_formatted(one_task, subsets)]), num_processes=1)
     tasks = {name.rpartition("/task/")[2] for name in row if "/task/" in name}
     assert tasks == {shapes_samples[0].task}
 
 
 def test_alarms_are_shares_of_all_completions(shapes_samples: list[Sample]) -> None:
+    """An alarm is a sign of reward hacking."""
     logged: Metrics = []
     texts = ["<answer></answer>", prompts.SYSTEM, "<answer>1</answer><answer>1</answer>", "1"]
     rewards.log_alarms(texts, shapes_samples[:4], lambda *pair: logged.append(pair))
     row = step_metrics(trl_mean([logged]) | {"completions/clipped_ratio": 0.25}, 1)
     assert row == {
-        "alarms/empty": 0.5,
+        "alarms/empty": 0.5,  # the first two: the system prompt has empty answer tags too
         "alarms/several_options": 0.0,
         "alarms/repeated_tags": 0.25,
         "alarms/prompt_echo": 0.25,
@@ -95,8 +100,9 @@ def test_an_alarm_warns_once_while_training(
     log = callbacks.JsonlLogger(tmp_path, 0.0, "test")
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     state, control = TrainerState(), TrainerControl()
-    for step in range(1, 31):
+    for step in range(1, 31):  # three times the number of steps over which an alarm is averaged
         state.global_step = step
+        # 2 of 8 completions in every step; the limit is a tenth.
         sums = {"difftrain/completions": 8.0, f"difftrain/alarms/{Alarm.repeated_tags}": 2.0}
         log.on_log(arguments, state, control, logs={"reward": 0.5, **sums})
     rows = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
@@ -117,11 +123,11 @@ def test_an_evaluation_on_held_out_samples_is_not_logged_as_a_step(tmp_path: Pat
     assert callbacks.read_log(tmp_path, callbacks.EVAL_LOG) == []
 
 
-def accuracy(completions: list[str], **_: object) -> list[float]:
+def is_right(completions: list[str], **_: object) -> list[float]:
     return [float(text == "right") for text in completions]
 
 
-def format_(completions: list[str], **_: object) -> list[float]:
+def starts_with_r(completions: list[str], **_: object) -> list[float]:
     return [float(text.startswith("r")) for text in completions]
 
 
@@ -134,9 +140,9 @@ def metrics_of(
     texts = [text for _, completions in completions_by_sample for text in completions]
     ids = [sample.sample_id for sample, completions in completions_by_sample for _ in completions]
     logged: Metrics = []
-    functions = {"accuracy": accuracy, "format": format_}
+    functions = {"accuracy": is_right, "format": starts_with_r}
     weights = {"accuracy": 1, "format": format_weight}
-    for reward in with_metrics(functions, weights, subsets, G):
+    for reward in with_metrics(functions, weights, subsets, NUM_GENERATIONS):
         reward(
             completions=texts,
             sample_id=ids,
@@ -163,6 +169,7 @@ def test_a_group_has_zero_variance_if_all_its_completions_are_rewarded_alike(
     row = step_metrics(trl_mean([first, second]), num_processes=2)
     assert row["frac_reward_zero_std/stratum/hard"] == 0.0
     assert row["frac_reward_zero_std/stratum/easy"] == 0.5  # a difference in format alone counts
+    # Four times "right", three times "no", and "rather".
     assert row["completions/mean_length/stratum/easy"] == pytest.approx((4 * 5 + 3 * 2 + 6) / 8)
     assert row["completions/mean_length/stratum/hard"] == pytest.approx((5 + 3 * 2) / 4)
 
@@ -171,17 +178,17 @@ def test_a_reward_of_weight_zero_does_not_count_for_the_variance(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
     completions = ["no", "no", "no", "rather"]
-    logged = metrics_of([(shapes_samples[0], completions)], subsets, 0)
+    logged = metrics_of([(shapes_samples[0], completions)], subsets, format_weight=0)
     assert step_metrics(dict(logged), 1)["frac_reward_zero_std/stratum/easy"] == 1.0
 
 
 def test_an_incomplete_group_is_not_counted_as_a_group(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
-    halves = [(shapes_samples[0], ["right"] * 2), (shapes_samples[2], ["right"] * 2)]
-    row = step_metrics(dict(metrics_of(halves, subsets)), 1)
+    half_groups = [(shapes_samples[0], ["right"] * 2), (shapes_samples[2], ["right"] * 2)]
+    row = step_metrics(dict(metrics_of(half_groups, subsets)), 1)
     assert "frac_reward_zero_std/stratum/easy" not in row
-    assert row["completions/mean_length/stratum/easy"] == 5.0
+    assert row["completions/mean_length/stratum/easy"] == len("right")
 
 
 def test_a_stratum_without_a_completion_is_left_out_and_not_zero(

@@ -19,6 +19,7 @@ from difftrain.train.trl_args import TrainJob
 
 
 def rollout(sample: Sample, draw: int, response: str, **changes: Any) -> Rollout:
+    """A response of the base model; `draw` numbers the responses to one prompt."""
     row = Rollout(
         sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=draw, seed=draw,
         response=response, num_tokens=3, token_ids=(1, 2, 3), hit_eos=True, verdict=Verdict.correct,
@@ -43,11 +44,11 @@ def test_tags_within_a_rationale_do_not_break_the_format(shapes_samples: list[Sa
 
 
 def test_a_sample_without_a_rationale_is_counted_and_reported(shapes_samples: list[Sample]) -> None:
-    bare, blank = (replace(shapes_samples[0], rationale=text) for text in (None, "  "))
+    none, blank = (replace(shapes_samples[0], rationale=text) for text in (None, "  "))
     targets = {
-        "a": sft.from_rationale(bare),
+        "a": sft.from_rationale(none),
         "b": sft.from_rationale(blank),
-        "c": "fine",
+        "c": "a target",
     }
     assert sft.count_dropped(targets) == {"no_rationale": 2}
     assert "2 more were dropped: the data has no rationale" in sft.dropped_text({"no_rationale": 2})
@@ -64,30 +65,29 @@ def test_only_correct_responses_to_the_full_image_become_targets(
         rollout(sample, 4, "d"),
         rollout(sample, 3, "e"),
     ]
-    assert [row.response for row in sft.correct_rollouts(rows, 10)[sample.sample_id]] == [
-        "e",
-        "d",
-    ]
+    correct = sft.correct_rollouts(rows, num_draws=10)[sample.sample_id]
+    assert [row.response for row in correct] == ["e", "d"]
 
 
-def test_a_probe_that_has_grown_for_another_run_changes_no_target(
+def test_responses_that_another_run_adds_to_the_probe_change_no_target(
     shapes_samples: list[Sample],
 ) -> None:
     sample = shapes_samples[0]
-    few = [rollout(sample, 2, "first right")]
-    grown = [*few, *(rollout(sample, draw, f"later {draw}") for draw in range(3, 10))]
-    assert sft.correct_rollouts(grown, 0) == sft.correct_rollouts(few, 0)
-    assert len(sft.correct_rollouts(grown, 5)[sample.sample_id]) == 3
+    own = [rollout(sample, 2, "first correct")]
+    with_added = [*own, *(rollout(sample, draw, f"later {draw}") for draw in range(3, 10))]
+    assert sft.correct_rollouts(with_added, num_draws=0) == sft.correct_rollouts(own, num_draws=0)
+    five_draws = sft.correct_rollouts(with_added, num_draws=5)[sample.sample_id]
+    assert [row.draw for row in five_draws] == [2, 3, 4]
 
 
-def test_which_of_several_correct_responses_is_the_target_depends_on_the_seed(
+def test_the_seed_alone_decides_which_of_several_correct_responses_is_the_target(
     shapes_samples: list[Sample],
 ) -> None:
     texts = [f"<think>{n}</think><answer>4</answer>" for n in range(8)]
     rows = [rollout(shapes_samples[0], n, text) for n, text in enumerate(texts)]
     targets = {seed: sft.from_rollouts(rows, seed) for seed in range(20)}
     assert targets == {seed: sft.from_rollouts(rows[::-1], seed) for seed in range(20)}
-    assert len(set(targets.values())) > 3
+    assert len(set(targets.values())) > 3  # of 8 responses, by 20 seeds
     assert sft.from_rollouts([], 1) is Dropped.no_correct_rollout
 
 
@@ -99,7 +99,8 @@ def test_a_correct_response_without_the_format_is_put_into_tags() -> None:
     assert sft.from_response("<answer> </answer>") is Dropped.no_format
 
 
-def collated(tiny: LoadedModel, samples: list[Sample], targets: list[str]) -> Any:
+def collated_batch(tiny: LoadedModel, samples: list[Sample], targets: list[str]) -> Any:
+    """The batch that TRL's collator makes of these samples and targets."""
     rows = [sft.trl_row(*pair) for pair in zip(samples, targets, strict=True)]
     batch = with_images(rows, samples).__getitems__(list(range(len(rows))))
     collate = DataCollatorForVisionLanguageModeling(tiny.processor, completion_only_loss=True)
@@ -111,7 +112,7 @@ def test_token_counts_equal_the_lengths_in_a_real_batch_with_images(
 ) -> None:
     samples = shapes_samples[:6]
     targets = [str(sft.from_rationale(sample)) for sample in samples]
-    lengths = collated(tiny, samples, targets)["attention_mask"].sum(1).tolist()
+    lengths = collated_batch(tiny, samples, targets)["attention_mask"].sum(1).tolist()
     pairs = zip(samples, targets, strict=True)
     assert [sft.token_count(tiny.processor, *pair) for pair in pairs] == lengths
 
@@ -121,9 +122,11 @@ def test_the_loss_is_on_the_completion_and_its_end_token_alone(
 ) -> None:
     samples = shapes_samples[:3]
     targets = [str(sft.from_rationale(sample)) for sample in samples]
-    for labels, target in zip(collated(tiny, samples, targets)["labels"], targets, strict=True):
-        taught = tiny.processor.tokenizer.decode(labels[labels != -100])
-        assert taught.strip() == f"{target}<|im_end|>"
+    for labels, target in zip(
+        collated_batch(tiny, samples, targets)["labels"], targets, strict=True
+    ):
+        learned = tiny.processor.tokenizer.decode(labels[labels != -100])  # -100: no loss
+        assert learned.strip() == f"{target}<|im_end|>"
 
 
 @pytest.mark.parametrize("reason", list(Dropped))

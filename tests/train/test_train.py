@@ -23,7 +23,7 @@ from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
 
 
-def job(folder: Path, config: RunConfig | None = None) -> TrainJob:
+def grpo_job(folder: Path, config: RunConfig | None = None) -> TrainJob:
     return TrainJob(TrainStage.grpo, config or RunConfig(), folder, World(), "test")
 
 
@@ -32,16 +32,18 @@ def correct_response(sample: Sample) -> str:
 
 
 def as_messages(*texts: str) -> list[list[dict[str, str]]]:
+    """Completions in the form in which TRL passes them to a reward function."""
     return [[{"role": "assistant", "content": text}] for text in texts]
 
 
 @pytest.fixture(scope="module")
 def graders() -> Iterator[GraderPool]:
+    """One grading process with 20 seconds for each answer."""
     with GraderPool(1, 20.0) as pool:
         yield pool
 
 
-def test_the_accuracy_reward_is_the_grade_of_the_probes_grader(
+def test_the_accuracy_reward_is_1_for_a_correct_and_0_for_an_empty_answer(
     shapes_samples: list[Sample], graders: GraderPool
 ) -> None:
     reward = rewards.accuracy_reward(Subsets(shapes_samples), graders, STRICT)
@@ -58,12 +60,13 @@ def test_a_completion_that_is_not_graded_in_time_is_counted_and_gets_no_reward(
 ) -> None:
     logged: dict[str, float] = {}
     box = '{"bbox_2d": [%d, 0, %d, 10], "label": "cat"}'
-    slow = f"[{', '.join(box % (x, x + 9) for x in range(500))}]"  # half a second of comparisons
+    # Comparing 500 boxes with 500 boxes takes half a second.
+    slow = f"[{', '.join(box % (x, x + 9) for x in range(500))}]"
     samples = [
         replace(shapes_samples[0], answer_kind=AnswerKind.boxes, answer=slow),
         *shapes_samples[1:3],
     ]
-    with GraderPool(1, 0.2) as pool:
+    with GraderPool(1, 0.2) as pool:  # 0.2 seconds for each answer
         reward = rewards.accuracy_reward(Subsets(samples), pool, STRICT)
         ids = [sample.sample_id for sample in samples]
         texts = as_messages(*map(correct_response, samples))
@@ -76,9 +79,9 @@ def test_partial_credit_is_given_only_if_the_settings_allow_it(
     shapes_samples: list[Sample], graders: GraderPool
 ) -> None:
     sample = replace(shapes_samples[0], answer_kind=AnswerKind.text, answer="stop sign")
-    texts = as_messages("<answer>stop sigh</answer>")
+    texts = as_messages("<answer>stop sigh</answer>")  # one of nine characters is wrong
     similarity = GradeConfig(text=TextCredit.similarity)
-    for rules, value in ((STRICT, 0.0), (similarity, 8 / 9)):  # one letter of nine is wrong
+    for rules, value in ((STRICT, 0.0), (similarity, 8 / 9)):
         reward = rewards.accuracy_reward(Subsets([sample]), graders, rules)
         assert reward(completions=texts, sample_id=[sample.sample_id]) == [pytest.approx(value)]
 
@@ -90,7 +93,7 @@ def test_the_overlong_penalty_starts_at_the_last_fifth_before_the_limit() -> Non
     assert penalties == [0.0, 0.0, -0.5, -1.0]
 
 
-def test_every_reward_has_its_weight_and_an_overlong_penalty_of_weight_0_is_left_out(
+def test_every_reward_has_a_weight_and_an_overlong_penalty_of_weight_0_is_left_out(
     shapes_samples: list[Sample], graders: GraderPool
 ) -> None:
     config = RunConfig()
@@ -115,7 +118,7 @@ def test_a_row_has_text_and_images_in_separate_columns(shapes_samples: list[Samp
     assert row["sample_id"] == shapes_samples[0].sample_id
 
 
-def test_images_are_read_from_disk_with_their_batch(
+def test_reading_a_batch_reads_the_images_from_disk_and_decodes_each_once(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     parquet.write_all(tmp_path, shapes_samples[:3])
@@ -161,14 +164,15 @@ def test_a_copy_of_a_training_sample_is_not_held_out(shapes_samples: list[Sample
 def test_a_step_is_prompts_per_step_times_num_generations() -> None:
     config = RunConfig()
     config.grpo.per_device_train_batch_size = 4
-    assert trl_args.batch_shape(config.grpo, World(0, 1)) == (4, 16)
-    assert trl_args.batch_shape(config.grpo, World(0, 8)) == (4, 2)
+    # By default a step has 8 prompts with 8 completions.
+    assert trl_args.batch_shape(config.grpo, World(0, 1)) == (4, 8 * 8 // 4)
+    assert trl_args.batch_shape(config.grpo, World(0, 8)) == (4, 8 * 8 // 8 // 4)
 
 
 def test_a_batch_size_larger_than_a_processs_share_of_the_step_is_reduced() -> None:
     config = RunConfig()
     config.grpo.per_device_train_batch_size = 64
-    assert trl_args.batch_shape(config.grpo, World(0, 4)) == (16, 1)
+    assert trl_args.batch_shape(config.grpo, World(0, 4)) == (8 * 8 // 4, 1)
 
 
 def test_processes_that_cannot_share_a_step_are_refused() -> None:
@@ -176,12 +180,12 @@ def test_processes_that_cannot_share_a_step_are_refused() -> None:
         trl_args.batch_shape(RunConfig().grpo, World(0, 3))
 
 
-def test_trl_gets_the_papers_values(tmp_path: Path) -> None:
-    arguments = trl_args.grpo_arguments(job(tmp_path), {"<|image_pad|>": 7})
+def test_trl_gets_the_default_settings_of_grpo(tmp_path: Path) -> None:
+    arguments = trl_args.grpo_arguments(grpo_job(tmp_path), {"<|image_pad|>": 7})
     assert (arguments.beta, arguments.num_generations, arguments.temperature) == (0.001, 8, 1.0)
     assert (arguments.max_completion_length, arguments.num_iterations) == (1024, 1)
     assert (arguments.loss_type, arguments.lr_scheduler_type) == ("grpo", "linear")
-    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 64
+    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 8 * 8
     assert arguments.generation_kwargs == {"suppress_tokens": [7]}
     assert arguments.reward_weights == [1.0, 0.1]
 
@@ -195,13 +199,14 @@ def test_the_managed_keys_are_exactly_those_that_difftrain_sets(
 ) -> None:
     config = RunConfig()
     config.grpo.trl = dict.fromkeys(trl_fields(TrainStage.grpo) - GRPO_KEYS.keys())
-    with pytest.raises(Exception) as caught:  # noqa: PT011  (TRL rejects the value None somehow)
-        trl_args.grpo_arguments(job(tmp_path, config), {})
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (the type depends on TRL)
+        trl_args.grpo_arguments(grpo_job(tmp_path, config), {})
+    # "Multiple values for a keyword" is Python's error if difftrain also sets the key.
     assert "multiple values" not in str(caught.value)
     for key in GRPO_KEYS:
         config.grpo.trl = {key: None}
         with pytest.raises(TypeError, match="multiple values"):
-            trl_args.grpo_arguments(job(tmp_path, config), {})
+            trl_args.grpo_arguments(grpo_job(tmp_path, config), {})
 
 
 def test_trained_parameters_are_counted_by_part(tiny: LoadedModel) -> None:
@@ -215,7 +220,7 @@ def test_trained_parameters_are_counted_by_part(tiny: LoadedModel) -> None:
 
 
 def test_freezing_vision_leaves_only_the_language_model() -> None:
-    model = nn.ModuleDict(
+    model = nn.ModuleDict(  # with the module names of Qwen2.5-VL; "merger" is the projector
         {
             "visual": nn.ModuleDict({"merger": nn.Linear(2, 2), "blocks": nn.Linear(2, 2)}),
             "language_model": nn.Linear(2, 2),

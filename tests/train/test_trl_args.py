@@ -1,4 +1,4 @@
-"""TRL's arguments, vLLM's keywords, LoRA's targets, precision, the files of launch/accelerate."""
+"""TRL's arguments, vLLM's settings, LoRA's targets, precision, the files of launch/accelerate."""
 
 import inspect
 from dataclasses import fields
@@ -32,7 +32,9 @@ def job(stage: TrainStage, folder: Path, config: RunConfig, world: World | None 
     return TrainJob(stage, config, folder, world or World(), "test")
 
 
-def test_sft_gets_the_papers_values_and_nothing_is_truncated_or_packed(tmp_path: Path) -> None:
+def test_trl_gets_the_default_settings_of_sft_and_truncates_and_packs_nothing(
+    tmp_path: Path,
+) -> None:
     arguments = trl_args.sft_arguments(job(TrainStage.sft, tmp_path, RunConfig(), World(0, 8)))
     assert (arguments.learning_rate, arguments.num_train_epochs, arguments.lr_scheduler_type) == (
         1e-6, 5, "cosine"
@@ -47,7 +49,7 @@ def test_sft_gets_the_papers_values_and_nothing_is_truncated_or_packed(tmp_path:
 def test_the_sft_keys_read_from_the_source_are_the_fields_of_trls_dataclass(tmp_path: Path) -> None:
     assert {field.name for field in fields(SFTConfig)} == trl_fields(TrainStage.sft)
     config = RunConfig()
-    for key in SFT_KEYS:
+    for key in SFT_KEYS:  # difftrain itself sets these, so Python refuses them a second time
         config.sft.trl = {key: None}
         with pytest.raises(TypeError, match="multiple values"):
             trl_args.sft_arguments(job(TrainStage.sft, tmp_path, config))
@@ -70,6 +72,7 @@ def test_vllm_settings_reach_trl_and_placeholders_stay_banned(
 
 
 def test_trl_still_updates_vllm_by_sync_weights_and_resets_only_the_prefix_cache() -> None:
+    """If this fails, reset_encoder_cache_on_update must be adapted to the new TRL."""
     assert "self.vllm_generation.sync_weights()" in inspect.getsource(GRPOTrainer)
     update = inspect.getsource(VLLMGeneration.sync_weights)
     assert "reset_prefix_cache" in update
@@ -79,7 +82,7 @@ def test_trl_still_updates_vllm_by_sync_weights_and_resets_only_the_prefix_cache
     assert all(name in source for name in attributes)
 
 
-def vllm_of(calls: list[str]) -> SimpleNamespace:
+def stub_vllm(calls: list[str]) -> SimpleNamespace:
     """A stub of TRL's vLLM backend, which needs a GPU; it appends to `calls`."""
     engine = SimpleNamespace(reset_encoder_cache=lambda: calls.append("reset"))
     return SimpleNamespace(
@@ -89,7 +92,7 @@ def vllm_of(calls: list[str]) -> SimpleNamespace:
     )
 
 
-def two_parts() -> nn.ModuleDict:
+def two_part_model() -> nn.ModuleDict:
     """A model with a vision tower and a language model."""
     return nn.ModuleDict({"visual": nn.ModuleDict({"blocks": nn.Linear(2, 2)}),
                           "language_model": nn.Linear(2, 2)})  # fmt: skip
@@ -98,9 +101,9 @@ def two_parts() -> nn.ModuleDict:
 def test_vllm_drops_encoded_images_only_if_the_vision_tower_is_trained() -> None:
     for trained, expected in ((True, ["update", "reset"]), (False, ["update"])):
         calls: list[str] = []
-        model = two_parts()
+        model = two_part_model()
         model["visual"].requires_grad_(trained)
-        trainer = SimpleNamespace(model=model, vllm_generation=vllm_of(calls))
+        trainer = SimpleNamespace(model=model, vllm_generation=stub_vllm(calls))
         grpo.reset_encoder_cache_on_update(trainer)
         trainer.vllm_generation.sync_weights()
         assert calls == expected
@@ -111,6 +114,7 @@ def test_images_that_vllm_would_resize_again_are_refused(
 ) -> None:
     grpo.refuse_second_resize(ModelConfig(name="tiny"), shapes_samples)
     processor = AutoProcessor.from_pretrained(SHIPPED["tiny"])
+    # In pixels, despite the names; the images have 112 x 112 = 12544.
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 6272}
     processor.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"resize images again .*112 x 112: 16 patches"):
@@ -124,12 +128,12 @@ def test_lora_adapts_the_language_model_alone_by_default() -> None:
     peft = param_groups.peft_config("grpo", config, ModelConfig(name="tiny"))
     assert peft is not None
     assert (peft.r, peft.exclude_modules) == (4, param_groups.VISION_MODULES)
-    config.targets = ["q_porj"]
+    config.targets = ["q_porj"]  # q_proj misspelled on purpose
     with pytest.raises(ConfigError, match=r"grpo.lora.targets=.*q_porj: not in this model.*q_proj"):
         param_groups.peft_config("grpo", config, ModelConfig(name="tiny"))
 
 
-def test_the_nearest_valid_settings_are_named() -> None:
+def test_the_error_for_a_step_that_cannot_be_shared_names_the_nearest_valid_settings() -> None:
     assert nearest_numbers(8, lambda n: n % 3 == 0) == [6, 9, 12]
     config = RunConfig()
     config.grpo.prompts_per_step, config.grpo.num_generations = 3, 6
@@ -148,7 +152,7 @@ def test_the_nearest_valid_settings_are_named() -> None:
     )
 
 
-def test_a_step_is_summarized() -> None:
+def test_the_summary_of_a_step_names_processes_batch_size_and_passes() -> None:
     config = RunConfig()
     assert trl_args.step_summary(config.grpo, World(0, 8)) == (
         "a step: 8 prompts x 8 completions = 8 processes x batch size 4 x 2 passes"
@@ -158,17 +162,17 @@ def test_a_step_is_summarized() -> None:
     )
 
 
-def test_a_process_that_sees_several_gpus_trains_on_one(
+def test_a_process_with_several_gpus_trains_on_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise transformers would train on all four GPUs, with four times the batch size."""
     setup = GRPOConfig.__post_init__
 
-    def sees_four(self: GRPOConfig) -> None:
+    def set_up_with_four_gpus(self: GRPOConfig) -> None:
         setup(self)
         self._n_gpu = 4
 
-    monkeypatch.setattr(GRPOConfig, "__post_init__", sees_four)
+    monkeypatch.setattr(GRPOConfig, "__post_init__", set_up_with_four_gpus)
     config = RunConfig()
     config.model.dtype = Dtype.float32
     arguments = trl_args.grpo_arguments(job(TrainStage.grpo, tmp_path, config), {})
@@ -191,7 +195,7 @@ def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
     assert trl_args.loaded_dtype(config.model, config.sft) is Dtype.bfloat16
 
 
-def first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) -> None:
+def check_first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) -> None:
     """Check the gradients of a backward pass through the parts named in `use`."""
     check = GradientCheck(model, frozen, has_text_only=False)
     event = (None, TrainerState(), TrainerControl())
@@ -202,20 +206,22 @@ def first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) 
 
 
 def test_gradients_of_the_first_step_must_reach_all_trained_parts_and_no_frozen_part() -> None:
-    first_step(two_parts(), (), ("visual", "language_model"))
+    check_first_step(two_part_model(), (), ("visual", "language_model"))
     with pytest.raises(GradientError, match="vision tower is trained but got no gradient"):
-        first_step(two_parts(), (), ("language_model",))
+        check_first_step(two_part_model(), (), ("language_model",))
     with pytest.raises(GradientError, match="vision tower must be frozen but is trained"):
-        first_step(two_parts(), ("vision tower", "projector"), ("visual", "language_model"))
-    frozen_vision = two_parts()
+        check_first_step(
+            two_part_model(), ("vision tower", "projector"), ("visual", "language_model")
+        )
+    frozen_vision = two_part_model()
     frozen_vision["visual"].requires_grad_(False)
-    first_step(frozen_vision, ("vision tower", "projector"), ("visual", "language_model"))
-    broken = two_parts()
+    check_first_step(frozen_vision, ("vision tower", "projector"), ("visual", "language_model"))
+    broken = two_part_model()
     with torch.no_grad():
         broken["language_model"].weight.fill_(float("inf"))
     broken["visual"]["blocks"].weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(GradientError, match="not finite"):
-        first_step(broken, (), ("visual", "language_model"))
+        check_first_step(broken, (), ("visual", "language_model"))
 
 
 @pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda path: path.stem)
@@ -223,7 +229,8 @@ def test_accelerate_loads_its_config_files_and_they_match_their_names(path: Path
     config = load_config_from_file(str(path))
     name = path.stem
     zero_stage = config.deepspeed_config.get("zero_stage") if config.deepspeed_config else None
-    assert zero_stage == (int(name[4]) if name.startswith("zero") else None)
+    digit = name.removeprefix("zero")[0]
+    assert zero_stage == (int(digit) if name.startswith("zero") else None)
     optimizer_device = (config.deepspeed_config or {}).get("offload_optimizer_device")
     assert (optimizer_device == "cpu") == ("offload" in name)
     assert config.use_cpu == name.endswith("cpu")

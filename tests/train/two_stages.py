@@ -1,5 +1,6 @@
-"""A program, not a test: runs SFT, then GRPO on a few samples, as the recipe does, and compares the
-responses of each trainer's model with those of its checkpoint.
+"""A program that test_two_stages.py runs: it trains by SFT and then by GRPO on a few samples.
+
+After each stage it compares the responses of the trained model with those of its saved checkpoint.
 
     python tests/train/two_stages.py OUT_FOLDER [KEY=VALUE ...]        also under accelerate launch
 """
@@ -32,7 +33,9 @@ SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_st
 NUM_SAMPLES = 16
 
 
-def greedy(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[list[int]], Any]:
+def greedy_responses(
+    model: Any, processor: Any, samples: list[Sample]
+) -> tuple[list[list[int]], Any]:
     """Greedy responses as token ids, and the logits at the end of each prompt."""
     messages = [preflight.trl_messages(sample) for sample in samples]
     inputs = preflight.encode(LoadedModel(model, processor), messages)
@@ -43,16 +46,16 @@ def greedy(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[list
     return ids[:, inputs["input_ids"].shape[1] :].tolist(), logits
 
 
-def compare(trainer: Any, job: TrainJob, samples: list[Sample]) -> dict[str, Any]:
-    """Train, generate with the trainer's model, save, generate with its checkpoint."""
+def train_and_compare(trainer: Any, job: TrainJob, samples: list[Sample]) -> dict[str, Any]:
+    """Train, generate with the trained model, save it, and generate with the saved checkpoint."""
     checkpointing.train(trainer, job, samples)
     processor = trainer.processing_class
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-        trained, trained_logits = greedy(model, processor, samples)
+        trained, trained_logits = greedy_responses(model, processor, samples)
     checkpointing.save(trainer, job)
     checkpoint = job.folder / checkpointing.CHECKPOINT
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-    loaded, logits = greedy(model, AutoProcessor.from_pretrained(checkpoint), samples)
+    loaded, logits = greedy_responses(model, AutoProcessor.from_pretrained(checkpoint), samples)
     max_difference = float((trained_logits - logits).abs().max())
     return {
         "trained": trained,
@@ -63,7 +66,7 @@ def compare(trainer: Any, job: TrainJob, samples: list[Sample]) -> dict[str, Any
 
 
 def main() -> None:
-    """Both stages; the first process writes OUT_FOLDER/result.json."""
+    """Train both stages; the first process writes OUT_FOLDER/result.json."""
     out, world = Path(sys.argv[1]), World.from_environment()
     configure_logging(world, verbose=False)
     config = resolve(compose_config([*SMALL, *sys.argv[2:]]))
@@ -74,15 +77,15 @@ def main() -> None:
         (out / stage).mkdir(parents=True, exist_ok=True)
     job = TrainJob(TrainStage.sft, config, out / "sft", world, "sft")
     trainer = sft.build_trainer(job, sft.SftData(samples, targets, {}))
-    result["sft"] = compare(trainer, job, samples[:4])
+    result["sft"] = train_and_compare(trainer, job, samples[:4])
     counts = param_groups.count_parameters(trainer.model)
     result["frozen"] = [part for part, _, trained in counts if not trained]
     del trainer
     start = Path(result["sft"]["checkpoint"])
     job = TrainJob(TrainStage.grpo, config, out / "grpo", world, "grpo", start)
-    with GraderPool(1, 20.0) as graders:
+    with GraderPool(1, 20.0) as graders:  # one worker, 20 seconds per answer
         trainer = grpo.build_trainer(job, TrainData(samples), graders)
-        result["grpo"] = compare(trainer, job, samples[:4])
+        result["grpo"] = train_and_compare(trainer, job, samples[:4])
     if world.is_first:
         (out / "result.json").write_text(json.dumps(result))
 
