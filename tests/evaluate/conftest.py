@@ -1,7 +1,7 @@
 """Imitations of the six official data sets, with their real sizes, columns, types and categories.
 
-Questions are nonsense and images are colored squares; everything that loaders, prompts, scorers and
-results tables depend on is as in the official data sets.
+The questions are nonsense and the images are colored squares. The columns that loaders, prompts,
+scorers and results tables use have the same form as in the official data sets.
 """
 
 import base64
@@ -64,11 +64,11 @@ CHOICE_HINT = (
     "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, "
     "at the end.\nQuestion: "
 )
-IMAGE_MODES = cycle(("RGB", "RGB", "RGBA", "L", "P"))
+IMAGE_MODES = cycle(("RGB", "RGB", "RGBA", "L", "P"))  # the official images have several modes
 
 
 def image_cell(number: int, side: int = 28) -> Row:
-    """An image cell of a data set: a square whose color depends on the number."""
+    """A cell of an image column: a square of about `side` pixels, colored by the number."""
     color = (number * 7 % 256, number * 13 % 256, number // 256)
     image = Image.new("RGB", (side + number % 3, side), color)
     image.putpixel((0, 0), (255, 255, 255))
@@ -127,6 +127,7 @@ def mmvet() -> Iterator[Row]:
             "question_id": f"v1_{number}",
             "image": image_cell(number),
             "question": f"What is x {number}?",
+            # MM-Vet's format: both parts are needed after AND, one of them after OR.
             "answer": "-1<AND>-5" if number % 3 else "7<OR>seven",
             "image_source": "shapes",
             "capability": MMVET_CAPABILITIES[number % len(MMVET_CAPABILITIES)],
@@ -167,7 +168,10 @@ def hallusionbench() -> Iterator[Row]:
 
 
 def mmmu() -> Iterator[Row]:
-    """30 items of each of 30 subjects; 53 are open, some have two images, one an option None."""
+    """30 items of each of 30 subjects.
+
+    53 items are open (without options), some have two images, and one has the option `None`.
+    """
     item_numbers = count_up()
     for subject in sorted(DISCIPLINE_BY_SUBJECT):
         for number_in_subject in range(1, 31):
@@ -197,7 +201,10 @@ def mmmu() -> Iterator[Row]:
 
 
 def mmstar() -> Iterator[Row]:
-    """250 of each core capability; 345 in MathVista's form, some with options named `nan`."""
+    """250 items of each core capability.
+
+    345 questions are written as in MathVista. Some of the others have options named `nan`.
+    """
     for number in range(1500):
         if number < 345:
             choices = "Choices:\n(A) 97\n(B) 102\n(C) 107\n(D) 122"
@@ -231,13 +238,13 @@ SPLITS = {"MathVista": "testmini", "HallusionBench": "image", "MMMU": "validatio
 
 @pytest.fixture(autouse=True)
 def cache_in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The `datasets` library puts its cache into the test's own folder."""
+    """Let the `datasets` library put its cache into the test's own folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")
 def hub_rows() -> Callable[[str], list[Row]]:
-    """A function that returns the rows of a benchmark in the form of its data set on the hub."""
+    """A function that returns the rows of a benchmark's data set on the Hugging Face hub."""
     rows: dict[str, list[Row]] = {}
 
     def rows_of(name: str) -> list[Row]:
@@ -261,7 +268,10 @@ def to_data_set(rows: list[Row]) -> datasets.Dataset:
 
 @pytest.fixture(scope="session")
 def write_folder() -> Callable[..., Path]:
-    """A function that writes a data set: parquet as in a clone of the hub's, or save_to_disk."""
+    """A function that writes a data set to a folder.
+
+    The form "parquet" is that of a clone from the hub, "disk" that of save_to_disk.
+    """
 
     def write(root: Path, name: str, rows: list[Row], form: str = "parquet") -> Path:
         folder, split = root / name, SPLITS.get(name, "test")
@@ -284,11 +294,11 @@ def write_folder() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def write_tsv() -> Callable[[Path, list[Row]], Path]:
-    """A function that writes a TSV of rows in the harness's columns, with images as base64."""
+    """A function that writes rows as a TSV file of VLMEvalKit, with images as base64."""
 
     def cell(value: Any) -> str:
         if isinstance(value, list):
-            encoded = [base64.b64encode(each).decode() for each in value]
+            encoded = [base64.b64encode(image).decode() for image in value]
             return encoded[0] if len(encoded) == 1 else str(encoded)
         return "" if value is None else str(value)
 

@@ -1,4 +1,4 @@
-"""Two checkpoints are compared item by item."""
+"""Two evaluations are compared item by item."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from difftrain.records import GradedBy, ItemResult
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def results(scores: list[float | None], benchmark: str = "MMStar") -> list[ItemResult]:
+def results_with(scores: list[float | None], benchmark: str = "MMStar") -> list[ItemResult]:
     return [
         ItemResult(
             benchmark=benchmark,
@@ -35,15 +35,16 @@ def results(scores: list[float | None], benchmark: str = "MMStar") -> list[ItemR
 
 
 def test_a_comparison_counts_items_won_lost_and_tied() -> None:
-    before = [*results([1.0, 0.0, 0.0, 1.0, None]), *results([0.0, 0.0], "MMVet")]
-    after = [*results([1.0, 1.0, 1.0, 0.0, 1.0]), *results([0.5, 0.0], "MMVet")]
-    star, vet = comparison.compare_results(before, after, resamples=200)
+    before = [*results_with([1.0, 0.0, 0.0, 1.0, None]), *results_with([0.0, 0.0], "MMVet")]
+    after = [*results_with([1.0, 1.0, 1.0, 0.0, 1.0]), *results_with([0.5, 0.0], "MMVet")]
+    star, vet = comparison.compare_results(before, after, resamples=200)  # MMStar and MM-Vet
     assert (star.won, star.lost, star.tied) == (2, 1, 1)
     assert (star.before, star.after, star.difference.mean) == (0.5, 0.75, 0.25)
-    assert (star.difference.n, star.difference.left_out) == (4, 1)
+    assert (star.difference.n, star.difference.left_out) == (4, 1)  # one score is None
     assert star.difference.low <= 0.25 <= star.difference.high
     assert (vet.won, vet.after) == (1, 0.25)
     diffs = comparison.item_diffs(before, after)
+    # The scores of three items of MMStar and of the first item of MM-Vet differ.
     assert [diff["item_id"] for diff in diffs] == ["s/0/1/0", "s/0/2/0", "s/0/3/0", "s/0/0/0"]
     assert (diffs[0]["response_before"], diffs[0]["response_after"]) == (
         "response 0.0",
@@ -53,12 +54,12 @@ def test_a_comparison_counts_items_won_lost_and_tied() -> None:
 
 def test_results_of_different_items_are_not_compared() -> None:
     with pytest.raises(ValueError, match="items are in only one result"):
-        comparison.compare_results(results([1.0]), results([1.0, 0.0]))
+        comparison.compare_results(results_with([1.0]), results_with([1.0, 0.0]))
 
 
-def test_results_without_a_decided_item_are_not_compared_and_the_message_says_why() -> None:
-    decided = results([1.0, 0.0], "MMVet")
-    undecided = [replace(each, score=0.0, graded_by=None) for each in decided]
+def test_the_error_for_results_that_neither_rule_nor_judge_decided_says_why() -> None:
+    decided = results_with([1.0, 0.0], "MMVet")
+    undecided = [replace(result, score=0.0, graded_by=None) for result in decided]
     with pytest.raises(ValueError, match=r"MMVet of the second has no score .* needs a judge"):
         comparison.compare_results(decided, undecided)
     with pytest.raises(ValueError, match="MMVet of the first has no score"):
@@ -67,15 +68,16 @@ def test_results_without_a_decided_item_are_not_compared_and_the_message_says_wh
 
 def item_inputs(keys: list[ResponseKey]) -> dict[str, str]:
     """The inputs in manifest.json that identify the items."""
-    return {comparison.ITEMS_PREFIX + name: each for name, each in item_hashes(keys).items()}
+    return {comparison.ITEMS_PREFIX + name: digest for name, digest in item_hashes(keys).items()}
 
 
 def write_evaluation(
     folder: Path, scores: list[float | None], prompt_hash: str = "a", **changes: Any
 ) -> Path:
-    parquet.write_part(folder, "r000-00000", results(scores))
+    """Write a finished evaluation of MMStar with these scores; `changes` are other settings."""
+    parquet.write_part(folder, "r000-00000", results_with(scores))
     settings = {"rules": "2025-11", "system": "none", "judge": "none", **changes}
-    keys = [(result.benchmark, result.item_id, prompt_hash) for result in results(scores)]
+    keys = [(result.benchmark, result.item_id, prompt_hash) for result in results_with(scores)]
     inputs = {"checkpoint": folder.name, **item_inputs(keys)}
     manifest.write_manifest(folder, settings=settings, inputs=inputs, seconds=0, counts={})
     return folder
@@ -89,10 +91,10 @@ def run_compare(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_launcher_writes_markdown_json_and_every_changed_item(tmp_path: Path) -> None:
     one = write_evaluation(tmp_path / "evaluate" / "one", [0.0, 0.0, 1.0])
     two = write_evaluation(tmp_path / "evaluate" / "two", [1.0, 0.0, 1.0])
-    done = run_compare(one, two)
-    assert done.returncode == 0, done.stderr
+    process = run_compare(one, two)
+    assert process.returncode == 0, process.stderr
     folder = tmp_path / "compare" / "one-two"
-    assert done.stdout.strip().splitlines()[-1] == f"output: {folder}"
+    assert process.stdout.strip().splitlines()[-1] == f"output: {folder}"
     (row,) = json.loads((folder / "comparison.json").read_text())["benchmarks"]
     assert (row["won"], row["lost"], row["tied"]) == (1, 0, 2)
     assert len((folder / "item_diffs.jsonl").read_text().splitlines()) == 1
@@ -118,10 +120,10 @@ def test_evaluations_with_different_settings_are_not_compared(
 ) -> None:
     one = write_evaluation(tmp_path / "one", [0.0])
     two = write_evaluation(tmp_path / "two", [1.0], **changes)
-    done = run_compare(one, two)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    process = run_compare(one, two)
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_an_evaluation_whose_manifest_lacks_the_items_is_not_compared(tmp_path: Path) -> None:
@@ -130,12 +132,13 @@ def test_an_evaluation_whose_manifest_lacks_the_items_is_not_compared(tmp_path: 
     content = json.loads((old / "manifest.json").read_text())
     del content["inputs"]["items of MMStar"]
     (old / "manifest.json").write_text(json.dumps(content))
-    done = run_compare(new, old)
-    assert done.returncode == 2
-    assert f"{old}: its manifest.json does not say which items were evaluated" in done.stderr
+    process = run_compare(new, old)
+    assert process.returncode == 2
+    assert f"{old}: its manifest.json does not say which items were evaluated" in process.stderr
 
 
-def test_items_differ_if_a_prompt_or_their_number_differs_but_not_by_their_order() -> None:
+def test_items_differ_by_their_prompts_and_number_but_not_by_their_order() -> None:
+    # benchmark, item id, hash of the prompt
     keys = [("MMStar", "1", "a"), ("MMStar", "2", "b"), ("MMVet", "1", "a")]
     assert item_inputs(keys[::-1]) == item_inputs(keys)
     changed = item_inputs([*keys[:1], ("MMStar", "2", "c"), *keys[2:]])
@@ -144,21 +147,21 @@ def test_items_differ_if_a_prompt_or_their_number_differs_but_not_by_their_order
 
 
 def test_the_message_names_a_folder_that_is_no_evaluation(tmp_path: Path) -> None:
-    done = run_compare(tmp_path, tmp_path)
-    assert done.returncode == 2
-    assert f"no evaluation at {tmp_path}" in done.stderr
+    process = run_compare(tmp_path, tmp_path)
+    assert process.returncode == 2
+    assert f"no evaluation at {tmp_path}" in process.stderr
 
 
-def test_compared_evaluations_have_equal_harness_overrides_which_are_off_by_default() -> None:
+def test_harness_overrides_must_be_equal_and_are_off_by_default() -> None:
     assert "harness_overrides" in comparison.MUST_AGREE
     assert HarnessOverrides().fallback == "wrong"
-    switches = [each for each in HarnessOverrides.__slots__ if each != "fallback"]
+    switches = [name for name in HarnessOverrides.__slots__ if name != "fallback"]
     assert not any(getattr(HarnessOverrides(), name) for name in switches)
 
 
 def test_the_table_has_both_scores_and_their_difference_in_percent(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
-    rows = comparison.compare_results(results([1.0, 0.0]), results([0.0, 0.0]))
+    rows = comparison.compare_results(results_with([1.0, 0.0]), results_with([0.0, 0.0]))
     text = comparison.markdown(["a", "b"], rows, {})
     assert "| MMStar | 50.00 | 0.00 | -50.00 |" in text

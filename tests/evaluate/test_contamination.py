@@ -1,4 +1,4 @@
-"""Training samples are compared with the available benchmarks, by images and questions."""
+"""Contamination: training samples with an image or a question of a benchmark are found."""
 
 import json
 from collections.abc import Callable
@@ -26,79 +26,84 @@ from difftrain.shapes import pool
 BUDGET = PixelBudget(3136, 12544)
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
 LONG_QUESTION = f"A train leaves a town at noon and drives {'on and ' * 12}on: when does it arrive?"
-ITEM = load_items(CONFIG)[0].row
-OTHER = list(pool.samples(pool.Split.pool, 6))
+ITEM_ROW = load_items(CONFIG)[0].row
+UNRELATED = list(pool.samples(pool.Split.pool, 6))
 
 
 def sample(name: str, **changed: object) -> Sample:
-    return replace(OTHER[0], sample_id=name, **changed)  # type: ignore[arg-type]
+    """An unrelated sample with another id and changed fields."""
+    return replace(UNRELATED[0], sample_id=name, **changed)  # type: ignore[arg-type]  (any field)
 
 
 def jpeg(png: bytes) -> bytes:
+    """The image as a JPEG, whose pixels differ a little."""
     buffer = BytesIO()
     Image.open(BytesIO(png)).convert("RGB").save(buffer, "JPEG", quality=98, subsampling=0)
     return buffer.getvalue()
 
 
-SAME = sample("same", images=(ITEM["image"],), question=ITEM["question"].upper())
+SAME_ITEM = sample("same", images=(ITEM_ROW["image"],), question=ITEM_ROW["question"].upper())
 OTHER_QUESTION = sample(
-    "other question", images=(OTHER[1].images[0], ITEM["image"]), question="Why?"
+    "other question", images=(UNRELATED[1].images[0], ITEM_ROW["image"]), question="Why?"
 )
-NEAR = sample("near", images=(jpeg(ITEM["image"]),), question="Why?")
-SAMPLES = [SAME, OTHER_QUESTION, NEAR, *OTHER]
+NEAR_IMAGE = sample("near", images=(jpeg(ITEM_ROW["image"]),), question="Why?")
+SAMPLES = [SAME_ITEM, OTHER_QUESTION, NEAR_IMAGE, *UNRELATED]
 
 
-def compare(folder: Path, samples: list[Sample] = SAMPLES, world: World | None = None) -> dict:
-    contamination.compare_with_benchmarks(samples, folder, CONFIG, BUDGET, world or World())
+def compare(folder: Path) -> dict[str, SampleOverlap]:
+    """Compare SAMPLES with the benchmarks; returns sample id -> its row in the folder."""
+    contamination.compare_with_benchmarks(SAMPLES, folder, CONFIG, BUDGET, World())
     return {row.sample_id: row for row in parquet.read_rows(folder, SampleOverlap)}
 
 
 @pytest.fixture(scope="module")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the finished comparison of SAMPLES."""
     folder = tmp_path_factory.mktemp("contamination")
     compare(folder)
     return folder
 
 
-def test_an_image_overlaps_by_equal_pixels_and_by_similarity(checked: Path) -> None:
-    rows = {row.sample_id: row for row in parquet.read_rows(checked, SampleOverlap)}
+def test_an_image_overlaps_by_equal_pixels_and_by_similarity(checked_folder: Path) -> None:
+    rows = {row.sample_id: row for row in parquet.read_rows(checked_folder, SampleOverlap)}
     assert rows["same"].kind is Overlap.same_image
     assert rows["same"].same_question
     assert rows["same"].item == "shapes/MMStar/0"
     assert rows["other question"].kind is Overlap.same_image
     assert not rows["other question"].same_question
     assert rows["near"].kind is Overlap.near_image
-    assert all(rows[each.sample_id].kind is None for each in OTHER)
+    assert all(rows[unrelated.sample_id].kind is None for unrelated in UNRELATED)
 
 
 def test_the_report_lists_which_benchmarks_were_compared_and_which_were_absent(
-    checked: Path,
+    checked_folder: Path,
 ) -> None:
-    report = json.loads((checked / "contamination.json").read_text())
+    report = json.loads((checked_folder / "contamination.json").read_text())
     assert report["samples"] == len(SAMPLES)
+    # All 300 items of all six built-in benchmarks (shapes/NAME) are checked, not only CONFIG's.
     assert report["checked"]["shapes/MMStar"] == report["checked"]["shapes/MMVet"] == 300
     assert len(report["checked"]) == 6
     assert "MMStar" in report["absent"]
-    assert {each["sample_id"] for each in report["hits"]} == {"same", "other question", "near"}
-    content = manifest.read_manifest(checked)
+    assert {hit["sample_id"] for hit in report["hits"]} == {"same", "other question", "near"}
+    content = manifest.read_manifest(checked_folder)
     assert content is not None
-    assert content["counts"] == {"samples": 9, "items": 1800, "hits": 3}
+    assert content["counts"] == {"samples": len(SAMPLES), "items": 6 * 300, "hits": 3}
 
 
-def test_the_same_long_question_is_an_overlap_and_the_same_short_one_is_not() -> None:
-    items = [replace(load_items(CONFIG)[0], row={**ITEM, "question": LONG_QUESTION})]
+def test_an_equal_long_question_is_an_overlap_and_an_equal_short_one_is_not() -> None:
+    items = [replace(load_items(CONFIG)[0], row={**ITEM_ROW, "question": LONG_QUESTION})]
     index = contamination.ItemIndex(items, BUDGET)
     long = sample("long", question=LONG_QUESTION.lower())
     assert index.overlap(long).kind is Overlap.same_question
     short_index = contamination.ItemIndex(load_items(CONFIG), BUDGET)
-    assert short_index.overlap(sample("short", question=ITEM["question"])).kind is None
+    assert short_index.overlap(sample("short", question=ITEM_ROW["question"])).kind is None
 
 
-def test_a_benchmark_image_that_the_data_stage_resized_is_the_same_image() -> None:
-    large = Image.open(BytesIO(ITEM["image"])).resize((500, 300))
+def test_a_benchmark_image_that_was_resized_for_training_is_the_same_image() -> None:
+    large = Image.open(BytesIO(ITEM_ROW["image"])).resize((500, 300))
     buffer = BytesIO()
     large.save(buffer, "PNG")
-    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": buffer.getvalue()})]
+    items = [replace(load_items(CONFIG)[0], row={**ITEM_ROW, "image": buffer.getvalue()})]
     stored = contamination.images.decode(buffer.getvalue(), BUDGET)
     assert stored.size != (500, 300)
     overlap = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
@@ -108,56 +113,59 @@ def test_a_benchmark_image_that_the_data_stage_resized_is_the_same_image() -> No
 def special_image(kind: str) -> bytes:
     """A file that loaders may read differently: transparent, rotated by EXIF, or 16 bit."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8)
-    grey = Image.fromarray(noise).resize((120, 80))
+    gray = Image.fromarray(noise).resize((120, 80))
     buffer, exif = BytesIO(), Image.Exif()
     if kind == "transparent":
-        transparent = Image.new("RGB", grey.size, "black")
-        transparent.putalpha(grey)
+        transparent = Image.new("RGB", gray.size, "black")
+        transparent.putalpha(gray)
         transparent.save(buffer, "PNG")
     elif kind == "rotated":
-        exif[ExifTags.Base.Orientation] = 6
-        grey.convert("RGB").save(buffer, "JPEG", exif=exif)
+        exif[ExifTags.Base.Orientation] = 6  # rotated by 90 degrees
+        gray.convert("RGB").save(buffer, "JPEG", exif=exif)
     else:
-        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(buffer, "PNG")
+        Image.fromarray(np.asarray(gray).astype(np.uint16) * 257).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["transparent", "rotated", "16 bit"])
-def test_a_copy_of_a_special_image_has_the_same_pixels(kind: str) -> None:
-    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": special_image(kind)})]
+def test_a_transparent_rotated_or_16_bit_image_is_the_same_image_in_both(kind: str) -> None:
+    items = [replace(load_items(CONFIG)[0], row={**ITEM_ROW, "image": special_image(kind)})]
     stored = contamination.images.decode(special_image(kind), BUDGET)
     overlap = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
     assert overlap.kind is Overlap.same_image
 
 
 def test_an_item_whose_image_cannot_be_decoded_has_no_overlap() -> None:
-    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": b"not an image"})]
-    assert contamination.ItemIndex(items, BUDGET).overlap(SAME).kind is None
+    items = [replace(load_items(CONFIG)[0], row={**ITEM_ROW, "image": b"not an image"})]
+    assert contamination.ItemIndex(items, BUDGET).overlap(SAME_ITEM).kind is None
 
 
-def test_an_interrupted_check_is_resumed_and_a_finished_one_not_repeated(tmp_path: Path) -> None:
+def test_an_interrupted_comparison_is_resumed_and_a_finished_one_is_not_repeated(
+    tmp_path: Path,
+) -> None:
     row = SampleOverlap(sample_id="same", kind=None, item=None, items=0, same_question=False)
     parquet.write_part(tmp_path, "r000-00000", [row])
     assert len(compare(tmp_path)) == len(SAMPLES)
     parts = parquet.parts(tmp_path)
-    assert len(parts) == 2  # the one above is kept
+    assert len(parts) == 2  # the part above, and one for the other samples
     compare(tmp_path)
     assert parquet.parts(tmp_path) == parts
 
 
-def test_training_on_a_benchmark_item_is_an_error_by_default_or_a_warning(tmp_path: Path) -> None:
+def test_training_on_a_benchmark_item_is_an_error_or_by_setting_a_warning(tmp_path: Path) -> None:
     config = RunConfig(output_dir=str(tmp_path), evaluate=CONFIG)
     config.data.min_pixels, config.data.max_pixels = 3136, 12544
     paths = RunPaths(config)
     parquet.write_all(paths.data, SAMPLES)
 
     def select(*ids: str) -> None:
-        rows = [Selection(sample_id=each, stage=TrainStage.grpo, reason="a test") for each in ids]
+        """Select these samples for training."""
+        rows = [Selection(sample_id=name, stage=TrainStage.grpo, reason="a test") for name in ids]
         parquet.write_part(paths.selection("tuned"), "00000", rows)
 
-    select(*(each.sample_id for each in OTHER))
+    select(*(unrelated.sample_id for unrelated in UNRELATED))
     benchmarks.check_contamination(config, paths, World(), ["tuned"])
-    select("same", "near", OTHER[0].sample_id)
+    select("same", "near", UNRELATED[0].sample_id)
     with pytest.raises(ConfigError) as caught:
         benchmarks.check_contamination(config, paths, World(), ["tuned"])
     message = str(caught.value)
@@ -196,7 +204,7 @@ def test_a_benchmark_on_disk_that_is_not_evaluated_is_compared_too(
     assert paths.evaluation("base") == results_before
 
 
-def test_a_broken_benchmark_that_is_not_evaluated_is_reported_and_left_out(
+def test_an_unreadable_benchmark_that_is_not_evaluated_is_reported_and_left_out(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
@@ -211,7 +219,7 @@ def test_a_broken_benchmark_that_is_not_evaluated_is_reported_and_left_out(
         path=str(tmp_path),
         allow_count_mismatch=True,
     )
-    contamination.compare_with_benchmarks([OTHER[0]], tmp_path / "out", config, BUDGET, World())
+    contamination.compare_with_benchmarks([UNRELATED[0]], tmp_path / "out", config, BUDGET, World())
     report = json.loads((tmp_path / "out" / "contamination.json").read_text())
     assert report["checked"]["MMStar"] == report["checked"]["OCRBench"] == 2
     assert report["not_checked"].keys() == {"MathVista", "MMVet"}
@@ -220,7 +228,7 @@ def test_a_broken_benchmark_that_is_not_evaluated_is_reported_and_left_out(
     assert "contamination: not checked: MathVista: " in caplog.text
 
 
-def test_a_broken_benchmark_that_is_evaluated_is_an_error_at_the_start(
+def test_an_incomplete_benchmark_that_is_evaluated_is_an_error_at_the_start(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])

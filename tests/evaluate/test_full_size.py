@@ -1,4 +1,4 @@
-"""All six benchmarks at their official size: loaded, answered by the tiny model, and scored."""
+"""All six benchmarks are evaluated at their official size with the tiny model."""
 
 import json
 import os
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NUM_ITEMS = sum(benchmark.num_items for benchmark in BENCHMARKS.values())
 
 
-def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "launch" / "evaluate.py"), *arguments]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -30,7 +30,7 @@ def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
 def settings(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> list[str]:
-    """Arguments: three benchmarks are data sets in folders, three are the harness's TSV files."""
+    """Arguments to evaluate three benchmarks from folders and three from VLMEvalKit's TSV files."""
     in_folders, in_files = OFFICIAL[:3], OFFICIAL[3:]
     for name in in_folders:
         write_folder(tmp_path, name, hub_rows(name))
@@ -40,14 +40,18 @@ def settings(
             source=ItemSource.folder, path=str(tmp_path / "rows"), benchmarks=[name]
         )
         items = official_items(name, config)
-        rows = [{**row, "image": [image_bytes(each) for each in row["image"]]} for row in items]
+        rows = [{**row, "image": [image_bytes(image) for image in row["image"]]} for row in items]
         write_tsv(tmp_path / TSV_FILES[name], rows)
     return [
         f"benchmarks=[{', '.join(OFFICIAL)}]",
-        *("evaluate.source=folder", f"evaluate.path={tmp_path}"),
+        "evaluate.source=folder",
+        f"evaluate.path={tmp_path}",
         *(f"evaluate.paths.{name}={tmp_path / TSV_FILES[name]}" for name in in_files),
-        *("evaluate.min_pixels=3136", "evaluate.max_pixels=12544"),
-        *("evaluate.limit=null", "evaluate.max_new_tokens=72", f"output_dir={tmp_path}/out"),
+        "evaluate.min_pixels=3136",
+        "evaluate.max_pixels=12544",
+        "evaluate.limit=null",
+        "evaluate.max_new_tokens=72",
+        f"output_dir={tmp_path}/out",
     ]
 
 
@@ -55,9 +59,9 @@ def settings(
 @pytest.mark.timeout(3000)
 def test_six_benchmarks_of_official_size_are_evaluated(settings: list[str]) -> None:
     started = time.time()
-    done = evaluate(*settings)
-    assert done.returncode == 0, done.stderr[-4000:]
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
+    process = run_evaluate(*settings)
+    assert process.returncode == 0, process.stderr[-4000:]
+    folder = Path(process.stdout.strip().splitlines()[-1].removeprefix("output: "))
     print(f"{NUM_ITEMS} items in {time.time() - started:.0f} s")
     results = parquet.read_rows(folder, ItemResult)
     assert len(results) == NUM_ITEMS
@@ -66,19 +70,23 @@ def test_six_benchmarks_of_official_size_are_evaluated(settings: list[str]) -> N
     breakdowns = json.loads((folder / "breakdown.json").read_text())
     for name in OFFICIAL:
         outcomes = breakdowns[name]["outcomes"]
+        # Every item has one outcome. An empty response is counted as `empty` in addition.
         assert sum(n for key, n in outcomes.items() if key != "empty") == BENCHMARKS[name].num_items
         assert outcomes["skipped"] == 0
         assert summary[name]["score"] is None or 0 <= summary[name]["score"] <= 1
         assert (folder / "predictions" / f"tiny_{TSV_FILES[name]}").is_file()
-    assert len(breakdowns["MMMU"]["tables"]["validation"]) == 1 + 30 + 6
-    assert len(breakdowns["MMStar"]["tables"]["capabilities"]) == 1 + 6
-    assert len(breakdowns["OCRBench"]["tables"]["groups"]) == 5 + 1
-    assert len(breakdowns["HallusionBench"]["tables"]["subsets"]) == 1 + 2 + 9
+    # Rows of the tables: the overall score, and one row per subject, discipline and so on.
+    assert len(breakdowns["MMMU"]["tables"]["validation"]) == 1 + 30 + 6  # subjects, disciplines
+    assert len(breakdowns["MMStar"]["tables"]["capabilities"]) == 1 + 6  # capabilities
+    assert len(breakdowns["OCRBench"]["tables"]["groups"]) == 5 + 1  # groups, final score
+    assert (
+        len(breakdowns["HallusionBench"]["tables"]["subsets"]) == 1 + 2 + 9
+    )  # VD and VS, subcategories
     scores_md = (folder / "scores.md").read_text()
     for text in ("| system prompt | think", "| rules | 2025-11 |", "md5", "3,136 to 12,544 pixels"):
         assert text in scores_md
-    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
-    second = evaluate(*settings)
+    write_times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    second = run_evaluate(*settings)
     assert second.returncode == 0
     assert second.stdout.strip().splitlines()[-1] == f"output: {folder}"
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == times
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == write_times

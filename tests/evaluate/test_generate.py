@@ -1,4 +1,4 @@
-"""Responses of an engine that may fail: they are stored, and missing ones are requested again."""
+"""Responses are stored, and the next run requests the missing ones, even if the engine failed."""
 
 import os
 import time
@@ -42,6 +42,7 @@ PIXELS = 3136, 12544
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
+    """A fake server of the evaluated model."""
     running = ModelServer()
     yield running
     running.close()
@@ -49,7 +50,7 @@ def server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def config(server: ModelServer, tmp_path: Path) -> RunConfig:
-    """Settings to evaluate six items with the server, one request at a time."""
+    """Settings to evaluate six items with the server, which gets one request at a time."""
     config = RunConfig(output_dir=str(tmp_path))
     config.data.min_pixels, config.data.max_pixels = PIXELS
     config.model.engine, config.model.url = EngineKind.http, server.url
@@ -81,9 +82,10 @@ def test_an_item_without_a_response_is_counted_and_requested_again_by_the_next_r
     server: ModelServer, config: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse_one_request(handler: Any, body: dict, number: int) -> bool:
-        if refuse := number == 3:
+        """Whether this request was refused."""
+        if is_refused := number == 3:
             send(handler, 400, b'{"error": {"message": "too <answer>long</answer>"}}')
-        return refuse
+        return is_refused
 
     server.inject_fault = refuse_one_request
     folder = evaluate_with_server(config)
@@ -107,43 +109,48 @@ def test_an_item_without_a_response_is_counted_and_requested_again_by_the_next_r
 def test_responses_from_before_the_server_failed_are_not_requested_again(
     server: ModelServer, config: RunConfig
 ) -> None:
-    server.inject_fault = lambda handler, body, number: (
-        number == 4 and (send(handler, 401, b"") or True)
-    )
+    def refuse_fourth_request(handler: Any, body: dict, number: int) -> bool:
+        """Whether this request was refused."""
+        if is_refused := number == 4:
+            send(handler, 401, b"")
+        return is_refused
+
+    server.inject_fault = refuse_fourth_request
     with pytest.raises(OSError, match="the server answers 401"):
         evaluate_with_server(config)
     assert len(stored_responses(config)) == 3
     assert write_results.is_finished(evaluate_with_server(config))
-    assert server.num_requests == 4 + 3
+    assert server.num_requests == 4 + 3  # the second run requests three items
 
 
-def test_responses_are_written_to_disk_while_the_next_one_is_awaited(
+def test_responses_are_written_to_disk_while_the_engine_generates_the_next_one(
     server: ModelServer, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "MAX_BUFFER_SECONDS", 0.3)
     monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     config.evaluate.limit = 3
-    timed_out: list[int] = []
+    timed_out_requests: list[int] = []
 
     def wait_for_a_part(handler: Any, body: dict, number: int) -> bool:
+        """Delay the third response until the first ones are on disk; inject no fault."""
         deadline = time.monotonic() + 20
         while number == 3 and not parquet.parts(RunPaths(config).responses(Arm.base)):
             time.sleep(0.05)
             if time.monotonic() > deadline:
-                timed_out.append(number)
+                timed_out_requests.append(number)
                 break
         return False
 
     server.inject_fault = wait_for_a_part
     evaluate_with_server(config)
-    assert not timed_out
+    assert not timed_out_requests
     assert len(stored_responses(config)) == 3
 
 
 def test_an_item_is_read_only_when_the_engine_asks_for_its_request(config: RunConfig) -> None:
-    read: list[BenchmarkItem] = []
+    items_read: list[BenchmarkItem] = []
 
-    class TwoAtATime:
+    class TwoAtATimeEngine:
         """An engine that requests two items at a time and responds `yes` to each."""
 
         info: ClassVar = {"engine": "hf"}
@@ -159,14 +166,14 @@ def test_an_item_is_read_only_when_the_engine_asks_for_its_request(config: RunCo
 
     def read_items() -> Iterator[tuple[ResponseKey, BenchmarkItem]]:
         for item in load_items(config.evaluate):
-            read.append(item)
+            items_read.append(item)
             yield response_key(item), item
 
     budgets = pixel_budgets(config.evaluate, PIXELS)
-    responses = stream_responses(TwoAtATime(), read_items(), config.evaluate, budgets)
+    responses = stream_responses(TwoAtATimeEngine(), read_items(), config.evaluate, budgets)
     first = next(responses)
     assert (first.item_id, first.response) == ("0", "yes")
-    assert len(read) == 2
+    assert len(items_read) == 2
     assert [row.item_id for row in responses] == ["1", "2", "3", "4", "5"]
 
 
@@ -203,10 +210,10 @@ def test_scores_md_and_the_manifest_name_the_engine_and_its_image_tokens(
     content = manifest.read_manifest(folder)
     assert content is not None
     assert (content["settings"]["engine"], content["settings"]["dtype"]) == ("http", None)
-    assert len(content["inputs"][f"items of {NAME}"]) == 12  # a hash
+    assert len(content["inputs"][f"items of {NAME}"]) == 12  # a hash of 12 characters
 
 
-def test_the_dtype_of_engines_in_process_and_a_server_that_shrinks_images_are_reported(
+def test_the_dtype_of_local_engines_and_a_server_that_shrinks_images_are_reported(
     tmp_path: Path,
 ) -> None:
     engines = [{"engine": "hf"}, {"engine": "vllm", "version": "0.11"}]
@@ -245,10 +252,11 @@ def test_failed_items_count_as_complete_in_this_run_and_are_deleted_by_the_next(
     store.add(1, rows)
     assert store.is_complete(keys)
     (part,) = parquet.parts(tmp_path / FAILED_FOLDER)
-    written = part.stat().st_mtime
-    os.utime(part, (coordination.STARTED - 9, coordination.STARTED - 9))  # an earlier run's
+    written_at = part.stat().st_mtime
+    before_this_run = coordination.STARTED - 9  # seconds
+    os.utime(part, (before_this_run, before_this_run))
     assert not store.is_complete(keys)
-    os.utime(part, (written, written))
+    os.utime(part, (written_at, written_at))
     assert store.is_complete(keys)
     assert store.missing(keys) == {keys[1]}
     assert store[keys[1]] == rows[1]

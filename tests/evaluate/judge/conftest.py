@@ -1,4 +1,4 @@
-"""A fake judge server on a real port, a proxy that injects faults, and settings that use them."""
+"""A fake judge server on a real port, a proxy that injects faults, and settings for tests."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 
+from difftrain.config.judge import JudgeKind
+from difftrain.config.model import Dtype
 from difftrain.config.run_config import RunConfig
 from tests.listening import FakeServer, FaultyProxy, completion, send
 
-KEY = "sk-proj-never-to-be-seen-0123456789"
+KEY = "sk-proj-never-to-be-seen-0123456789"  # tests check that no file or log has it
 MODEL = "judge-of-the-tests"
 
 
-class JudgeServer(FakeServer):
-    """Replies with `reply(prompt, number of the request)`: a text, or (status, body, headers)."""
+class FakeJudgeServer(FakeServer):
+    """A judge server whose replies a test chooses.
+
+    `reply(prompt, number of the request)` returns a text, or an HTTP response as (status, body,
+    headers).
+    """
 
     key = KEY
 
@@ -38,9 +44,9 @@ class JudgeServer(FakeServer):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
-    """A judge server, named by the environment variables."""
-    server = JudgeServer()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJudgeServer]:
+    """A judge server, whose address the environment variables give."""
+    server = FakeJudgeServer()
     monkeypatch.setenv("JUDGE_BASE_URL", server.url)
     monkeypatch.setenv("JUDGE_MODEL", MODEL)
     monkeypatch.setenv("JUDGE_API_KEY", KEY)
@@ -49,8 +55,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
 
 
 @pytest.fixture
-def proxy(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """A proxy in front of the judge server; JUDGE_BASE_URL is the proxy."""
+def proxy(server: FakeJudgeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """A proxy in front of the judge server; JUDGE_BASE_URL is the address of the proxy."""
     proxy = FaultyProxy(server.url)
     monkeypatch.setenv("JUDGE_BASE_URL", proxy.url)
     yield proxy
@@ -59,13 +65,13 @@ def proxy(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    """Evaluates six items of each shapes/ benchmark with the judge server and short pauses."""
+    """Settings to evaluate six items of each built-in benchmark (shapes/NAME) with the server."""
     settings = RunConfig(output_dir=str(tmp_path / "artifacts"))
-    settings.model.dtype = "float32"  # type: ignore[assignment]
+    settings.model.dtype = Dtype.float32
     settings.data.min_pixels, settings.data.max_pixels = 3136, 12544
     evaluate = settings.evaluate
     evaluate.limit, evaluate.max_new_tokens, evaluate.resamples = 6, 8, 100
-    evaluate.judge = evaluate.judge.endpoint
-    evaluate.judge_client.backoff_s = 0.01
+    evaluate.judge = JudgeKind.endpoint
+    evaluate.judge_client.backoff_s = 0.01  # a short pause before a retry, to save time
     evaluate.judge_client.timeout_s = 20
     return settings

@@ -1,4 +1,4 @@
-"""The cache of the judge's replies: several writers, killed writers, full disks, cache keys."""
+"""The cache of the judge's replies, with several writers, killed writers and a full disk."""
 
 import json
 import signal
@@ -29,7 +29,7 @@ while True:
 
 def test_a_reply_stored_by_one_process_is_read_by_the_next(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path)
-    cache.add("k", "Yes\nand \x00 no \ud800", model="m")
+    cache.add("k", "Yes\nand \x00 no \ud800", model="m")  # \ud800: half a surrogate pair
     cache.close()
     assert ReplyCache(tmp_path).get("k") == "Yes\nand \x00 no \ud800"
     assert ReplyCache(tmp_path).get("other") is None
@@ -83,7 +83,7 @@ def test_no_stored_reply_is_lost_if_parallel_writers_are_killed(tmp_path: Path) 
     reopened = ReplyCache(tmp_path)
     for path in files:
         entries = read_entries(path)
-        name = entries[0]["key"][0]
+        name = entries[0]["key"][0]  # the key is `a-0` or `b-0`
         assert [entry["key"] for entry in entries] == [f"{name}-{n}" for n in range(len(entries))]
         # At most one line was cut off; the first line of a file is empty.
         assert len(path.read_bytes().split(b"\n")) - len(entries) in (1, 2)
@@ -108,17 +108,17 @@ def test_threads_share_one_file_without_mixing_lines(tmp_path: Path) -> None:
 
 
 def test_a_line_that_cannot_be_written_completely_is_an_error(tmp_path: Path) -> None:
-    cache = ReplyCache(Path("/dev/full").parent)
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    cache._file = FileIO("/dev/full", "w")
+    cache = ReplyCache(tmp_path)
+    cache._file = FileIO("/dev/full", "w")  # a write to /dev/full fails as on a full disk
     with pytest.raises(OSError, match="No space left"):
         cache.add("k", "reply")
     assert cache.get("k") is None
 
 
 def test_every_part_of_a_call_is_part_of_its_key() -> None:
-    calls = [
+    calls = [  # server, model, prompt, temperature, max_tokens, attempt
         ("s", "m", "p", 0.0, 3, 0),
         ("t", "m", "p", 0.0, 3, 0),
         ("s", "n", "p", 0.0, 3, 0),
@@ -137,11 +137,12 @@ def test_two_servers_share_neither_replies_nor_results(
 ) -> None:
     monkeypatch.setenv("JUDGE_MODEL", "default")
     keys, folders = [], []
+    # The first two addresses are those of one server.
     for url in ("http://one:1/v1", "http://me:secret@ONE:1/v1/", "http://two:1/v1"):
         monkeypatch.setenv("JUDGE_BASE_URL", url)
         server = server_hash(JudgeKind.endpoint)
         assert server is not None
-        assert "one" not in server
+        assert "one" not in server  # the hash does not show the address
         keys.append(cache_key(server, "default", "p", 0.0, 9, 0))
         config = RunConfig(output_dir=str(tmp_path))
         config.evaluate.judge = JudgeKind.endpoint

@@ -1,4 +1,4 @@
-"""Checks of the judge's settings and environment variables."""
+"""The judge's settings and environment variables are checked before a run."""
 
 import os
 import subprocess
@@ -22,14 +22,14 @@ ENVIRONMENT = {"JUDGE_BASE_URL": "https://host/v1", "JUDGE_MODEL": "m", "JUDGE_A
 
 
 def problems_of(*arguments: str) -> list[str]:
-    """The problems in these arguments of a command line."""
+    """The problems that the settings check finds in these command-line arguments."""
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
     return caught.value.problems
 
 
 @pytest.fixture(autouse=True)
-def _unset_judge_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def unset_judge_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
 
@@ -48,19 +48,19 @@ def test_address_and_model_are_required_and_the_key_is_optional() -> None:
 @pytest.mark.parametrize(
     "url", ["host/v1", "ftp://host", "https://", "http://[::1", "http://host:port/v1", "sk-secret"]
 )
-def test_an_invalid_address_is_an_error_that_does_not_show_it(url: str) -> None:
+def test_the_error_for_an_invalid_address_does_not_contain_it(url: str) -> None:
     assert not is_address(url)
-    (rule,) = environment_problems({**ENVIRONMENT, "JUDGE_BASE_URL": url})
-    assert rule == "needs JUDGE_BASE_URL to be an address such as https://host/v1"
+    (problem,) = environment_problems({**ENVIRONMENT, "JUDGE_BASE_URL": url})
+    assert problem == "needs JUDGE_BASE_URL to be an address such as https://host/v1"
 
 
 @pytest.mark.parametrize("key", ["one\ntwo", "schlüssel"])
-def test_a_key_that_cannot_be_sent_is_an_error_that_does_not_show_it(key: str) -> None:
-    (rule,) = environment_problems({**ENVIRONMENT, "JUDGE_API_KEY": key})
-    assert rule == "needs JUDGE_API_KEY to be one line of plain characters"
+def test_the_error_for_a_key_that_no_header_can_hold_does_not_contain_it(key: str) -> None:
+    (problem,) = environment_problems({**ENVIRONMENT, "JUDGE_API_KEY": key})
+    assert problem == "needs JUDGE_API_KEY to be one line of plain characters"
 
 
-def test_a_misspelt_judge_and_impossible_numbers_are_reported_together() -> None:
+def test_misspelled_settings_and_numbers_out_of_range_are_reported_together() -> None:
     problems = "\n".join(
         problems_of(
             "evaluate.judge=endpont",
@@ -79,8 +79,8 @@ def test_a_misspelt_judge_and_impossible_numbers_are_reported_together() -> None
     assert "evaluate.contamination=ignore" in problems
 
 
-def test_the_offline_judge_of_the_shapes_benchmarks_judges_no_official_benchmark() -> None:
-    shapes = JudgeKind.shapes
+def test_the_judge_of_the_built_in_shapes_benchmarks_judges_no_official_benchmark() -> None:
+    shapes = JudgeKind.shapes  # a stub that needs no server
     assert not by_rules_alone(shapes, "shapes/MMStar")
     assert by_rules_alone(shapes, "MMStar")
     assert not by_rules_alone(JudgeKind.endpoint, "MMStar")
@@ -88,18 +88,18 @@ def test_the_offline_judge_of_the_shapes_benchmarks_judges_no_official_benchmark
     assert "none (rules only) for the others" in model_name(shapes, ["MMStar", "shapes/MMVet"])
 
 
-def test_a_missing_environment_ends_with_code_2_before_anything_is_loaded() -> None:
+def test_missing_judge_variables_end_the_launcher_with_exit_code_2() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(ROOT / "launch" / "evaluate.py"), "evaluate.judge=endpoint"],
         capture_output=True,
         text=True,
         env=environment | {"JUDGE_API_KEY": "sk-not-to-be-shown"},
     )
-    assert done.returncode == 2
-    assert "needs JUDGE_BASE_URL and JUDGE_MODEL in the environment" in done.stderr
-    assert "sk-not" not in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 2
+    assert "needs JUDGE_BASE_URL and JUDGE_MODEL in the environment" in process.stderr
+    assert "sk-not" not in process.stderr + process.stdout
+    assert "Traceback" not in process.stderr
 
 
 def test_settings_with_a_judge_are_checked_without_importing_torch_or_openai() -> None:
@@ -108,10 +108,10 @@ def test_settings_with_a_judge_are_checked_without_importing_torch_or_openai() -
         "checked_config('train', sys.argv[1:]);"
         "assert not {'torch', 'transformers', 'httpx', 'openai'} & sys.modules.keys()"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, "evaluate.judge=endpoint"],
         capture_output=True,
         text=True,
         env={**os.environ, **ENVIRONMENT},
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr

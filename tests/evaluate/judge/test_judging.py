@@ -1,4 +1,4 @@
-"""A judge server with faults: retries, budget, cache, counts and secrets, on real connections."""
+"""Grading with a judge server that fails: retries, call limit, cache, counts and secrets."""
 
 import json
 import time
@@ -26,7 +26,7 @@ from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.model.engines.transport import parse_retry_after
 from difftrain.records import GradedBy, ItemResult, ItemStatus
 
-UNDECIDED = (
+UNREADABLE_PREDICTIONS = (
     "",
     "None",
     "nan",
@@ -34,19 +34,19 @@ UNDECIDED = (
     "x" * 100_000,
     "hm",
 )
-"""Predictions that no rule can read."""
+"""Predictions from which no rule can read an answer, so that the judge is called."""
 
 
-def undecided_pairs(config: EvaluateConfig) -> list[tuple[BenchmarkItem, str]]:
-    """Every item with a prediction that its rules cannot decide, awkward ones among them."""
-    predictions = cycle(UNDECIDED)
+def unreadable_pairs(config: EvaluateConfig) -> list[tuple[BenchmarkItem, str]]:
+    """Every item with one of the unreadable predictions."""
+    predictions = cycle(UNREADABLE_PREDICTIONS)
     return [(item, next(predictions)) for item in load_items(config)]
 
 
 def as_stored(
     pairs: Iterable[tuple[BenchmarkItem, str]],
 ) -> list[tuple[BenchmarkItem, StoredResponse]]:
-    """Each item with its response as the store keeps it."""
+    """Each item with its prediction as a stored response."""
     return [
         (
             item,
@@ -58,10 +58,10 @@ def as_stored(
     ]
 
 
-def graded(
+def grade_pairs(
     config: RunConfig, pairs: Sequence[tuple[BenchmarkItem, str]]
 ) -> tuple[list[ItemResult], dict]:
-    """Results and counts of one pass."""
+    """The results of grading the pairs, and the judge's counts."""
     evaluate = config.evaluate
     judge = JudgeClient(evaluate.judge, evaluate.judge_client, Path(config.output_dir) / "judge")
     results = grade.grade_all(as_stored(pairs), evaluate, judge)
@@ -70,9 +70,9 @@ def graded(
 
 def usable_reply(prompt: str, number: int) -> str:
     """A reply that the benchmark's scorer can use, and that depends only on the prompt."""
-    if prompt.rstrip(" ").endswith("|"):
+    if prompt.rstrip(" ").endswith("|"):  # MM-Vet's prompt, a table whose last cell is the score
         return f"0.{len(prompt) % 10}"
-    if "Yes / No" in prompt:
+    if "Yes / No" in prompt:  # HallusionBench's prompt
         return ("Yes", "No")[len(prompt) % 2]
     return "ABCD"[len(prompt) % 4]
 
@@ -80,10 +80,10 @@ def usable_reply(prompt: str, number: int) -> str:
 def judge_first_item(
     config: RunConfig, benchmark: str, prediction: str = "hm"
 ) -> tuple[ItemResult, dict]:
-    """The result and the counts of a benchmark's first item."""
+    """Grade a benchmark's first item; returns its result and the judge's counts."""
     config.evaluate.benchmarks = [f"shapes/{benchmark}"]
     config.evaluate.limit = 1
-    (result,), counts = graded(config, [(load_items(config.evaluate)[0], prediction)])
+    (result,), counts = grade_pairs(config, [(load_items(config.evaluate)[0], prediction)])
     return result, counts
 
 
@@ -94,36 +94,36 @@ def test_results_are_the_same_with_and_without_injected_faults(
     config.evaluate.judge_client.timeout_s = 4.0  # long enough for a busy machine
     proxy.slow_seconds = 6.0
     config.evaluate.judge_client.max_attempts = 8
-    faults = [item for fault in proxy.FAULTS for item in (fault, None)]
+    faults = [item for fault in proxy.FAULTS for item in (fault, None)]  # None: no fault
     proxy.fault = lambda number: faults[number % len(faults)]
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert set(proxy.injected) == set(proxy.FAULTS)
     assert counts["failed_items"] == 0
     server_replies = counts["replies"] - counts["from_cache"]
     assert counts["calls"] == len(proxy.bodies) == server_replies + len(proxy.injected)
     assert sum(counts["faults"].values()) == len(proxy.injected)
     assert counts["faults"].keys() == {"limited", "server", "lost", "slow", "malformed", "empty"}
-    config.output_dir += "-undisturbed"
+    config.output_dir += "-without-faults"
     proxy.fault = lambda number: None
-    without_faults, recount = graded(config, undecided_pairs(config.evaluate))
-    assert results == without_faults
-    assert recount["faults"] == {}
+    results_without_faults, second_counts = grade_pairs(config, unreadable_pairs(config.evaluate))
+    assert results == results_without_faults
+    assert second_counts["faults"] == {}
 
 
 def test_a_second_pass_makes_no_call_and_gives_the_same_results(server, config: RunConfig) -> None:
     server.reply = usable_reply
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     num_calls = len(server.bodies)
-    assert counts["calls"] == num_calls > 20
-    recount, second_counts = graded(config, undecided_pairs(config.evaluate))
-    assert recount == results
+    assert counts["calls"] == num_calls > 20  # most of the 36 items need the judge
+    second_results, second_counts = grade_pairs(config, unreadable_pairs(config.evaluate))
+    assert second_results == results
     assert len(server.bodies) == num_calls
     assert second_counts["calls"] == 0
     assert second_counts["from_cache"] == second_counts["replies"] == counts["replies"]
 
 
 @pytest.mark.parametrize(
-    "change", ["model", "prompt", "max_tokens"], ids=lambda what: f"another {what}"
+    "change", ["model", "prompt", "max_tokens"], ids=lambda change: f"another {change}"
 )
 def test_the_cache_distinguishes_model_prompt_and_settings(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch, change: str
@@ -133,16 +133,18 @@ def test_the_cache_distinguishes_model_prompt_and_settings(
     if change == "model":
         monkeypatch.setenv("JUDGE_MODEL", "another")
     if change == "max_tokens":
-        config.evaluate.rules = "2026-08"
+        config.evaluate.rules = "2026-08"  # with these rules, a reply may have 2048 tokens, not 3
     result, counts = judge_first_item(config, "MMVet", "ha" if change == "prompt" else "hm")
     assert result.score == 0.1
     assert counts["from_cache"] == 0
 
 
-def test_the_request_is_that_of_the_reference_harness(server, config: RunConfig) -> None:
+def test_a_request_has_the_temperatures_and_token_limits_of_the_reference_harness(
+    server, config: RunConfig
+) -> None:
     server.reply = lambda prompt, number: "too chatty"
     judge_first_item(config, "MMVet")
-    assert [item["temperature"] for item in server.bodies] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert [request["temperature"] for request in server.bodies] == [0.0, 0.5, 1.0, 1.5, 2.0]
     for request in server.bodies:
         assert request.keys() == {"model", "messages", "temperature", "max_tokens"}
         assert request["model"] == "judge-of-the-tests"
@@ -161,11 +163,13 @@ def test_a_repetition_at_the_same_temperature_is_a_separate_call(server, config:
     assert len(server.bodies) == 3
     assert result.graded_by is GradedBy.judge
     assert (counts["replies"], counts["unusable"]) == (3, 2)
-    recount, second_counts = judge_first_item(config, "MMStar")
-    assert recount == result
+    second_result, second_counts = judge_first_item(config, "MMStar")
+    assert second_result == result
     assert (second_counts["replies"], second_counts["calls"]) == (3, 0)
 
 
+# name of a case -> reply, score of the item, expected counts (an unusable reply is requested again
+# at up to five temperatures)
 BAD_REPLIES = {
     "nonsense": ("blorp", 0.0, {"unusable": 5}),
     "nan": ("nan", None, {"unusable": 1}),
@@ -188,7 +192,8 @@ def test_an_unusable_reply_is_counted_and_gives_no_credit(
         assert counts[name] == number
 
 
-BROKEN = {
+# name of a case -> HTTP status, body, and the kind of fault that is counted
+BROKEN_RESPONSES = {
     "nothing": (200, b"", "malformed"),
     "null": (200, json.dumps({"choices": [{"message": {"content": None}}]}).encode(), "empty"),
     "a number": (200, b"7", "malformed"),
@@ -204,12 +209,12 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("case", BROKEN_RESPONSES)
 @pytest.mark.parametrize("benchmark", ["MathVista", "MMVet", "HallusionBench", "MMMU", "MMStar"])
 def test_a_broken_judge_gives_no_score_and_is_counted(
     server, config: RunConfig, case: str, benchmark: str
 ) -> None:
-    status, body, fault = BROKEN[case]
+    status, body, fault = BROKEN_RESPONSES[case]
     server.reply = lambda prompt, number: (status, body, {})
     config.evaluate.judge_client.max_attempts = 2
     result, counts = judge_first_item(config, benchmark)
@@ -217,7 +222,7 @@ def test_a_broken_judge_gives_no_score_and_is_counted(
     assert counts["failed_items"] == 1
     assert counts["faults"] == {fault: len(server.bodies)}
     assert counts["replies"] == 0
-    assert not list(Path(config.output_dir).rglob("replies-*")), "a failure must not be kept"
+    assert not list(Path(config.output_dir).rglob("replies-*")), "a failure must not be cached"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 301])
@@ -225,7 +230,7 @@ def test_a_server_that_rejects_every_request_is_not_called_again(
     server, config: RunConfig, status: int
 ) -> None:
     server.reply = lambda prompt, number: (status, b"", {})
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert len(server.bodies) <= config.evaluate.judge_client.max_concurrency
     assert f"the server answers {status}" in counts["stopped"]
     assert "no further call was made, because the server answers" in format_usage("judge", counts)
@@ -237,7 +242,7 @@ def test_further_calls_are_made_after_one_rejected_prompt(server, config: RunCon
         (403, b"", {}) if number == 3 else usable_reply(prompt, number)
     )
     config.evaluate.judge_client.max_concurrency = 1
-    _, counts = graded(config, undecided_pairs(config.evaluate))
+    _, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert counts["stopped"] is None
     assert counts["failed_items"] == 1
 
@@ -252,12 +257,12 @@ def test_a_judge_that_refuses_everything_is_not_called_again_and_the_reason_is_s
 ) -> None:
     server.reply = lambda prompt, number: (400, UNSUPPORTED, {})
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 60
-    _, counts = graded(config, undecided_pairs(config.evaluate))
+    _, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert len(server.bodies) < MAX_FAILURES_IN_A_ROW + config.evaluate.judge_client.max_concurrency
-    why = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
+    reason = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
     assert f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed" in counts["stopped"]
-    assert counts["last_words"] == {"refused": why}
-    assert f"refused {len(server.bodies)} ({why})" in format_usage("judge", counts)
+    assert counts["last_words"] == {"refused": reason}
+    assert f"refused {len(server.bodies)} ({reason})" in format_usage("judge", counts)
 
 
 @pytest.mark.parametrize("first_reply", ["in this run", "in an earlier run"])
@@ -268,10 +273,10 @@ def test_further_calls_are_made_after_refusals_by_a_judge_that_has_replied(
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 40
     server.reply = lambda prompt, number: "0.5" if number == 0 else (400, UNSUPPORTED, {})
     if first_reply == "in an earlier run":
-        graded(config, undecided_pairs(config.evaluate)[:1])
-    _, counts = graded(config, undecided_pairs(config.evaluate))
+        grade_pairs(config, unreadable_pairs(config.evaluate)[:1])
+    _, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert counts["stopped"] is None
-    assert counts["failed_items"] == counts["faults"]["refused"] == 39
+    assert counts["failed_items"] == counts["faults"]["refused"] == 40 - 1
 
 
 def test_a_refused_prompt_is_not_sent_again(server, config: RunConfig) -> None:
@@ -287,6 +292,7 @@ def test_a_call_is_repeated_after_the_pause_that_the_server_asks_for(
 
     def reply(prompt: str, number: int) -> Any:
         times.append(time.monotonic())
+        # The fake server sends the header as Retry-After. Its unit is seconds.
         return "0.5" if number else (429, b"", {"Retry_After": "1"})
 
     server.reply = reply
@@ -304,8 +310,9 @@ def test_a_pause_that_the_server_asks_for_delays_all_calls(server, config: RunCo
     server.reply = reply
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 30
     config.evaluate.judge_client.max_concurrency = 2
-    results, _ = graded(config, undecided_pairs(config.evaluate))
+    results, _ = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert all(result.score == 0.5 for result in results)
+    # The calls that were already open, at most max_concurrency, may come before the pause ends.
     assert sum(later - times[0] < 0.95 for later in times[1:]) <= 2
 
 
@@ -326,10 +333,12 @@ def test_an_unreadable_retry_after_is_none(header: str | None) -> None:
     assert parse_retry_after(header) is None
 
 
-def test_a_pause_too_long_for_this_run_stops_all_calls(server, config: RunConfig) -> None:
+def test_if_the_server_asks_for_a_pause_of_a_day_no_further_call_is_made(
+    server, config: RunConfig
+) -> None:
     server.reply = lambda prompt, number: (429, b"", {"Retry_After": "86400"})
     started = time.monotonic()
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert time.monotonic() - started < 20
     assert len(server.bodies) <= config.evaluate.judge_client.max_concurrency
     assert "wait for 86400 s" in counts["stopped"]
@@ -352,16 +361,16 @@ def test_a_slow_judge_fails_after_the_timeout(server, config: RunConfig) -> None
 def test_if_there_is_no_server_all_calls_are_soon_stopped(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")  # nothing listens on port 9
     config.evaluate.limit = 40
     started = time.monotonic()
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert time.monotonic() - started < 30
     assert f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed" in counts["stopped"]
     assert counts["faults"]["outage"] > 50
-    judged = [result for result in results if result.graded_by is None]
-    assert judged
-    assert all(result.score is None for result in judged)
+    undecided_by_rules = [result for result in results if result.graded_by is None]
+    assert undecided_by_rules
+    assert all(result.score is None for result in undecided_by_rules)
     assert "127.0.0.1" not in json.dumps(counts)
 
 
@@ -369,8 +378,9 @@ def test_failures_with_replies_in_between_do_not_stop_the_calls(server, config: 
     config.evaluate.judge_client.max_attempts = 1
     config.evaluate.judge_client.max_concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 80
+    # Every eighth call gets a reply.
     server.reply = lambda prompt, number: "0.5" if number % 8 == 7 else (500, b"", {})
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert counts["stopped"] is None
     assert counts["calls"] > 3 * MAX_FAILURES_IN_A_ROW
     assert sum(result.score == 0.5 for result in results) >= counts["calls"] // 8
@@ -381,12 +391,12 @@ def test_no_more_than_max_calls_are_made_and_further_items_have_no_score(
 ) -> None:
     server.reply = usable_reply
     config.evaluate.judge_client.max_calls = 7
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert len(server.bodies) == counts["calls"] == 7
     assert counts["faults"]["over_budget"] == counts["failed_items"]
     assert sum(result.score is None for result in results) == counts["failed_items"] > 10
     config.evaluate.judge_client.max_calls = None
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert counts["from_cache"] == 7
     assert all(result.score is not None for result in results)
 
@@ -406,7 +416,7 @@ def test_no_more_than_max_concurrency_calls_are_open(server, config: RunConfig) 
 
     server.reply = reply
     config.evaluate.judge_client.max_concurrency = 3
-    graded(config, undecided_pairs(config.evaluate))
+    grade_pairs(config, unreadable_pairs(config.evaluate))
     assert server.max_open == 3
 
 
@@ -414,14 +424,14 @@ def test_the_key_is_sent_and_appears_nowhere_else(
     server, config: RunConfig, caplog: pytest.LogCaptureFixture, capfd
 ) -> None:
     key = server.key
-    caplog.set_level(0)
+    caplog.set_level(0)  # all levels
 
     def reply(prompt: str, number: int) -> Any:
         echo = json.dumps({"error": {"message": f"{key} may not ask {server.url}"}}).encode()
         return (400, echo, {}) if number % 2 else usable_reply(prompt, number)
 
     server.reply = reply
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert server.keys == {f"Bearer {key}"}
     paths = [path for path in Path(config.output_dir).rglob("*") if path.is_file()]
     assert paths
@@ -433,7 +443,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(
         assert server.url not in text
 
 
-def test_openais_environment_variables_are_not_sent(
+def test_the_values_of_openais_environment_variables_are_not_sent(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = {
@@ -455,6 +465,7 @@ def test_openais_environment_variables_are_not_sent(
 
 def test_server_messages_are_shown_without_key_and_address(server, config: RunConfig) -> None:
     key = server.key
+    # A message is cut after 300 characters, here inside the key. A part of the key must not remain.
     echo = json.dumps({"error": {"message": "x" * 260 + f" {key} at {server.url}"}}).encode()
     server.reply = lambda prompt, number: (422, echo, {})
     judge = JudgeServer(config.evaluate.judge_client, JudgeUsage())
@@ -477,8 +488,8 @@ def test_a_rejected_key_is_an_error_before_the_model_generates(
 
 def test_without_a_judge_the_rules_alone_decide(config: RunConfig) -> None:
     config.evaluate.judge = config.evaluate.judge.none
-    results, counts = graded(config, undecided_pairs(config.evaluate))
+    results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert counts["replies"] == counts["calls"] == 0
     assert {result.graded_by for result in results} == {GradedBy.rule, None}
-    for result, (item, prediction) in zip(results, undecided_pairs(config.evaluate), strict=True):
+    for result, (item, prediction) in zip(results, unreadable_pairs(config.evaluate), strict=True):
         assert result.score == score_item(item.benchmark, prediction, item.row)

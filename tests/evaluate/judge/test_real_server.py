@@ -1,4 +1,4 @@
-"""`transformers serve` as the judge, and whole commands with kills and two ranks. All are slow."""
+"""Slow tests: `transformers serve` as the judge, and launchers that are killed or use two ranks."""
 
 import json
 import os
@@ -32,8 +32,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         yield url_and_model
 
 
-def graded(config: RunConfig) -> tuple[list[ItemResult], dict]:
-    """Results of predictions that no rule decides, and the judge's counts."""
+def grade_items(config: RunConfig) -> tuple[list[ItemResult], dict]:
+    """Grade predictions from which no rule reads an answer; returns results and judge counts."""
     predictions = zip(load_items(config.evaluate), cycle(["hm", "~", "| a |\n| b |"]), strict=False)
     judge = JudgeClient(
         config.evaluate.judge, config.evaluate.judge_client, Path(config.output_dir) / "judge"
@@ -47,7 +47,7 @@ def test_a_real_server_judges_through_a_faulty_proxy(
 ) -> None:
     url, model = served
     proxy.upstream = url
-    proxy.max_tokens = 16  # the tiny model fills whatever length it is given
+    proxy.max_tokens = 16  # to save time: the tiny model generates until the limit
     monkeypatch.setenv("JUDGE_MODEL", model)
     judge = config.evaluate.judge_client
     judge.max_attempts, judge.max_concurrency, judge.timeout_s = 8, 2, 60
@@ -55,7 +55,7 @@ def test_a_real_server_judges_through_a_faulty_proxy(
     config.evaluate.benchmarks = [f"shapes/{name}" for name in ("MathVista", "MMVet", "MMStar")]
     faults = ["429", None, "dropped", "500", None, None, "cut", None]
     proxy.fault = lambda number: faults[number % len(faults)]
-    results, counts = graded(config)
+    results, counts = grade_items(config)
     print(counts)
     assert counts["failed_items"] == 0
     assert counts["stopped"] is None
@@ -65,23 +65,30 @@ def test_a_real_server_judges_through_a_faulty_proxy(
     assert all(result.graded_by is GradedBy.judge for result in mathvista)
     assert all(result.score is not None for result in results)
     num_calls = len(proxy.bodies)
-    second_results, second_counts = graded(config)
+    second_results, second_counts = grade_items(config)
     assert second_results == results
     assert len(proxy.bodies) == num_calls
     assert second_counts["calls"] == 0
     proxy.fault = lambda number: None
-    config.output_dir += "-undisturbed"
+    config.output_dir += "-without-faults"
     config.evaluate.benchmarks = ["shapes/MathVista"]
-    assert graded(config)[0] == mathvista
+    assert grade_items(config)[0] == mathvista
 
 
-SMALL = ("evaluate.limit=6", "evaluate.resamples=100", "evaluate.max_new_tokens=8")
-ENDPOINT = ("evaluate.judge=endpoint", "evaluate.judge_client.backoff_s=0.01")
+SMALL_EVALUATION = ("evaluate.limit=6", "evaluate.resamples=100", "evaluate.max_new_tokens=8")
+JUDGE_SERVER = ("evaluate.judge=endpoint", "evaluate.judge_client.backoff_s=0.01")
 
 
 def command(launcher: str, folder: Path, *arguments: str) -> list[str]:
     path = ROOT / "launch" / f"{launcher}.py"
-    return [sys.executable, str(path), *SMALL, *ENDPOINT, f"output_dir={folder}", *arguments]
+    return [
+        sys.executable,
+        str(path),
+        *SMALL_EVALUATION,
+        *JUDGE_SERVER,
+        f"output_dir={folder}",
+        *arguments,
+    ]
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -104,7 +111,8 @@ def results_of(folder: Path) -> dict[tuple[str, str], ItemResult]:
 
 
 def usable_reply(prompt: str, number: int) -> str:
-    return f"0.{len(prompt) % 10}" if prompt.endswith("| ") else "ABYesNo"[len(prompt) % 2]
+    """A score for MM-Vet, whose prompt is a table that ends with an empty cell, else a letter."""
+    return f"0.{len(prompt) % 10}" if prompt.endswith("| ") else "AB"[len(prompt) % 2]
 
 
 def prompts_and_temperatures(server) -> list[tuple[str, float]]:
@@ -136,20 +144,20 @@ def test_no_call_is_repeated_after_a_kill_or_by_a_second_rank(server, tmp_path: 
         assert process.returncode == 0, stderr[-3000:]
     calls = prompts_and_temperatures(server)
     assert len(calls) > num_calls_before
-    # Multiple choice repeats an unusable call on purpose.
+    # For multiple choice, the reference harness repeats a call whose reply is unusable.
     repeated = {call for call in calls if calls.count(call) > 1 and "single-choice" not in call[0]}
     assert len(repeated) <= 1, "only the call that was open at the kill may be repeated"
     results = results_of(tmp_path)
-    assert len(results) == 36
+    assert len(results) == 36  # six items of each of six benchmarks
     assert all(result.score is not None for result in results.values())
-    alone = tmp_path / "alone"
-    process = start(command("evaluate", alone))
+    folder = tmp_path / "one uninterrupted process"
+    process = start(command("evaluate", folder))
     _, stderr = process.communicate(timeout=500)
     assert process.returncode == 0, stderr[-3000:]
     assert "judge judge-of-the-tests:" in stderr
-    assert results_of(alone) == results
+    assert results_of(folder) == results
     num_calls = len(server.bodies)
-    second = start(command("evaluate", alone))
+    second = start(command("evaluate", folder))
     second.communicate(timeout=300)
     assert second.returncode == 0
     assert len(server.bodies) == num_calls
@@ -160,7 +168,9 @@ def test_no_call_is_repeated_after_a_kill_or_by_a_second_rank(server, tmp_path: 
             assert server.url.encode() not in content
 
 
-def test_a_run_without_a_judge_reports_the_share_of_undecided_items(tmp_path: Path) -> None:
+def test_the_report_of_a_run_without_a_judge_says_which_scores_are_missing_and_why(
+    tmp_path: Path,
+) -> None:
     smoke = ("debug=smoke", "select.strata=[hard,medium,unsolved]", "evaluate.judge=none")
     arguments = [
         sys.executable,

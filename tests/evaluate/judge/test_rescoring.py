@@ -1,4 +1,4 @@
-"""Responses are stored apart from results: the model is called only for missing responses."""
+"""Responses are stored separately from results. The model is called only for missing responses."""
 
 import json
 import os
@@ -22,22 +22,22 @@ from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
 from difftrain.records import Arm, ItemResult
 
-WORDY = "~ " * 40
+UNREADABLE = "~ " * 40  # a response from which no rule reads an answer
 
 
-def evaluate_base(config: RunConfig, make: Callable[[int, int], Engine]) -> Path:
-    """Evaluate the base model as the recipe does; returns the folder of the results."""
+def evaluate_base(config: RunConfig, make_engine: Callable[[int, int], Engine]) -> Path:
+    """Evaluate the base model; returns the folder of the results."""
     paths = RunPaths(config)
     folders = grade.EvaluationFolders(
         paths.responses(Arm.base), paths.evaluation(Arm.base), paths.judge_replies
     )
     pixels = config.data.min_pixels, config.data.max_pixels
-    grade.evaluate(make, folders, "tiny", config.evaluate, config.model, pixels, World())
+    grade.evaluate(make_engine, folders, "tiny", config.evaluate, config.model, pixels, World())
     return folders.results
 
 
 def no_engine(*_pixels: int) -> Engine:
-    """An engine maker that must not be called, because all responses are stored."""
+    """A `make_engine` that fails, for tests in which all responses are stored."""
     raise AssertionError("an engine was made although all responses are stored")
 
 
@@ -60,7 +60,7 @@ def test_other_rules_and_another_judge_need_no_model(server, config: RunConfig) 
     store_responses(config, "<answer>A</answer>")
     first = evaluate_base(config, no_engine)
     results = parquet.read_rows(first, ItemResult)
-    assert len(results) == 18
+    assert len(results) == 18  # three items of each of six benchmarks
     folders = {first}
     for change in (
         {"rules": "2026-08"},
@@ -119,14 +119,14 @@ def test_another_judge_model_has_another_folder_of_results(
 def test_with_more_items_only_the_new_ones_are_requested(
     tiny: LoadedModel, config: RunConfig
 ) -> None:
-    def in_process(*_: int) -> Engine:
+    def hf_engine(*_: int) -> Engine:
         return HfEngine(tiny, config.model)
 
     config.evaluate.judge = JudgeKind.shapes
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMStar"], 2
-    evaluate_base(config, in_process)
+    evaluate_base(config, hf_engine)
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
-    evaluate_base(config, in_process)
+    evaluate_base(config, hf_engine)
     rows = parquet.read_rows(RunPaths(config).responses(Arm.base), StoredResponse)
     assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
 
@@ -145,10 +145,10 @@ def test_an_item_whose_image_or_text_changed_is_requested_again(config: RunConfi
 
 def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfig) -> None:
     server.reply = lambda prompt, number: "0.5"
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     folder = evaluate_base(config, no_engine)
     first_manifest, num_calls = manifest.read_manifest(folder), len(server.bodies)
-    assert num_calls > 6
+    assert num_calls > 6  # more than one benchmark needs the judge
     assert evaluate_base(config, no_engine) == folder
     assert manifest.read_manifest(folder) == first_manifest
     for path in (*parquet.parts(folder), folder / "manifest.json", folder / "summary.json"):
@@ -163,17 +163,18 @@ def test_an_item_on_which_the_judge_failed_is_judged_again_by_the_next_run(
     server, config: RunConfig
 ) -> None:
     server.reply = lambda prompt, number: "A" if number % 3 else (400, b"", {})
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     folder = evaluate_base(config, no_engine)
     failed = [result for result in parquet.read_rows(folder, ItemResult) if result.score is None]
     counts = manifest.read_manifest(folder)["counts"]
-    assert counts["unscored"] == counts["judge"]["failed_items"] == len(failed) > 3
+    assert counts["unscored"] == counts["judge"]["failed_items"] == len(failed)
+    assert len(failed) > 3
     num_calls = len(server.bodies)
     server.reply = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
     assert evaluate_base(config, no_engine) == folder
     assert len(server.bodies) > num_calls
     results = parquet.read_rows(folder, ItemResult)
-    assert len(results) == 36
+    assert len(results) == 36  # six items of each of six benchmarks
     assert all(result.score is not None for result in results)
     assert manifest.read_manifest(folder)["counts"]["unscored"] == 0
     assert manifest.read_manifest(folder)["counts"]["judge"]["from_cache"] > 0
@@ -183,7 +184,7 @@ def test_there_is_no_manifest_while_failed_items_are_judged_again(
     server, config: RunConfig
 ) -> None:
     server.reply = lambda prompt, number: (400, b"", {})
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     folder = evaluate_base(config, no_engine)
     assert manifest.read_manifest(folder) is not None
     manifest_existed = []
@@ -200,22 +201,21 @@ def test_there_is_no_manifest_while_failed_items_are_judged_again(
 
 def test_the_manifest_has_only_a_hash_of_the_judges_address(server, config: RunConfig) -> None:
     server.reply = lambda prompt, number: "0.5"
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     text = (evaluate_base(config, no_engine) / "manifest.json").read_text()
     assert json.loads(text)["settings"]["judge_server"] == server_hash(JudgeKind.endpoint)
     assert os.environ["JUDGE_BASE_URL"] not in text
 
 
-def test_the_manifest_and_the_log_have_the_judge_and_its_counts(
+def test_the_manifest_and_the_log_have_the_judges_name_and_counts(
     server, config: RunConfig, caplog
 ) -> None:
     caplog.set_level("INFO")
     server.reply = lambda prompt, number: "0.5" if number % 2 else "well"
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     folder = evaluate_base(config, no_engine)
     content = manifest.read_manifest(folder)
     assert content["settings"]["judge"] == "judge-of-the-tests"
-    assert "judging" not in content["settings"]
     judge = content["counts"]["judge"]
     assert judge["calls"] == len(server.bodies)
     assert judge["calls"] + judge["from_cache"] == judge["replies"]
@@ -225,17 +225,19 @@ def test_the_manifest_and_the_log_have_the_judge_and_its_counts(
     assert f"{judge['unusable']} unusable replies" in log
 
 
-def test_the_manifest_says_that_the_judge_is_the_offline_stand_in(config: RunConfig) -> None:
+def test_the_manifest_says_that_the_judge_of_shapes_benchmarks_is_no_model(
+    config: RunConfig,
+) -> None:
     config.evaluate.judge = JudgeKind.shapes
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     assert manifest.read_manifest(evaluate_base(config, no_engine))["settings"]["judge"] == STAND_IN
 
 
-def test_without_a_judge_mmvet_has_no_score_and_undecided_items_are_counted(
+def test_without_a_judge_a_benchmark_of_unreadable_responses_has_no_score_but_a_reason(
     config: RunConfig, caplog
 ) -> None:
     config.evaluate.judge = JudgeKind.none
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     scores = summary(evaluate_base(config, no_engine))
     assert all(benchmark["rules_only"] for benchmark in scores.values())
     for name in ("shapes/MMVet", "shapes/MMStar", "mean"):
@@ -252,9 +254,10 @@ def test_items_that_the_rules_could_not_decide_are_counted(config: RunConfig) ->
     store_responses(config, "A")
     folder = RunPaths(config).responses(Arm.base)
     rows = parquet.read_rows(folder, StoredResponse)
-    rows[:2] = [replace(row, response=WORDY) for row in rows[:2]]
+    rows[:2] = [replace(row, response=UNREADABLE) for row in rows[:2]]
     parquet.write_part(folder, "r000-00000", rows)
     scores = summary(evaluate_base(config, no_engine))["shapes/MMStar"]
+    # undecided: neither a rule nor a judge read an answer
     assert (scores["n"], scores["undecided"], scores["failed"]) == (6, 2, 2)
     assert scores["score"] is not None
 
@@ -262,22 +265,22 @@ def test_items_that_the_rules_could_not_decide_are_counted(config: RunConfig) ->
 def test_an_unreachable_judge_gives_a_reason_and_no_error(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")  # nothing listens on port 9
     config.evaluate.judge_client.max_attempts = 1
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     folder = evaluate_base(config, no_engine)
     scores = summary(folder)
     assert scores["shapes/MMVet"]["score"] is None
     assert scores["shapes/MMVet"]["reason"] == "6 of 6 items got no score"
     assert scores["mean"]["score"] is None
-    unjudged = [
+    undecided_by_rules = [
         result for result in parquet.read_rows(folder, ItemResult) if result.graded_by is None
     ]
-    assert all(result.score is None for result in unjudged)
+    assert all(result.score is None for result in undecided_by_rules)
 
 
 def test_a_reply_that_cannot_be_stored_ends_the_run(server, config: RunConfig) -> None:
-    store_responses(config, WORDY)
+    store_responses(config, UNREADABLE)
     Path(config.output_dir).joinpath("judge").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="judge"):
         evaluate_base(config, no_engine)
