@@ -46,8 +46,7 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
     settings, inputs = ([content[key] for content in manifests] for key in ("settings", "inputs"))
     values = {key: [section.get(key) for section in settings] for key in MUST_AGREE}
     if differing := [f"  {key}: {a} and {b}" for key, (a, b) in values.items() if a != b]:
-        lines = "\n".join(differing)
-        raise ValueError(f"the two evaluations have different settings:\n{lines}")
+        raise ValueError("\n".join(["the two evaluations have different settings:", *differing]))
     if benchmarks := ", ".join(changed_benchmarks(*inputs)):
         problem = f"the two evaluations have different items of {benchmarks}"
         raise ValueError(f"{problem}: their number, texts or images differ")
@@ -103,8 +102,7 @@ def compare_results(
         for side, results in zip(("first", "second"), sides, strict=True):
             if reason := summary.no_score_reason(name, results):
                 raise ValueError(f"{name} of the {side} has no score to compare: {reason}")
-        # `or 0.0` is for the type checker: both items of a pair have a score.
-        scores = [(a.score or 0.0, b.score or 0.0) for a, b in pair_results(*sides)]
+        scores = [(a.score or 0.0, b.score or 0.0) for a, b in pair_results(*sides)]  # never None
         before_mean, after_mean = (sum(side) / len(side) for side in zip(*scores, strict=True))
         difference = paired_difference(*sides, resamples=resamples)
         won, lost = sum(b > a for a, b in scores), sum(b < a for a, b in scores)

@@ -36,8 +36,7 @@ from difftrain.pipeline.parquet import SchemaError
 from difftrain.shapes import benchmarks as shapes_benchmarks
 
 NUM_SHAPES_ITEMS = 300  # of each built-in shapes/ benchmark, if evaluate.limit is null
-# A longer text in a TSV's image column is base64; a shorter one is the index of another row.
-MAX_REFERENCE_LENGTH = 64
+MAX_REFERENCE_LENGTH = 64  # longer image cells are base64, others the index of a row with the image
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of the splits of these benchmarks' data sets."""
 Row = dict[str, Any]  # column -> value
@@ -360,9 +359,8 @@ def _lines(file: BinaryIO, bytes_read: list[int]) -> Iterator[str]:
 def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
     """The rows of the harness's TSV file that have an image, with functions that read the images.
 
-    They read an image at the byte where its row begins. An image cell of at most 64 characters is
-    the index of another row with the same image. Warns if the md5 is not a published one. Raises
-    SchemaError.
+    An image is read at the byte where its row begins, which one pass over the file determines.
+    Warns if the file's md5 is not a published one. Raises SchemaError.
     """
     where = f"{benchmark.name}: {path}"
     if not path.is_file():

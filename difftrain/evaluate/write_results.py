@@ -252,9 +252,8 @@ def write_predictions(
 ) -> list[Path]:
     """Write a file of predictions per benchmark that the harness can score; returns the files.
 
-    The columns are those of the harness's data file without the image, and `prediction`; built-in
-    items lose their sample_id. The harness reads the file with PRED_FORMAT=tsv and finds an item by
-    its `index`, as in the harness's data file.
+    The columns are those of the harness's data file without the image, and `prediction`. The
+    harness reads the file with PRED_FORMAT=tsv and finds an item by the `index` in its data file.
     """
     responses = {(result.benchmark, result.item_id): result.response for result in results}
     folder.mkdir(parents=True, exist_ok=True)

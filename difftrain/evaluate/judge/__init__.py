@@ -107,9 +107,8 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 class JudgeUsage:
     """Counts while one checkpoint's items are graded.
 
-    `replies` counts all replies and `from_cache` those from disk. `calls` counts HTTP requests,
-    including retries. `unusable` counts replies that could not be parsed. `failed_items` counts
-    items without a score because the judge failed.
+    `replies` counts all replies, `from_cache` those from disk, `unusable` unparsable ones,
+    `calls` HTTP requests including retries, and `failed_items` items on which the judge failed.
     """
 
     def __init__(self) -> None:
@@ -153,11 +152,9 @@ class JudgeServer:
 
     def __init__(self, config: JudgeClientConfig, usage: JudgeUsage) -> None:
         self.model = os.environ[judge_config.MODEL].strip()
-        self._config, self._usage = config, usage
+        self._config, self._usage, timeout_s = config, usage, config.timeout_s
         url, key = os.environ[judge_config.URL], os.environ.get(KEY, "")
-        self._client = transport.ServerClient(
-            url, key, config.timeout_s, FATAL_STATUSES, hide_url=True
-        )
+        self._client = transport.ServerClient(url, key, timeout_s, FATAL_STATUSES, hide_url=True)
         self.breaker = transport.CircuitBreaker(self._client)  # pauses or stops all calls
         self._failures_in_a_row, self._has_replied, self._is_closed = 0, False, False
 
