@@ -1,4 +1,7 @@
-"""The scorers give what the reference harness (VLMEvalKit) gave on recorded cases, by date."""
+"""The scorers give the same scores as the reference harness (VLMEvalKit) on recorded cases.
+
+The harness changed its rules over time, so that a case has a score for each of three commits.
+"""
 
 import json
 import math
@@ -15,23 +18,28 @@ from difftrain.evaluate.write_results import breakdown
 from difftrain.records import GradedBy, ItemResult
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+# date of the rules -> commit of the harness
 COMMITS = {"2025-07": "44d698f8", "2025-11": "19c0e386", "2026-08": "e8e78f05"}
 
 Case = dict[str, Any]
 
 
-def lines(name: str) -> list[Case]:
+def recorded_cases(name: str) -> list[Case]:
+    """The cases in tests/golden/NAME.jsonl, or none if there is no such file."""
     path = GOLDEN / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 FILES = ("mathvista", "mmvet", "ocrbench", "hallusionbench", "mmmu", "mmstar")
-CASES = [case for name in FILES for case in lines(name) if "kind" not in case]
-JUDGED = [case for case in CASES if case.get("judge_output") and case["path"] == "judge"]
+CASES = [case for name in FILES for case in recorded_cases(name) if "kind" not in case]
+JUDGED_CASES = [case for case in CASES if case.get("judge_output") and case["path"] == "judge"]
 
 
 def scripted_judge(case: Case, temperatures: list[float], prompts: list[str]) -> Callable | None:
-    """A judge that gives the recorded replies and appends what it was called with; or None."""
+    """A judge that gives the recorded replies and appends its arguments to the two lists.
+
+    None if no replies are recorded.
+    """
     replies = case.get("judge_output")
     if not replies:
         return None
@@ -44,7 +52,8 @@ def scripted_judge(case: Case, temperatures: list[float], prompts: list[str]) ->
     return judge
 
 
-def expected(case: Case, rules: str) -> float | None:
+def expected_score(case: Case, rules: str) -> float | None:
+    """The score that the harness gave at the commit of these rules."""
     commit = COMMITS[rules]
     return next(score for name, score in case["by_commit"].items() if name.startswith(commit))
 
@@ -54,7 +63,7 @@ def expected(case: Case, rules: str) -> float | None:
 def test_a_recorded_prediction_scores_as_the_reference_scored_it(case: Case, rules: str) -> None:
     judge = scripted_judge(case, [], [])
     score = evaluate.score_item(case["benchmark"], case["prediction"], case["item"], judge, rules)
-    assert score == expected(case, rules)
+    assert score == expected_score(case, rules)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
@@ -63,6 +72,7 @@ def test_the_extracted_answer_and_the_grader_are_those_of_the_reference(case: Ca
     args = (case["benchmark"], case["prediction"], case["item"], judge, "2026-08")
     graded = evaluate.grade_prediction(*args)
     if graded.graded_by is None:
+        # The harness writes Z or Unknown if it found no answer.
         assert case.get("extracted") in (None, "", "Z", "Unknown")
         return
     assert graded.graded_by == case["path"]
@@ -70,7 +80,7 @@ def test_the_extracted_answer_and_the_grader_are_those_of_the_reference(case: Ca
         assert graded.extracted == str(case["extracted"])
 
 
-@pytest.mark.parametrize("case", JUDGED, ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", JUDGED_CASES, ids=lambda case: case["id"])
 def test_the_judge_is_called_at_the_same_temperatures_as_in_the_reference(case: Case) -> None:
     temperatures: list[float] = []
     prompts: list[str] = []
@@ -85,26 +95,31 @@ def test_the_judge_is_called_at_the_same_temperatures_as_in_the_reference(case: 
         assert prompts[0] == mmvet.judge_prompt(case["prediction"], case["item"])
 
 
-MATHVISTA = [case for case in CASES if "judge_called_by_commit" in case and case["judge_output"]]
+MATHVISTA_CASES = [
+    case for case in CASES if "judge_called_by_commit" in case and case["judge_output"]
+]
 
 
-@pytest.mark.parametrize("case", MATHVISTA, ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", MATHVISTA_CASES, ids=lambda case: case["id"])
 def test_mathvista_calls_its_judge_exactly_when_the_reference_did(case: Case) -> None:
     for rules, commit in COMMITS.items():
         temperatures: list[float] = []
         judge = scripted_judge(case, temperatures, [])
         evaluate.score_item(case["benchmark"], case["prediction"], case["item"], judge, rules)
-        called = case["judge_called_by_commit"].items()
-        assert bool(temperatures) == next(v for name, v in called if name.startswith(commit))
+        recorded = case["judge_called_by_commit"].items()
+        was_called = next(called for name, called in recorded if name.startswith(commit))
+        assert bool(temperatures) == was_called
 
 
-@pytest.mark.parametrize("case", lines("prompts"), ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", recorded_cases("prompts"), ids=lambda case: case["id"])
 def test_a_prompt_is_built_as_the_reference_builds_it(case: Case) -> None:
     assert evaluate.build_prompt(case["benchmark"], case["item"]) == case["messages"]
 
 
 def test_hallusionbench_accuracies_agree_with_the_recorded_table() -> None:
-    case = next(case for case in lines("hallusionbench") if case.get("kind") == "aggregate")
+    case = next(
+        case for case in recorded_cases("hallusionbench") if case.get("kind") == "aggregate"
+    )
     scores = {}
     for row in case["items"]:
         category, subcategory, *ids = row["key"]
@@ -116,7 +131,8 @@ def test_hallusionbench_accuracies_agree_with_the_recorded_table() -> None:
 
 
 def aggregate_case(name: str) -> Case:
-    return next(case for case in lines(name) if case.get("kind") == "aggregate")
+    """The recorded results table of a benchmark, with the items that it was computed from."""
+    return next(case for case in recorded_cases(name) if case.get("kind") == "aggregate")
 
 
 def result(
@@ -134,6 +150,7 @@ def result(
 
 
 def score(row: TableRow) -> float:
+    """The row's score, which must not be None."""
     value = row["score"]
     assert value is not None
     return value
@@ -156,22 +173,22 @@ def test_the_hallusionbench_table_agrees_with_the_recorded_one_row_by_row() -> N
 
 def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> None:
     case = aggregate_case("mathvista")
-    items = {str(each["item"]["pid"]): each["item"] for each in CASES if "pid" in each["item"]}
+    items = {str(other["item"]["pid"]): other["item"] for other in CASES if "pid" in other["item"]}
     results = []
     for row in case["items"]:
         pid, reply = str(row["pid"]), row["res"]
-        prefetched = row["log"] == "Prefetch succeed"
+        is_graded_by_rule = row["log"] == "Prefetch succeed"  # the harness's words
         item = items.get(pid, {"question_type": "x"}) | {"pid": pid}
         item |= {key: row[key] for key in ("task", "skills")}
         category = evaluate.benchmark_named("MathVista").category(item)
         if pid in items:
-            prediction = reply if prefetched else "?"
+            prediction = reply if is_graded_by_rule else "?"  # for "?" the judge is called
             grade = evaluate.grade_prediction(
                 "MathVista", prediction, item, lambda prompt, temperature, reply=reply: reply
             )
             results.append(evaluate.item_result("MathVista", item, prediction, grade))
-        else:  # the golden files lack this item; the recorded table implies its score
-            graded_by = GradedBy.rule if prefetched else GradedBy.judge
+        else:  # The golden files lack this item. The recorded table shows that 8 and 506 are wrong.
+            graded_by = GradedBy.rule if is_graded_by_rule else GradedBy.judge
             results.append(result(pid, category, float(pid not in ("8", "506")), graded_by))
     table = breakdown("MathVista", results)["tasks and skills"]
     expected = case["expected_metrics"]
@@ -222,19 +239,20 @@ def test_the_mmstar_table_agrees_with_the_recorded_one() -> None:
         assert math.isclose(score(table[name]), value)
 
 
-AGGREGATED = ("ocrbench", "hallusionbench", "mmmu", "mmstar")
+AGGREGATED_BENCHMARKS = ("ocrbench", "hallusionbench", "mmmu", "mmstar")
 
 
-@pytest.mark.parametrize("name", AGGREGATED)
+@pytest.mark.parametrize("name", AGGREGATED_BENCHMARKS)
 def test_aggregate_gives_the_recorded_figures_as_fractions(name: str) -> None:
     case = aggregate_case(name)
     expected: dict[str, float] = {}
     for key, value in case["expected_metrics"].items():
-        for inner, figure in value.items() if isinstance(value, dict) else [("", value)]:
-            if name == "hallusionbench":
-                expected[inner if key == "Overall" else f"{key} {inner}"] = figure / 100
+        # A value is a figure, or a dictionary of figures (of an accuracy's name or of a category).
+        for column, figure in value.items() if isinstance(value, dict) else [("", value)]:
+            if name == "hallusionbench":  # in percent
+                expected[column if key == "Overall" else f"{key} {column}"] = figure / 100
             elif figure is not None:
-                label = inner or key
+                label = column or key
                 expected[f"dev {label}" if key == "dev" else label] = figure
     figures = evaluate.aggregate(case["benchmark"], case["items"])
     assert figures.keys() >= expected.keys()
@@ -246,6 +264,7 @@ def test_aggregate_uses_given_scores_and_leaves_out_items_without_one() -> None:
     case = aggregate_case("mathvista")
     table = case["expected_metrics"]
     rows = [
+        # Only the items 8 and 506 are wrong in the recorded table.
         {"item": row | {"question_type": "x"}, "score": float(row["pid"] not in (8, 506))}
         for row in case["items"]
     ]

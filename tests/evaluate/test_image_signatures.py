@@ -1,4 +1,4 @@
-"""Contamination: which images count as the same or similar, and which questions as the same."""
+"""Contamination: when two images are the same or near, and when two questions are the same."""
 
 from io import BytesIO
 
@@ -14,7 +14,7 @@ from difftrain.evaluate.contamination import (
 )
 from difftrain.shapes import benchmarks, pool
 
-BUILT_IN = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
+BUILT_IN_BENCHMARKS = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
 
 
 def photograph(seed: int) -> Image.Image:
@@ -41,7 +41,9 @@ INDEX = ImageIndex(map(signature, PHOTOGRAPHS))
 @pytest.mark.parametrize(
     ("quality", "scale"), [(95, 1.0), (60, 1.0), (30, 1.0), (95, 0.6), (60, 0.6), (60, 1.7)]
 )
-def test_a_compressed_and_scaled_copy_is_near_only_its_original(quality: int, scale: float) -> None:
+def test_a_compressed_or_scaled_copy_is_near_its_original_and_no_other_image(
+    quality: int, scale: float
+) -> None:
     for i, photo in enumerate(PHOTOGRAPHS):
         image = signature(jpeg_copy(photo, quality, scale))
         assert INDEX.find_near(image) == [i]
@@ -58,14 +60,14 @@ def test_a_mirrored_image_and_an_unrelated_one_are_not_near() -> None:
     assert (
         INDEX.find_near(signature(PHOTOGRAPHS[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == []
     )
-    assert INDEX.find_near(signature(photograph(99))) == []
+    assert INDEX.find_near(signature(photograph(99))) == []  # seed 99 is not in the index
 
 
 def test_nothing_is_near_in_an_empty_index() -> None:
     assert ImageIndex([]).find_near(signature(PHOTOGRAPHS[0])) == []
 
 
-def test_drawings_that_differ_only_in_a_color_are_distinguished() -> None:
+def test_drawings_that_differ_only_in_a_color_are_not_near() -> None:
     first = Image.new("RGB", (112, 112), "white")
     second = first.copy()
     first.paste((220, 40, 40), (28, 28, 56, 56))
@@ -76,11 +78,11 @@ def test_drawings_that_differ_only_in_a_color_are_distinguished() -> None:
     assert thumbnail_difference(signatures[0].thumbnail, signatures[1].thumbnail) > 50
 
 
-def test_no_image_of_the_default_pool_is_near_a_benchmark_image() -> None:
+def test_no_image_of_the_built_in_training_pool_is_near_a_built_in_benchmark_image() -> None:
     images = [
         Image.open(BytesIO(item["image"]))
-        for name in BUILT_IN
-        for item in benchmarks.items(name, 60)
+        for name in BUILT_IN_BENCHMARKS
+        for item in benchmarks.items(name, 60)  # of 300 items
     ]
     index = ImageIndex(map(signature, images))
     for sample in pool.samples(pool.Split.pool, 400):

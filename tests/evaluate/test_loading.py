@@ -1,4 +1,4 @@
-"""Items from parquet folders, save_to_disk folders and TSV files: checks, columns and images."""
+"""Benchmark items are loaded and checked: from parquet, save_to_disk folders and TSV files."""
 
 import ast
 import pickle
@@ -23,6 +23,7 @@ from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
 
 Row = dict[str, Any]
+BUDGET = PixelBudget(784, 10**6)  # pixels of a decoded image; the minimum is 28 x 28
 OFFICIAL_COUNTS = {
     "MathVista": 1000,
     "MMVet": 218,
@@ -33,14 +34,14 @@ OFFICIAL_COUNTS = {
 }
 
 
-def config(root: Path, name: str, source: ItemSource, **more: Any) -> EvaluateConfig:
-    return EvaluateConfig(benchmarks=[name], source=source, path=str(root), **more)
+def config(root: Path, name: str, source: ItemSource, **settings: Any) -> EvaluateConfig:
+    return EvaluateConfig(benchmarks=[name], source=source, path=str(root), **settings)
 
 
-def read(root: Path, name: str, source: ItemSource, **more: Any) -> list[Row]:
+def read_items(root: Path, name: str, source: ItemSource, **settings: Any) -> list[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # these TSV files do not have the published md5
-        return loading.official_items(name, config(root, name, source, **more))
+        return loading.official_items(name, config(root, name, source, **settings))
 
 
 def with_image_bytes(rows: list[Row]) -> list[Row]:
@@ -56,7 +57,7 @@ def test_a_folder_of_official_size_gives_every_item_once(
     name: str, form: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name), form)
-    rows = read(tmp_path, name, ItemSource.folder)
+    rows = read_items(tmp_path, name, ItemSource.folder)
     assert len(rows) == OFFICIAL_COUNTS[name]
     ids = {evaluate.benchmark_named(name).item_id(row) for row in rows}
     assert len(ids) == OFFICIAL_COUNTS[name]
@@ -66,7 +67,7 @@ def test_a_folder_of_official_size_gives_every_item_once(
         assert images
         for value in images:
             assert isinstance(value, partial)
-            assert loading.decode_image(value, PixelBudget(784, 10**6)).mode == "RGB"
+            assert loading.decode_image(value, BUDGET).mode == "RGB"
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -74,11 +75,11 @@ def test_the_harnesss_tsv_and_the_hubs_data_set_give_equal_items(
     name: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name))
-    expected = with_image_bytes(read(tmp_path, name, ItemSource.folder))
+    expected = with_image_bytes(read_items(tmp_path, name, ItemSource.folder))
     write_tsv(tmp_path / TSV_FILES[name], expected)
-    items = with_image_bytes(read(tmp_path, name, ItemSource.tsv))
+    items = with_image_bytes(read_items(tmp_path, name, ItemSource.tsv))
     assert len(items) == len(expected)
-    for a, b in zip(items, expected, strict=True):
+    for a, b in zip(items, expected, strict=True):  # from the TSV file, from the folder
         assert a["image"] == b["image"]
         assert evaluate.build_prompt(name, a) == evaluate.build_prompt(name, b)
         benchmark = evaluate.benchmark_named(name)
@@ -102,12 +103,12 @@ def test_a_wrong_number_of_items_is_an_error_with_both_numbers(
 ) -> None:
     rows = hub_rows(name)[:60]
     write_folder(tmp_path, name, rows)
-    few = read(tmp_path, name, ItemSource.folder, allow_count_mismatch=True)
-    write_tsv(tmp_path / TSV_FILES[name], with_image_bytes(few))
+    items = read_items(tmp_path, name, ItemSource.folder, allow_count_mismatch=True)
+    write_tsv(tmp_path / TSV_FILES[name], with_image_bytes(items))
     message = f"{name}: 60 items in .*, but the benchmark has {OFFICIAL_COUNTS[name]}"
     with pytest.raises(SchemaError, match=message):
-        read(tmp_path, name, source)
-    assert len(read(tmp_path, name, source, allow_count_mismatch=True)) == 60
+        read_items(tmp_path, name, source)
+    assert len(read_items(tmp_path, name, source, allow_count_mismatch=True)) == 60
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -116,12 +117,13 @@ def test_missing_columns_are_an_error_that_names_them(
 ) -> None:
     rows = hub_rows(name)[:3]
     gold = "gt_answer" if name == "HallusionBench" else "answer"
-    write_folder(tmp_path, name, [{k: v for k, v in row.items() if k != gold} for row in rows])
+    incomplete_rows = [{c: cell for c, cell in row.items() if c != gold} for row in rows]
+    write_folder(tmp_path, name, incomplete_rows)
     with pytest.raises(SchemaError, match=f"{name}: .* has no column {gold}; it has "):
-        read(tmp_path, name, ItemSource.folder)
+        read_items(tmp_path, name, ItemSource.folder)
     write_tsv(tmp_path / TSV_FILES[name], [{"index": 1, "question": "x", "image": [b"x" * 99]}])
     with pytest.raises(SchemaError, match=f"{name}: .* has no column .*answer.*; it has index, qu"):
-        read(tmp_path, name, ItemSource.tsv)
+        read_items(tmp_path, name, ItemSource.tsv)
 
 
 def test_a_duplicate_item_is_an_error(
@@ -130,7 +132,7 @@ def test_a_duplicate_item_is_an_error(
     rows = [*hub_rows("MMVet")[:217], hub_rows("MMVet")[5]]
     write_folder(tmp_path, "MMVet", rows)
     with pytest.raises(SchemaError, match=r"MMVet: item v1_5 is in .* twice"):
-        read(tmp_path, "MMVet", ItemSource.folder)
+        read_items(tmp_path, "MMVet", ItemSource.folder)
 
 
 def test_a_folder_without_the_split_is_an_error(tmp_path: Path, hub_rows: Callable) -> None:
@@ -138,10 +140,10 @@ def test_a_folder_without_the_split_is_an_error(tmp_path: Path, hub_rows: Callab
     (tmp_path / "MMVet").mkdir()
     rows.to_parquet(str(tmp_path / "MMVet" / "train-00000-of-00001.parquet"))
     with pytest.raises(SchemaError, match=r"MMVet: .* holds no split 'test'"):
-        read(tmp_path, "MMVet", ItemSource.folder)
+        read_items(tmp_path, "MMVet", ItemSource.folder)
     datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "OCRBench"))
     with pytest.raises(SchemaError, match=r"OCRBench: .* has no split 'test', only train"):
-        read(tmp_path, "OCRBench", ItemSource.folder)
+        read_items(tmp_path, "OCRBench", ItemSource.folder)
 
 
 def test_a_single_parquet_file_without_a_split_in_its_name_is_loaded(
@@ -151,7 +153,7 @@ def test_a_single_parquet_file_without_a_split_in_its_name_is_loaded(
     (written,) = folder.rglob("*.parquet")
     written.rename(folder / "mmstar.parquet")
     written.parent.rmdir()
-    assert len(read(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)) == 4
+    assert len(read_items(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)) == 4
 
 
 def test_a_damaged_parquet_file_is_an_error_that_names_it(
@@ -161,7 +163,7 @@ def test_a_damaged_parquet_file_is_an_error_that_names_it(
     (written,) = folder.rglob("*.parquet")
     written.write_bytes(written.read_bytes()[:-20])
     with pytest.raises(SchemaError, match=r"MMStar: .*MMStar holds no readable parquet"):
-        read(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)
+        read_items(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)
 
 
 def test_without_network_the_message_says_how_to_use_a_local_folder(
@@ -177,7 +179,7 @@ def test_without_network_the_message_says_how_to_use_a_local_folder(
     assert "evaluate.source=folder evaluate.path=DIR" in message
 
 
-def tsv_item(index: str, image: Any, **more: Any) -> Row:
+def tsv_item(index: str, image: Any, **columns: Any) -> Row:
     return {
         "index": index,
         "image": image,
@@ -185,7 +187,7 @@ def tsv_item(index: str, image: Any, **more: Any) -> Row:
         **dict.fromkeys("ABCD", "x"),
         "answer": "A",
         "category": "math",
-        **more,
+        **columns,
     }
 
 
@@ -195,24 +197,24 @@ def png(color: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_tsv_rows_may_refer_to_another_rows_image_have_several_or_none(
+def test_a_tsv_row_may_have_several_images_or_refer_to_another_rows_image(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     rows = [
         tsv_item("0", [png("red")]),
         tsv_item("1", "0"),
         tsv_item("2", [png("blue"), png("green")], question='two\nlines, a\ttab and a "quote"'),
-        tsv_item("3", None),
+        tsv_item("3", None),  # left out
     ]
     path = write_tsv(tmp_path / "MMStar.tsv", rows)
-    items = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    items = read_items(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert [item["index"] for item in items] == ["0", "1", "2"]
     assert items[2]["question"] == 'two\nlines, a\ttab and a "quote"'
     images = [[loading.image_bytes(value) for value in item["image"]] for item in items]
     assert images == [[png("red")], [png("red")], [png("blue"), png("green")]]
     assert (
         len(pickle.dumps(items)) < path.stat().st_size * 5
-    )  # functions that read the images, not the images
+    )  # an item holds functions that read its images, not the decoded images
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
@@ -221,7 +223,7 @@ def test_unusual_line_separators_inside_a_cell_do_not_end_the_row(
 ) -> None:
     row = tsv_item("0", [png("red")], question=f"Wh{character}at?")
     write_tsv(tmp_path / "MMStar.tsv", [{name: row[name] for name in sorted(row, reverse=True)}])
-    (item,) = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    (item,) = read_items(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert item["question"] == f"Wh{character}at?"
     assert [loading.image_bytes(value) for value in item["image"]] == [png("red")]
 
@@ -231,36 +233,38 @@ def test_a_reference_to_an_image_that_no_row_has_is_an_error(
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")]), tsv_item("1", "7")])
     with pytest.raises(SchemaError, match="row 1 uses the image of row 7, which has none"):
-        read(tmp_path, "MMStar", ItemSource.tsv)
+        read_items(tmp_path, "MMStar", ItemSource.tsv)
 
 
-def test_an_unpublished_md5_is_a_warning(tmp_path: Path, write_tsv: Callable) -> None:
+def test_a_file_whose_md5_differs_from_the_published_one_is_a_warning(
+    tmp_path: Path, write_tsv: Callable
+) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")])])
-    settings = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    evaluate_config = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     with pytest.warns(
         UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
     ):
-        loading.official_items("MMStar", settings)
-    assert "other)" in loading.describe_source("MMStar", settings)
+        loading.official_items("MMStar", evaluate_config)
+    assert "other)" in loading.describe_source("MMStar", evaluate_config)
 
 
 def test_a_file_that_is_no_valid_tsv_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "MMStar.tsv").write_bytes(b"index\timage\xff\n")
     with pytest.raises(SchemaError, match=r"MMStar: .* is no valid TSV"):
-        read(tmp_path, "MMStar", ItemSource.tsv)
+        read_items(tmp_path, "MMStar", ItemSource.tsv)
 
 
-def test_options_that_pandas_reads_as_missing_are_left_out_unless_kept_texts_is_set(
+def test_an_option_such_as_none_is_left_out_unless_the_override_kept_texts_is_set(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")], C="None", D="nan", B="N/A")])
-    (item,) = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    (item,) = read_items(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert "A. x\nPlease" in evaluate.build_prompt("MMStar", item)[-1]["value"]
-    settings = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
-    settings.harness_overrides.kept_texts = True
+    evaluate_config = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    evaluate_config.harness_overrides.kept_texts = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        (item,) = loading.official_items("MMStar", settings)
+        (item,) = loading.official_items("MMStar", evaluate_config)
     assert "B. N/A\nC. None\nD. nan\n" in evaluate.build_prompt("MMStar", item)[-1]["value"]
 
 
@@ -269,15 +273,17 @@ def test_a_limit_selects_items_evenly_from_the_whole_file() -> None:
     assert loading.evenly_spaced([1, 2], 5) == loading.evenly_spaced([1, 2], None) == [1, 2]
 
 
-def test_dev_rows_of_mmmu_are_left_out(
+def test_rows_of_the_split_dev_of_mmmu_are_left_out(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, "MMMU", hub_rows("MMMU")[:30])
-    rows = with_image_bytes(read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True))
+    rows = with_image_bytes(
+        read_items(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
+    )
     dev = [{**row, "index": f"d{row['index']}", "id": "d" + row["id"]} for row in rows[:5]]
     dev = [{**row, "split": "dev"} for row in dev]
     write_tsv(tmp_path / TSV_FILES["MMMU"], [*dev, *rows])
-    items = read(tmp_path, "MMMU", ItemSource.tsv, allow_count_mismatch=True)
+    items = read_items(tmp_path, "MMMU", ItemSource.tsv, allow_count_mismatch=True)
     assert Counter(row["split"] for row in items) == {"validation": 30}
 
 
@@ -286,11 +292,11 @@ def test_only_for_mmmu_rows_are_filtered_by_their_split_column(
 ) -> None:
     write_folder(tmp_path, "MathVista", hub_rows("MathVista")[:3])
     rows = with_image_bytes(
-        read(tmp_path, "MathVista", ItemSource.folder, allow_count_mismatch=True)
+        read_items(tmp_path, "MathVista", ItemSource.folder, allow_count_mismatch=True)
     )
     with_split = [{**row, "split": "testmini"} for row in rows]
     write_tsv(tmp_path / TSV_FILES["MathVista"], with_split)
-    assert len(read(tmp_path, "MathVista", ItemSource.tsv, allow_count_mismatch=True)) == 3
+    assert len(read_items(tmp_path, "MathVista", ItemSource.tsv, allow_count_mismatch=True)) == 3
 
 
 DAMAGED_LISTS = {
@@ -316,7 +322,7 @@ def test_a_damaged_list_of_images_is_an_error_that_names_the_row(
         datasets.Dataset.from_list(rows).to_parquet(str(path))
         where = "MMStar: row 1"
     with pytest.raises(SchemaError, match=f"MMStar: .*{where}: .* begins as a list of images"):
-        read(tmp_path, "MMStar", source, allow_count_mismatch=True)
+        read_items(tmp_path, "MMStar", source, allow_count_mismatch=True)
 
 
 @pytest.mark.parametrize(
@@ -346,13 +352,15 @@ def test_mathvista_rows_get_the_letter_of_their_answer_which_must_be_a_choice(
 ) -> None:
     rows = [dict(row) for row in hub_rows("MathVista")[:3]]
     write_folder(tmp_path / "good", "MathVista", rows)
-    (item, *_) = read(tmp_path / "good", "MathVista", ItemSource.folder, allow_count_mismatch=True)
+    (item, *_) = read_items(
+        tmp_path / "good", "MathVista", ItemSource.folder, allow_count_mismatch=True
+    )
     assert (item["answer"], item["answer_option"]) == ("a hen", "B")
     assert ast.literal_eval(item["choices"]) == ["a cat", "a hen", "a dog"]
     rows[1]["answer"] = "a cow"
     write_folder(tmp_path / "bad", "MathVista", rows)
     with pytest.raises(SchemaError, match=r"MathVista: row 1 .* not one of the choices"):
-        read(tmp_path / "bad", "MathVista", ItemSource.folder, allow_count_mismatch=True)
+        read_items(tmp_path / "bad", "MathVista", ItemSource.folder, allow_count_mismatch=True)
 
 
 @pytest.mark.parametrize(
@@ -376,12 +384,14 @@ def test_an_item_that_cannot_be_graded_is_an_error_when_it_is_loaded(
     write_tsv: Callable,
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name)[:3])
-    rows = with_image_bytes(read(tmp_path, name, ItemSource.folder, allow_count_mismatch=True))
+    rows = with_image_bytes(
+        read_items(tmp_path, name, ItemSource.folder, allow_count_mismatch=True)
+    )
     write_tsv(tmp_path / TSV_FILES[name], rows)
-    assert len(read(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)) == 3
+    assert len(read_items(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)) == 3
     write_tsv(tmp_path / TSV_FILES[name], [rows[0], rows[1] | changes, rows[2]])
     with pytest.raises(SchemaError, match=f"{name}: item .* cannot be graded: .*{message}"):
-        read(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)
+        read_items(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)
 
 
 def test_a_missing_image_is_an_error_only_when_it_is_needed(
@@ -390,18 +400,19 @@ def test_a_missing_image_is_an_error_only_when_it_is_needed(
     rows = [dict(row) for row in hub_rows("MMMU")[:2]]
     rows[1] |= {"question": "<image 1> <image 3>", "image_2": None}
     write_folder(tmp_path, "MMMU", rows)
-    good, bad = read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
+    good, bad = read_items(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
     assert all(loading.image_identity(value) for value in good["image"])
+    # Its images are image 1, which it has, and image 3, which it has not.
     images = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
     with pytest.raises(ImageError, match="there is no image 3"):
-        loading.decode_image(images[1]["value"], PixelBudget(784, 10**6))
+        loading.decode_image(images[1]["value"], BUDGET)
 
 
-def test_transparent_images_lose_their_transparency_as_in_the_reference() -> None:
+def test_a_transparent_image_loses_its_transparency_as_in_the_reference_harness() -> None:
     image = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
     buffer = BytesIO()
     image.save(buffer, format="PNG")
-    assert loading.decode_image(buffer.getvalue(), PixelBudget(784, 10**6)).getpixel((3, 3)) == (
+    assert loading.decode_image(buffer.getvalue(), BUDGET).getpixel((3, 3)) == (
         10,
         20,
         30,
@@ -409,19 +420,20 @@ def test_transparent_images_lose_their_transparency_as_in_the_reference() -> Non
 
 
 def test_small_images_are_enlarged_once_to_the_lower_limit() -> None:
-    images = loading.decode_image(png("red"), PixelBudget(100 * 784, 10**7))
-    assert images.size == (280, 280)
+    image = loading.decode_image(png("red"), PixelBudget(280 * 280, 10**7))
+    assert image.size == (280, 280)
 
 
 @pytest.mark.parametrize("value", [b"", None, b"no image", "x" * 80, "nowhere.png"])
 def test_a_value_that_is_no_image_is_an_image_error(value: Any) -> None:
     with pytest.raises(ImageError):
-        loading.decode_image(value, PixelBudget(784, 10**6))
+        loading.decode_image(value, BUDGET)
 
 
-def test_the_size_limit_of_image_files_holds_for_decoded_images_too(monkeypatch):
+def test_the_size_limit_of_image_files_holds_for_decoded_images_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("difftrain.images.MAX_PIXELS", 30 * 40)
-    budget = PixelBudget(784, 10**6)
-    assert loading.decode_image(Image.new("RGB", (30, 40)), budget).mode == "RGB"
+    assert loading.decode_image(Image.new("RGB", (30, 40)), BUDGET).mode == "RGB"
     with pytest.raises(ImageError, match="image too large: 41 x 30"):
-        loading.decode_image(Image.new("RGB", (41, 30)), budget)
+        loading.decode_image(Image.new("RGB", (41, 30)), BUDGET)

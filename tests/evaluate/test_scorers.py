@@ -1,4 +1,4 @@
-"""The six scorers on small items written for these tests; no judge or a scripted one."""
+"""The six scorers on small items written for these tests; a judge, if any, is scripted."""
 
 from collections.abc import Callable
 
@@ -59,8 +59,8 @@ ITEMS = {
 
 def scripted_judge(*replies: str) -> Callable[[str, float], str]:
     """A judge that gives these replies in turn, and the last one from then on."""
-    left = list(replies)
-    return lambda prompt, temperature: left.pop(0) if len(left) > 1 else left[0]
+    remaining = list(replies)
+    return lambda prompt, temperature: remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
 
 @pytest.mark.parametrize("prefix", ["", "shapes/"])
@@ -71,7 +71,7 @@ def test_a_benchmark_is_found_by_its_name_with_and_without_the_prefix_shapes(
     assert evaluate.benchmark_named(prefix + name).name == name
 
 
-def test_an_unknown_benchmark_or_date_is_an_error_that_names_it() -> None:
+def test_an_unknown_benchmark_or_date_of_the_rules_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="'MMStarr': must be one of: MathVista"):
         evaluate.score_item("MMStarr", "A", CHOICE_ITEM)
     with pytest.raises(ValueError, match="'2024-01': must be one of"):
@@ -100,20 +100,21 @@ def test_a_judge_that_cannot_be_reached_gives_no_score(name: str, error: Excepti
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_without_a_judge_what_no_rule_decides_is_undecided_and_scores_0(name: str) -> None:
+def test_without_a_judge_a_prediction_that_no_rule_can_read_scores_0(name: str) -> None:
     graded = evaluate.grade_prediction(name, "hm", ITEMS[name])
     assert (graded.score, graded.graded_by, graded.error) == (0.0, None, None)
 
 
 @pytest.mark.parametrize("name", ["MMMU", "MMStar"])
-def test_an_item_for_which_the_reference_guesses_scores_0_or_nothing(name: str) -> None:
+def test_an_item_scores_0_if_the_judges_replies_are_unusable(name: str) -> None:
+    """The reference harness draws a random option instead."""
     assert evaluate.score_item(name, "hm", CHOICE_ITEM, scripted_judge("who knows")) == 0.0
-    assert (
-        evaluate.score_item(
-            name, "hm", CHOICE_ITEM, scripted_judge("Failed to obtain answer via API.")
-        )
-        is None
-    )
+
+
+@pytest.mark.parametrize("name", ["MMMU", "MMStar"])
+def test_the_harnesss_text_for_a_failed_judge_call_gives_no_score(name: str) -> None:
+    judge = scripted_judge("Failed to obtain answer via API.")
+    assert evaluate.score_item(name, "hm", CHOICE_ITEM, judge) is None
 
 
 def test_options_after_an_empty_option_keep_their_letters() -> None:
@@ -123,7 +124,7 @@ def test_options_after_an_empty_option_keep_their_letters() -> None:
     assert "B. a dog\nD. a hen\n" in prompt
 
 
-def test_an_mmstar_item_without_option_columns_is_refused() -> None:
+def test_an_mmstar_item_without_option_columns_is_an_error() -> None:
     with pytest.raises(ValueError, match="no option columns"):
         evaluate.score_item("MMStar", "A", {"index": 1, "question": "?", "answer": "A"})
 
@@ -135,7 +136,7 @@ def test_a_single_letter_far_from_the_end_counts_only_before_august_2025() -> No
     assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
 
 
-def test_since_june_2026_the_b_of_answer_is_built_counts_as_option_b() -> None:
+def test_since_june_2026_the_first_letter_of_a_word_after_answer_is_counts_as_an_option() -> None:
     prediction = "The answer is built upon many long and careful prompt of mine"
     options = {"A": "x", "B": "zz"}
     assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
@@ -143,7 +144,7 @@ def test_since_june_2026_the_b_of_answer_is_built_counts_as_option_b() -> None:
 
 
 def test_mathvista_accepts_what_pythons_int_accepts() -> None:
-    assert evaluate.score_item("MathVista", " 1_2 ", INTEGER_ITEM) == 1.0
+    assert evaluate.score_item("MathVista", " 1_2 ", INTEGER_ITEM) == 1.0  # int(" 1_2 ") is 12
     assert evaluate.score_item("MathVista", "12.0", INTEGER_ITEM) == 0.0
     assert evaluate.score_item("MathVista", "12.0", INTEGER_ITEM, scripted_judge("12")) == 1.0
 
@@ -159,7 +160,7 @@ def test_mathvista_finds_the_gold_letter_by_the_text_of_the_answer() -> None:
 def test_mathvistas_judge_prompt_has_the_query_and_the_prediction_but_not_the_gold_answer() -> None:
     prompt = mathvista.judge_prompt("a dozen", INTEGER_ITEM)
     assert prompt.endswith("Question: How many?\nModel respone: a dozenExtracted answer:")
-    assert "12" not in prompt.rpartition("Hint: h")[2]
+    assert "12" not in prompt.rpartition("Hint: h")[2]  # the part about this item
 
 
 def test_mmvet_is_scored_only_by_the_judge() -> None:
@@ -186,7 +187,7 @@ def test_ocrbench_accepts_any_gold_answer_anywhere_in_the_prediction() -> None:
         ("a. " * 32 + "yes.", None),
     ],
 )
-def test_hallusionbench_reads_yes_and_no_as_the_reference_does(
+def test_hallusionbench_reads_yes_and_no_as_the_reference_harness_does(
     prediction: str, expected: str | None
 ) -> None:
     assert hallusionbench.yes_or_no(prediction) == expected
@@ -204,7 +205,7 @@ def test_the_gold_answer_of_an_open_mmmu_item_is_option_a() -> None:
     assert evaluate.score_item("MMMU", "It is 8.", item) == 1.0
     assert (
         evaluate.score_item("MMMU", "18", item) == 1.0
-    )  # "18" contains "8": a fault of the reference that is kept
+    )  # "18" contains "8". The reference harness makes this mistake too.
     assert evaluate.score_item("MMMU", "Other Answers", item) == 0.0
     assert evaluate.benchmark_named("MMMU").category(item) == "Art"
 
@@ -215,7 +216,7 @@ def test_mmmu_puts_each_image_where_it_is_mentioned() -> None:
     assert values == ["Question: ", b"2", ", ", b"1", ", ", b"2", "?\n"]
 
 
-def test_mmmu_refuses_a_mentioned_image_that_is_missing() -> None:
+def test_an_mmmu_question_that_mentions_a_missing_image_is_an_error() -> None:
     with pytest.raises(ValueError, match="<image 2>"):
         evaluate.build_prompt("MMMU", {"id": "v", "question": "<image 2>?", "image": [b"1"]})
 

@@ -37,13 +37,14 @@ def results(
 def test_the_score_is_the_mean_inside_its_interval() -> None:
     summary = summarize("MMStar", results([1.0, 0.0] * 50))
     assert summary.score == 0.5
+    # The 95 % interval of a mean of 100 scores is about 0.5 +- 1.96 * 0.05.
     assert 0.38 < summary.low < 0.45 < 0.55 < summary.high < 0.62
     assert (summary.n, summary.failed) == (100, 0)
 
 
 def test_the_same_items_give_the_same_interval_in_any_order() -> None:
-    some = results([1.0, 0.0, 0.0, 1.0, 1.0])
-    assert summarize("MMStar", some) == summarize("MMStar", some[::-1])
+    five_results = results([1.0, 0.0, 0.0, 1.0, 1.0])
+    assert summarize("MMStar", five_results) == summarize("MMStar", five_results[::-1])
 
 
 def test_items_without_a_score_are_counted_by_reason() -> None:
@@ -51,8 +52,8 @@ def test_items_without_a_score_are_counted_by_reason() -> None:
     skipped = replace(rest[0], response=None, status=ItemStatus.skipped)
     no_response = [replace(result, response=None) for result in rest[1:]]
     unscored = [judge_failed, skipped, *no_response]
-    mixed = [scored, *unscored]
-    for summary in (summarize("MMStar", mixed), summarize_mean({"MMStar": mixed})):
+    all_results = [scored, *unscored]
+    for summary in (summarize("MMStar", all_results), summarize_mean({"MMStar": all_results})):
         counts = (summary.failed, summary.undecided, summary.skipped, summary.no_response)
         assert counts == (4, 0, 1, 2)
     summary = summarize("MMStar", unscored)
@@ -72,9 +73,11 @@ def test_a_mean_over_no_items_is_an_error() -> None:
 
 def test_hallusionbench_questions_on_one_figure_are_resampled_together() -> None:
     scores: list[float | None] = [1.0, 1.0, 0.0, 0.0] * 10
-    apart = summarize("MMStar", results(scores))
-    together = summarize("shapes/HallusionBench", results(scores, "shapes/HallusionBench"))
-    assert together.high - together.low > 1.2 * (apart.high - apart.low)
+    resampled_alone = summarize("MMStar", results(scores))
+    hallusion_results = results(scores, "shapes/HallusionBench")  # two questions on each figure
+    resampled_together = summarize("shapes/HallusionBench", hallusion_results)
+    width_alone = resampled_alone.high - resampled_alone.low
+    assert resampled_together.high - resampled_together.low > 1.2 * width_alone
 
 
 def test_the_mean_over_benchmarks_is_unweighted() -> None:
@@ -84,9 +87,9 @@ def test_the_mean_over_benchmarks_is_unweighted() -> None:
         summarize_mean({})
 
 
-def test_a_paired_difference_is_tighter_than_two_intervals() -> None:
+def test_the_interval_of_a_paired_difference_is_narrower_than_that_of_a_score() -> None:
     before = results([1.0, 0.0] * 40)
-    after = results([1.0, 0.0] * 38 + [1.0, 1.0] * 2)
+    after = results([1.0, 0.0] * 38 + [1.0, 1.0] * 2)  # two of 80 items have become right
     summary = paired_difference(before, after)
     assert summary.mean == pytest.approx(2 / 80)
     assert 0 <= summary.low < summary.mean < summary.high < 0.08
@@ -116,19 +119,21 @@ def test_a_paired_difference_needs_the_same_items_on_both_sides() -> None:
 def results_graded_by(
     graded_by: GradedBy | None, scores: Sequence[float | None], benchmark: str = "MMStar"
 ) -> list[ItemResult]:
-    return [replace(each, graded_by=graded_by) for each in results(scores, benchmark)]
+    return [replace(result, graded_by=graded_by) for result in results(scores, benchmark)]
 
 
-UNDECIDED = results_graded_by(None, [0.0, 0.0])
-UNSCORED = results_graded_by(None, [None, None])
+UNDECIDED = results_graded_by(None, [0.0, 0.0])  # no rule applied, and no judge was called
+UNSCORED = results_graded_by(None, [None, None])  # the judge failed
 DECIDED = results_graded_by(GradedBy.rule, [1.0, 0.0])
 
 
 @pytest.mark.parametrize("name", ["MMStar", "shapes/MMVet", "HallusionBench"])
 @pytest.mark.parametrize(
-    "failures", [UNDECIDED, UNSCORED, [*UNDECIDED, *UNSCORED]], ids=["0", "None", "both"]
+    "failures",
+    [UNDECIDED, UNSCORED, [*UNDECIDED, *UNSCORED]],
+    ids=["undecided", "unscored", "both"],
 )
-def test_without_a_decided_item_there_is_no_score_but_a_reason(
+def test_if_neither_rule_nor_judge_decided_an_item_there_is_a_reason_instead_of_a_score(
     name: str, failures: list[ItemResult]
 ) -> None:
     summary = summarize(name, failures)
@@ -138,7 +143,7 @@ def test_without_a_decided_item_there_is_no_score_but_a_reason(
     assert summary.reason == no_score_reason(name, failures)
 
 
-def test_the_reason_says_what_is_missing() -> None:
+def test_the_reason_says_why_there_is_no_score() -> None:
     assert summarize("shapes/MMVet", UNDECIDED).reason == (
         "MMVet needs a judge: none was called, or none of its replies was a score"
     )
@@ -147,9 +152,9 @@ def test_the_reason_says_what_is_missing() -> None:
 
 
 def test_one_decided_item_is_enough_for_a_score() -> None:
-    mixed = [*DECIDED[:1], *UNDECIDED, *UNSCORED]
-    mixed = [replace(result, item_id=str(i)) for i, result in enumerate(mixed)]
-    summary = summarize("MMStar", mixed)
+    results_of_all_kinds = [*DECIDED[:1], *UNDECIDED, *UNSCORED]
+    numbered = [replace(result, item_id=str(i)) for i, result in enumerate(results_of_all_kinds)]
+    summary = summarize("MMStar", numbered)
     assert summary.score == pytest.approx(1 / 3)
     assert (summary.n, summary.failed, summary.undecided, summary.reason) == (3, 4, 2, None)
     assert count_undecided([*DECIDED, *UNDECIDED, *UNSCORED]) == 2
@@ -162,7 +167,7 @@ def test_there_is_no_mean_over_benchmarks_if_one_has_no_score() -> None:
     assert (summary.failed, summary.undecided) == (2, 2)
 
 
-def test_a_benchmark_without_a_decided_item_has_no_tables() -> None:
+def test_a_benchmark_without_an_item_decided_by_rule_or_judge_has_no_tables() -> None:
     assert breakdown("MMVet", results_graded_by(None, [0.0, 0.0], "MMVet")) == {}
     decided = results_graded_by(GradedBy.judge, [1.0, 0.0], "MMVet")
     assert breakdown("MMVet", decided)["capabilities"]["Overall"]["score"] == 0.5

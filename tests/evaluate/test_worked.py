@@ -83,13 +83,16 @@ STAR_ITEM = {
     "answer": "C",
     "category": "math",
 }
+# Only the rules of 2026-08 match `answer is **C**`.
 ANSWER_IS = "The correct answer is **C**. The kite is clearly of a green hue, unlike all the others"
+# No rules match a letter far from the end.
 LETTER_FIRST = "C. because the kite that one sees in it is green, without any doubt at all, I think"
 
 WRONG, RIGHT = (0.0, 0.0), (1.0, 1.0)
 CASES = [
     # benchmark, item, prediction, the judge's replies, scores by (2025-11, 2026-08), graded_by
-    # (None: undecided, so the score is 0; "any": not compared)
+    # graded_by is None if neither a rule nor the judge decides (the score is then 0), and "any" if
+    # it is not compared.
     ("MathVista", MV_CHOICE_ITEM, "B", [], RIGHT, "rule"),
     ("MathVista", MV_CHOICE_ITEM, "(B) 6 m", [], RIGHT, "rule"),
     ("MathVista", MV_CHOICE_ITEM, "16 m", [], RIGHT, "rule"),  # contains "6 m"
@@ -157,7 +160,7 @@ def scripted_judge(replies: list[str]) -> Callable[[str, float], str] | None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}: {case[2][:24]} {case[3]}")
-def test_an_item_is_graded_as_expected_at_both_dates(case: tuple) -> None:
+def test_an_item_is_graded_as_expected_by_the_rules_of_both_dates(case: tuple) -> None:
     benchmark, item, prediction, replies, expected, graded_by = case
     for date, score in zip(("2025-11", "2026-08"), expected, strict=True):
         graded = evaluate.grade_prediction(
@@ -171,6 +174,7 @@ def test_an_item_is_graded_as_expected_at_both_dates(case: tuple) -> None:
 
 
 def overridden_rules(**changes: Any) -> HarnessRules:
+    """The rules of 2026-08 with these harness overrides."""
     config = EvaluateConfig(rules="2026-08", harness_overrides=HarnessOverrides(**changes))
     return configured_rules(config)
 
@@ -191,35 +195,28 @@ OVERRIDES = [
 @pytest.mark.parametrize("case", OVERRIDES, ids=lambda case: f"{[*case[0]]} {case[4]}"[:40])
 def test_an_override_changes_the_score_and_is_off_by_default(case: tuple) -> None:
     changes, benchmark, item, prediction, replies, reference, overridden = case
-    usual = evaluate.grade_prediction(
-        benchmark, prediction, item, scripted_judge(replies), overridden_rules()
-    )
-    assert (
-        usual.score
-        == evaluate.grade_prediction(
-            benchmark, prediction, item, scripted_judge(replies), "2026-08"
-        ).score
-    )
-    assert usual.score == reference
-    graded = evaluate.grade_prediction(
-        benchmark, prediction, item, scripted_judge(replies), overridden_rules(**changes)
-    )
-    assert graded.score == overridden
+    for rules, expected in (
+        ("2026-08", reference),
+        (overridden_rules(), reference),
+        (overridden_rules(**changes), overridden),
+    ):
+        judge = scripted_judge(replies)
+        assert evaluate.score_item(benchmark, prediction, item, judge, rules) == expected
 
 
 @pytest.mark.parametrize("benchmark", ["MMMU", "MMStar"])
 def test_an_undecided_item_gets_a_random_option_only_with_fallback_random(benchmark: str) -> None:
     items = [{**STAR_ITEM, "index": i, "id": f"validation_Art_{i}"} for i in range(200)]
-    useless = scripted_judge(["who knows"])
-    usual = [
-        evaluate.grade_prediction(benchmark, "hm", item, useless, overridden_rules())
+    judge = scripted_judge(["who knows"])  # no usable reply
+    undecided = [
+        evaluate.grade_prediction(benchmark, "hm", item, judge, overridden_rules())
         for item in items
     ]
-    assert {(grade.score, grade.graded_by) for grade in usual} == {(0.0, None)}
-    drawing = overridden_rules(fallback=Fallback.random)
-    drawn = [evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items]
-    assert drawn == [
-        evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items
+    assert {(grade.score, grade.graded_by) for grade in undecided} == {(0.0, None)}
+    rules = overridden_rules(fallback=Fallback.random)
+    drawn = [evaluate.grade_prediction(benchmark, "hm", item, judge, rules) for item in items]
+    assert drawn == [  # the same options again
+        evaluate.grade_prediction(benchmark, "hm", item, judge, rules) for item in items
     ]
     assert {grade.extracted for grade in drawn} == set("ABCDZ")  # Z: no option
     assert {grade.graded_by for grade in drawn} == {None}
@@ -227,15 +224,15 @@ def test_an_undecided_item_gets_a_random_option_only_with_fallback_random(benchm
         evaluate.item_result(benchmark, item, "hm", grade)
         for item, grade in zip(items, drawn, strict=True)
     ]
-    rows.append(evaluate.item_result(benchmark, items[0], "hm", usual[0]))
+    rows.append(evaluate.item_result(benchmark, items[0], "hm", undecided[0]))
     counts = outcomes(rows)
     assert (counts["drawn"], counts["undecided"], counts["judge"]) == (200, 1, 0)
-    assert 20 < sum(grade.score or 0 for grade in drawn) < 60  # one in five of 200
-    without_judge = evaluate.grade_prediction(benchmark, "hm", items[0], None, drawing)
+    assert 20 < sum(grade.score or 0 for grade in drawn) < 60  # about a fifth of 200
+    without_judge = evaluate.grade_prediction(benchmark, "hm", items[0], None, rules)
     assert without_judge.graded_by is None
 
 
-HOSTILE = {
+HOSTILE_PREDICTIONS = {
     "empty": "",
     "None": "None",
     "nan": "nan",
@@ -260,7 +257,7 @@ ITEMS = {
 
 @pytest.mark.parametrize("date", ["2025-11", "2026-08"])
 @pytest.mark.parametrize("name", ITEMS)
-@pytest.mark.parametrize("prediction", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("prediction", HOSTILE_PREDICTIONS.values(), ids=HOSTILE_PREDICTIONS.keys())
 def test_a_hostile_prediction_scores_0_without_an_error(
     name: str, prediction: str, date: str
 ) -> None:
@@ -276,7 +273,7 @@ def test_a_hostile_prediction_scores_0_without_an_error(
     )
 
 
-def test_texts_that_pandas_reads_as_missing_are_graded_as_nan_only_in_an_evaluation() -> None:
+def test_an_evaluation_grades_a_prediction_that_pandas_reads_as_missing_as_nan() -> None:
     item = {**STAR_ITEM, "A": "n", "B": "x", "C": "y", "D": "z", "answer": "A"}
     rules = configured_rules(EvaluateConfig())
     for prediction in ("", "None", "NA", "null"):
@@ -290,7 +287,7 @@ def test_texts_that_pandas_reads_as_missing_are_graded_as_nan_only_in_an_evaluat
     ).texts_become_nan
 
 
-def test_an_option_named_nan_is_kept_and_an_option_that_is_nan_is_not() -> None:
+def test_an_option_with_the_text_nan_is_kept_and_an_option_that_is_the_float_nan_is_not() -> None:
     item = {**STAR_ITEM, "B": "nan", "answer": "B"}
     assert evaluate.score_item("MMStar", "B", item) == 1.0
     assert "B. nan\n" in evaluate.build_prompt("MMStar", {**item, "image": b"x"})[-1]["value"]

@@ -1,4 +1,4 @@
-"""The harness's results tables on a few results, and the prediction files for the harness."""
+"""The results tables and the prediction files of the reference harness (VLMEvalKit)."""
 
 import math
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from difftrain.evaluate.write_results import breakdown, is_limited, outcomes, pr
 from difftrain.records import GradedBy, ItemResult, ItemStatus
 from difftrain.shapes import benchmarks as shapes_benchmarks
 
+# Responses that are hard to store in a TSV file or that pandas reads as missing.
 RESPONSES = ["B", "None", "a\tb\n| c |\0", '"quoted"', "", "<answer>A</answer>", "word " * 20_000]
 
 
@@ -81,8 +82,9 @@ def test_hallusionbench_has_three_accuracies_for_each_subset_and_category() -> N
     results = [
         result("VD_ocr", 1.0, item_id="VD_ocr/0/0/0"),
         result("VD_ocr", 0.0, item_id="VD_ocr/0/1/0"),
-        result("VS_ocr", 1.0, item_id="VS_ocr/0/0/0"),  # the same numbers, another figure
+        result("VS_ocr", 1.0, item_id="VS_ocr/0/0/0"),  # another figure: VS instead of VD
     ]
+    # aAcc: share of right items; fAcc: of figures, qAcc: of questions with only right items
     table = breakdown("HallusionBench", results)["subsets"]
     assert list(table) == ["Overall", "VD", "VS", "VD_ocr", "VS_ocr"]
     assert table["Overall"]["aAcc"] == table["Overall"]["fAcc"] == 2 / 3
@@ -92,7 +94,7 @@ def test_hallusionbench_has_three_accuracies_for_each_subset_and_category() -> N
 
 
 def hallusion_results(*scores: float | None) -> list[ItemResult]:
-    """Results of one set: two questions on each of two figures."""
+    """Results of four items: two questions on each of two figures."""
     figures_and_questions = ("0/0", "0/1", "1/0", "1/1")
     graders = [None if score is None else GradedBy.rule for score in scores]
     return [
@@ -113,7 +115,7 @@ def test_a_figure_or_question_with_an_unscored_item_is_counted_but_in_no_accurac
     assert row["qAcc"] == 1.0  # question 0, which has scores on both figures
 
 
-def test_if_a_limit_left_items_out_there_is_only_aAcc_and_the_title_says_why() -> None:
+def test_if_evaluate_limit_left_items_out_there_is_only_aAcc_and_the_title_says_why() -> None:
     results = hallusion_results(1.0, 0.0, 1.0, 1.0)
     ((title, rows),) = breakdown("HallusionBench", results, limited=True).items()
     assert "no fAcc, qAcc and average" in title
@@ -122,7 +124,7 @@ def test_if_a_limit_left_items_out_there_is_only_aAcc_and_the_title_says_why() -
 
 
 @pytest.mark.parametrize(
-    ("name", "limit", "count", "limited"),
+    ("name", "limit", "num_items", "expected"),
     [
         ("HallusionBench", None, 951, False),
         ("HallusionBench", 951, 951, False),
@@ -132,9 +134,9 @@ def test_if_a_limit_left_items_out_there_is_only_aAcc_and_the_title_says_why() -
     ],
 )
 def test_an_official_benchmark_is_limited_only_if_items_are_left_out(
-    name: str, limit: int | None, count: int, limited: bool
+    name: str, limit: int | None, num_items: int, expected: bool
 ) -> None:
-    assert is_limited(name, count, EvaluateConfig(limit=limit)) is limited
+    assert is_limited(name, num_items, EvaluateConfig(limit=limit)) is expected
 
 
 def test_mmmu_has_a_table_per_split_with_subjects_before_disciplines() -> None:
@@ -181,15 +183,14 @@ def test_every_item_has_exactly_one_outcome() -> None:
     ]
     assert nonzero_outcomes(results[:1]) == {"rule": 1}
     counts = outcomes(results)
-    assert counts == {
-        **{"rule": 1, "judge": 1, "undecided": 1, "drawn": 1, "judge_failed": 1, "skipped": 1},
-        "no_response": 1,
-        "empty": 1,
-    }
+    names = ("rule", "judge", "undecided", "drawn", "judge_failed", "skipped", "no_response")
+    assert counts == dict.fromkeys((*names, "empty"), 1)
+    # `empty` is counted in addition: that item is also undecided.
     assert sum(n for name, n in counts.items() if name != "empty") == len(results)
 
 
-def test_scores_are_printed_as_in_the_tables_of_qi_et_al() -> None:
+def test_scores_are_printed_in_the_units_of_the_tables_of_qi_et_al_2026() -> None:
+    # In percent, except for MMMU and MMStar. A quotient is right items / all items.
     assert printed_score("MathVista", 0.683) == "68.300"
     assert printed_score("HallusionBench", 654 / 951) == "68.770"
     assert printed_score("MMVet", 105.2 / 218) == "48.257"
@@ -212,7 +213,8 @@ def grade_all(
 
 
 @pytest.fixture
-def mmstar() -> list[BenchmarkItem]:
+def mmstar_items() -> list[BenchmarkItem]:
+    """One built-in item of MMStar per response in RESPONSES."""
     return [
         BenchmarkItem("shapes/MMStar", item)
         for item in shapes_benchmarks.items("MMStar", len(RESPONSES))
@@ -220,30 +222,32 @@ def mmstar() -> list[BenchmarkItem]:
 
 
 def test_a_prediction_file_has_the_items_columns_and_the_text_that_was_scored(
-    mmstar: list[BenchmarkItem], tmp_path: Path
+    mmstar_items: list[BenchmarkItem], tmp_path: Path
 ) -> None:
     config = EvaluateConfig(benchmarks=["shapes/MMStar"])
-    results = grade_all(mmstar, RESPONSES, config)
-    (path,) = write_results.write_predictions(tmp_path, "org/My model", mmstar, results, config)
+    results = grade_all(mmstar_items, RESPONSES, config)
+    (path,) = write_results.write_predictions(
+        tmp_path, "org/My model", mmstar_items, results, config
+    )
     assert path.name == "My-model_shapes-MMStar.tsv"
     table = pd.read_csv(path, sep="\t", keep_default_na=False)
-    assert list(table["index"]) == [item.row["index"] for item in mmstar]
+    assert list(table["index"]) == [item.row["index"] for item in mmstar_items]
     assert {"question", "A", "B", "C", "D", "answer", "category", "prediction"} <= set(table)
     assert "image" not in table
     expected = ["B", "None", "a\tb\n| c |", '"quoted"', "", "A", RESPONSES[-1]]
     assert list(table["prediction"]) == expected
-    config.answer_tags = AnswerTags.raw
-    (path,) = write_results.write_predictions(tmp_path, "m", mmstar, results, config)
+    config.answer_tags = AnswerTags.raw  # the whole response is the prediction
+    (path,) = write_results.write_predictions(tmp_path, "m", mmstar_items, results, config)
     raw = pd.read_csv(path, sep="\t", keep_default_na=False)["prediction"]
     assert raw[5] == "<answer>A</answer>"
 
 
 def test_a_prediction_file_read_with_pandas_as_in_the_harness_gives_the_same_scores(
-    mmstar: list[BenchmarkItem], tmp_path: Path
+    mmstar_items: list[BenchmarkItem], tmp_path: Path
 ) -> None:
     config = EvaluateConfig(benchmarks=["shapes/MMStar"])
-    results = grade_all(mmstar, RESPONSES, config)
-    (path,) = write_results.write_predictions(tmp_path, "m", mmstar, results, config)
+    results = grade_all(mmstar_items, RESPONSES, config)
+    (path,) = write_results.write_predictions(tmp_path, "m", mmstar_items, results, config)
     table = pd.read_csv(path, sep="\t")  # pandas' default: "None" and "" are read as missing
     for row, result in zip(table.to_dict("records"), results, strict=True):
         assert (
