@@ -1,4 +1,4 @@
-"""A fake model server with predictable responses: a hash of the text, pixels and seed."""
+"""A fake model server whose responses are a hash of the text, the pixels and the seed."""
 
 import base64
 import hashlib
@@ -19,16 +19,16 @@ from difftrain.model.engines.types import Request, Result, feed
 from difftrain.model.loading import LoadedModel
 from tests.listening import FakeServer, FaultyProxy, send
 
-CHECK_PROMPT = "list of random words"
+CHECK_PROMPT = "list of random words"  # part of every prompt of the server check
 
 
 def expected_text(text: str, images: list[bytes], seed: int) -> str:
-    """The text that ModelServer returns for this text, these RGB pixels and this seed."""
+    """The text that ModelServer returns for a prompt of this text and these RGB pixels."""
     digest = hashlib.blake2b(f"{text}|{seed}".encode() + b"".join(images), digest_size=4)
     return f"<answer>{digest.hexdigest()}</answer>"
 
 
-def expected_of(request: Request) -> str:
+def expected_response(request: Request) -> str:
     """The text that ModelServer returns for a request."""
     pixels = [image.tobytes() for image in request.images]
     return expected_text(request.text, pixels, request.seed)
@@ -53,25 +53,26 @@ def parse_body(body: dict[str, Any]) -> tuple[str, list[bytes], list[tuple[int, 
             text += part["text"]
         else:
             raw = base64.b64decode(part["image_url"]["url"].partition("base64,")[2])
-            picture = Image.open(BytesIO(raw)).convert("RGB")
-            pixels.append(picture.tobytes())
-            sizes.append(picture.size)
+            image = Image.open(BytesIO(raw)).convert("RGB")
+            pixels.append(image.tobytes())
+            sizes.append(image.size)
     return text, pixels, sizes
 
 
 class ModelServer(FakeServer):
     """Responds with `expected_text`, unless `inject_fault(handler, body, number)` returns True.
 
-    `inject_fault` gets every request except those of the server check.
+    `inject_fault` gets every request except those of the server check; `number` counts from 1. If
+    it returns True, it has sent a response itself.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.inject_fault: Callable[[BaseHTTPRequestHandler, dict, int], bool] = lambda *_: False
-        self.refused_fields: tuple[str, ...] = ()  # with status 400
-        self.samples = self.honors_seeds = self.sees_images = True
-        self.delay = 0.0
-        self.num_requests = 0
+        self.refused_fields: tuple[str, ...] = ()  # a request with such a field gets status 400
+        self.does_sample = self.honors_seeds = self.sees_images = True
+        self.delay_s = 0.0  # before every response
+        self.num_requests = 0  # without those of the server check
         self.models_status = 200  # of the list of models
         self.num_model_lists = 0
         self.is_down = False
@@ -93,15 +94,18 @@ class ModelServer(FakeServer):
         seed = body["seed"]
         if CHECK_PROMPT in text:
             seed = seed if self.honors_seeds else number
-            seed = seed if self.samples else 0
+            seed = seed if self.does_sample else 0
         else:
             with self.lock:
                 self.num_requests += 1
                 number = self.num_requests
             if self.inject_fault(handler, body, number):
                 return None
-            time.sleep(self.delay)
-        image_tokens = sum(w * h // 784 + 2 for w, h in sizes) if self.sees_images else 0
+            time.sleep(self.delay_s)
+        # As in Qwen2.5-VL: one token per 28 x 28 pixels, and a start and an end token per image.
+        image_tokens = (
+            sum(width * height // 28**2 + 2 for width, height in sizes) if self.sees_images else 0
+        )
         content = json.dumps(
             completion_body(expected_text(text, pixels, seed), 10 + image_tokens)
         ).encode()
@@ -124,7 +128,10 @@ class ModelServer(FakeServer):
 def generate(
     loaded: LoadedModel, requests: Sequence[Request], config: ModelConfig | int
 ) -> list[Result]:
-    """The results in the order of the requests; the engine gets the shortest request first."""
+    """The hf engine's results in the order of the requests; the shortest request is sent first.
+
+    A number as `config` is a batch size.
+    """
     order = sorted(range(len(requests)), key=lambda i: (token_bound(requests[i]), i))
     if isinstance(config, int):
         config = ModelConfig(batch_size=config)

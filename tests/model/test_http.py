@@ -1,4 +1,4 @@
-"""The http engine: whatever fails, no response is lost or given to another request."""
+"""The http engine: whatever fails, no response is lost or returned for another request."""
 
 import json
 import threading
@@ -18,15 +18,15 @@ from difftrain.model.engines import openai_engine, server_check
 from difftrain.model.engines.openai_engine import OpenAIEngine
 from difftrain.model.engines.types import Completion, GenerationError, Request, feed, generate_all
 from tests.listening import FaultyProxy, send
-from tests.model.answering import ModelServer, completion_body, expected_of, parse_body
+from tests.model.answering import ModelServer, completion_body, expected_response, parse_body
 
-KEY = "sk-never-to-be-seen-42"
-PIXELS = 784 * 16
+KEY = "sk-never-to-be-seen-42"  # must not appear in messages
+MAX_PIXELS = 112 * 112  # 16 image tokens of 28 x 28 pixels
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    """A server whose responses are known."""
+    """A fake server; expected_response() is its response to a request."""
     monkeypatch.setenv("MODEL_API_KEY", KEY)
     server = ModelServer()
     yield server
@@ -34,6 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
 
 
 def make_config(url: str, **changes: Any) -> ModelConfig:
+    """A configuration with 8 open requests and `changes` in model.server."""
     config = ModelConfig(engine=EngineKind.http, url=url)
     config.server.max_concurrency, config.server.timeout_s = 8, 20
     config.server.backoff_s = 0.01
@@ -43,11 +44,12 @@ def make_config(url: str, **changes: Any) -> ModelConfig:
 
 
 def make_engine(server: ModelServer, **changes: Any) -> OpenAIEngine:
-    return server_check.connect(make_config(server.url, **changes), PIXELS)
+    """An engine that has checked the server, with `changes` in model.server."""
+    return server_check.connect(make_config(server.url, **changes), MAX_PIXELS)
 
 
 def make_requests(count: int, num_images: int = 5) -> list[Request]:
-    """Requests with different seeds; they share `num_images` noise images."""
+    """Requests with the seeds 0, 1, ...; three in a row have the same text."""
     noise = np.random.default_rng(0).integers(0, 256, (num_images, 56, 84, 3), dtype=np.uint8)
     images = [Image.fromarray(pixels) for pixels in noise]
     return [
@@ -61,9 +63,23 @@ def make_requests(count: int, num_images: int = 5) -> list[Request]:
     ]
 
 
+def send_completion(handler: Any, text: Any, **changes: Any) -> bool:
+    """Send a completion of completion_body(text, **changes); returns True, as inject_fault must."""
+    send(handler, 200, json.dumps(completion_body(text, **changes)).encode())
+    return True
+
+
+def send_error(handler: Any, status: int, content: bytes = b"oops") -> bool:
+    """Send an error; returns True, as inject_fault must."""
+    send(handler, status, content)
+    return True
+
+
 def all_correct(results: list[Any], requests: list[Request]) -> bool:
     """Whether every response is the one that belongs to its request."""
-    return [result.text for result in results] == [expected_of(request) for request in requests]
+    return [result.text for result in results] == [
+        expected_response(request) for request in requests
+    ]
 
 
 def test_every_response_belongs_to_its_request_and_concurrency_is_limited(
@@ -77,10 +93,10 @@ def test_every_response_belongs_to_its_request_and_concurrency_is_limited(
             all_open.wait()  # the first eight are responded to only when all of them are open
         return False
 
-    server.inject_fault, server.delay, server.max_open = inject_fault, 0.01, 0
+    server.inject_fault, server.delay_s, server.max_open = inject_fault, 0.01, 0
     results = generate_all(engine, requests)
     assert all_correct(results, requests)
-    assert results[0] == Completion(expected_of(requests[0]), (), True, 5)
+    assert results[0] == Completion(expected_response(requests[0]), (), True, 5)
     assert results[0].num_tokens == 5
     assert server.num_requests == 120
     assert server.max_open == 8
@@ -113,57 +129,51 @@ def test_data_urls_are_evicted_when_the_cache_is_full() -> None:
     assert urls.num_encoded == 20
 
 
-FAULTS: dict[str, Callable[[Any], None]] = {
-    "two choices": lambda h: send(
-        h, 200, json.dumps({"choices": completion_body("A")["choices"] * 2}).encode()
-    ),
-    "no choice": lambda h: send(h, 200, b'{"choices": []}'),
-    "aborted": lambda h: send(h, 200, json.dumps(completion_body("A", reason="abort")).encode()),
-    "not JSON": lambda h: send(h, 200, b"<html>please sign in</html>"),
-    "empty body": lambda h: send(h, 200, b""),
-    "empty text": lambda h: send(h, 200, json.dumps(completion_body("", tokens=0)).encode()),
-    "many tokens, empty text": lambda h: send(
-        h, 200, json.dumps(completion_body("", tokens=9)).encode()
-    ),
-    "null text": lambda h: send(h, 200, json.dumps(completion_body(None, tokens=3)).encode()),
-    "lone surrogate": lambda h: send(h, 200, json.dumps(completion_body("A\ud800")).encode()),
-    "object as finish_reason": lambda h: send(
-        h, 200, json.dumps(completion_body("A", reason={})).encode()
-    ),
-    "list as finish_reason": lambda h: send(
-        h, 200, json.dumps(completion_body("A", reason=["stop"])).encode()
-    ),
-    "number as text": lambda h: send(h, 200, json.dumps(completion_body(7)).encode()),
-    "500": lambda h: send(h, 500, b"oops"),
-    "503": lambda h: send(h, 503, b"oops"),
-    "429": lambda h: send(h, 429, b"{}", Retry_After="0"),
-    "404 of a router": lambda h: send(h, 404, b"{}"),
-    "502 with Retry-After": lambda h: send(h, 502, b"<html>", Retry_After="0.05"),
+TWO_CHOICES = json.dumps({"choices": completion_body("A")["choices"] * 2}).encode()
+FAULTS: dict[str, Callable[[Any], Any]] = {
+    "two choices": lambda handler: send(handler, 200, TWO_CHOICES),
+    "no choice": lambda handler: send(handler, 200, b'{"choices": []}'),
+    "aborted": lambda handler: send_completion(handler, "A", reason="abort"),
+    "not JSON": lambda handler: send(handler, 200, b"<html>please sign in</html>"),
+    "empty body": lambda handler: send(handler, 200, b""),
+    "empty text": lambda handler: send_completion(handler, "", tokens=0),
+    "many tokens, empty text": lambda handler: send_completion(handler, "", tokens=9),
+    "null text": lambda handler: send_completion(handler, None, tokens=3),
+    "lone surrogate": lambda handler: send_completion(handler, "A\ud800"),
+    "object as finish_reason": lambda handler: send_completion(handler, "A", reason={}),
+    "list as finish_reason": lambda handler: send_completion(handler, "A", reason=["stop"]),
+    "number as text": lambda handler: send_completion(handler, 7),
+    "500": lambda handler: send(handler, 500, b"oops"),
+    "503": lambda handler: send(handler, 503, b"oops"),
+    "429": lambda handler: send(handler, 429, b"{}", Retry_After="0"),
+    "404 of a router": lambda handler: send(handler, 404, b"{}"),
+    "502 with Retry-After": lambda handler: send(handler, 502, b"<html>", Retry_After="0.05"),
     "dropped": FaultyProxy.drop,
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_response_is_retried_and_none_is_lost_or_wrong(
+def test_requests_with_faulty_responses_are_retried_until_all_are_correct(
     server: ModelServer, fault: str
 ) -> None:
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        if number % 3 == 1:
+        is_faulty = number % 3 == 1
+        if is_faulty:
             FAULTS[fault](handler)
-        return number % 3 == 1
+        return is_faulty
 
     engine, requests = make_engine(server, max_attempts=12), make_requests(30)
     server.inject_fault = inject_fault
     results = generate_all(engine, requests)
     assert all_correct(results, requests)
     assert server.num_requests == 30 + sum(engine.faults.values())
-    assert sum(engine.faults.values()) >= 10
+    assert sum(engine.faults.values()) >= 10  # every third of at least 30 requests
 
 
 def test_a_slow_response_times_out_and_is_retried(server: ModelServer) -> None:
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         if number == 1:
-            time.sleep(5.0)
+            time.sleep(5.0)  # longer than timeout_s
             FaultyProxy.drop(handler)
         return number == 1
 
@@ -217,44 +227,43 @@ def test_no_sample_is_marked_failed_if_the_server_fails_every_request(
     server: ModelServer, status: int, last: str
 ) -> None:
     engine = make_engine(server, max_attempts=1)
-    server.inject_fault = lambda handler, body, number: send(handler, status, b"oops") or True
+    server.inject_fault = lambda handler, body, number: send_error(handler, status)
     results = []
     with pytest.raises(OSError, match=rf"samples in a row have no response; the last one: {last}"):
         results.extend(engine.stream(feed(enumerate(make_requests(150)))))
     assert not results
+    # The server is suspected after 32 samples of three requests; eight requests are open.
     assert 32 <= server.num_requests < 32 * 3 + 8
 
 
-def refuse_all_but_ten(handler: Any, body: dict) -> bool:
-    """Refuse every request after the first ten, as if its prompt were too long."""
-    if is_failing := body["seed"] >= 10:
-        send(handler, 400, b'{"error": {"message": "maximum context length is 256 tokens"}}')
-    return is_failing
-
-
-def test_too_long_samples_at_the_end_fail_even_if_there_are_many(
-    server: ModelServer,
-) -> None:
+def test_many_refused_samples_fail_even_if_no_other_request_follows(server: ModelServer) -> None:
     engine, requests = make_engine(server), make_requests(110)
-    server.inject_fault = lambda handler, body, number: refuse_all_but_ten(handler, body)
+
+    def refuse_all_but_ten(handler: Any, body: dict, number: int) -> bool:
+        if is_failing := body["seed"] >= 10:
+            send(handler, 400, b'{"error": {"message": "maximum context length is 256 tokens"}}')
+        return is_failing
+
+    server.inject_fault = refuse_all_but_ten
     results = generate_all(engine, requests)
     message = "the server answers 400: maximum context length is 256 tokens"
     assert set(results[10:]) == {GenerationError(message)}
     assert all_correct(results[:10], requests[:10])
+    # The engine adds up to three plain requests, to test whether the server works.
     assert 110 < server.num_requests <= 110 + 3
 
 
-def test_no_sample_is_marked_failed_if_the_server_fails_at_every_image(server: ModelServer) -> None:
+def test_no_sample_is_marked_failed_if_the_server_fails_all_images(server: ModelServer) -> None:
     engine = make_engine(server, max_attempts=1)
     server.inject_fault = lambda handler, body, number: (
-        "image_url" in str(body) and (send(handler, 500, b"oops") or True)
+        "image_url" in str(body) and send_error(handler, 500)
     )
     with pytest.raises(OSError, match=r"samples in a row have no response"):
         generate_all(engine, make_requests(150))
 
 
 @pytest.mark.parametrize("failure", ["context too small", "500"])
-def test_no_sample_is_marked_failed_if_only_plain_requests_succeed(
+def test_no_sample_is_marked_failed_if_the_server_completes_only_the_engines_test_request(
     server: ModelServer, failure: str
 ) -> None:
     engine = make_engine(server, max_attempts=1)
@@ -262,22 +271,26 @@ def test_no_sample_is_marked_failed_if_only_plain_requests_succeed(
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         if failure == "500":
-            return "Say yes." not in str(body) and (send(handler, 500, b"oops") or True)
-        return body["max_tokens"] >= 50 and (send(handler, 400, b"context too small") or True)
+            is_test_request = "Say yes." in str(body)
+            return not is_test_request and send_error(handler, 500)
+        return body["max_tokens"] >= 50 and send_error(handler, 400, b"context too small")
 
     server.inject_fault = inject_fault
     with pytest.raises(OSError, match=r"samples in a row have no response"):
         generate_all(engine, requests)
 
 
-def test_many_failing_draws_of_few_samples_are_blamed_on_the_samples(server: ModelServer) -> None:
+def test_many_failures_of_a_few_samples_are_blamed_on_the_samples(server: ModelServer) -> None:
     engine = make_engine(server, max_attempts=1)
-    requests = [replace(r, view=f"{r.seed % 4}/full_image") for r in make_requests(60)]
-    server.inject_fault = lambda handler, body, number: send(handler, 500, b"oops") or True
+    # A view names a sample and its image; these are 15 requests for each of 4 samples.
+    requests = [
+        replace(request, view=f"{request.seed % 4}/full_image") for request in make_requests(60)
+    ]
+    server.inject_fault = lambda handler, body, number: send_error(handler, 500)
     assert all(isinstance(result, GenerationError) for result in generate_all(engine, requests))
 
 
-def test_quick_refusals_beside_a_slow_response_are_blamed_on_the_samples(
+def test_refusals_before_the_first_completion_are_blamed_on_the_samples(
     server: ModelServer,
 ) -> None:
     engine, requests = make_engine(server), make_requests(150)
@@ -293,7 +306,7 @@ def test_quick_refusals_beside_a_slow_response_are_blamed_on_the_samples(
     results = generate_all(engine, requests)
     assert set(results[1:120]) == {GenerationError("the server answers 400: too long")}
     assert all_correct(results[:1] + results[120:], requests[:1] + requests[120:])
-    assert server.num_requests == 150
+    assert server.num_requests == 150  # none more to test the server
 
 
 def test_a_request_that_is_rejected_while_others_are_completed_fails(
@@ -316,27 +329,28 @@ def test_a_request_that_is_rejected_while_others_are_completed_fails(
 
 
 @pytest.mark.parametrize("retry_after", ["0.01", "7200"])
-def test_a_last_request_that_is_always_rejected_fails_or_ends_the_run(
+def test_a_plain_request_decides_whether_a_rejected_request_or_the_server_is_at_fault(
     server: ModelServer, retry_after: str
 ) -> None:
     engine, requests = make_engine(server, max_outage_s=0.3), make_requests(5)[4:]
+    rejected_seeds = [4]
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         if is_failing := body["seed"] in rejected_seeds:
             send(handler, 429, b"{}", Retry_After=retry_after)
         return is_failing
 
-    server.inject_fault, rejected_seeds = inject_fault, [4]
+    server.inject_fault = inject_fault
     (result,) = generate_all(engine, requests)
     assert isinstance(result, GenerationError)
     assert "rejected while others were completed" in result.reason
-    rejected_seeds.append(0)
+    rejected_seeds.append(0)  # the seed of the plain request
     message = "busy" if retry_after == "0.01" else "asks to wait for 7200 s"
     with pytest.raises(OSError, match=message):
         generate_all(engine, requests)
 
 
-def test_text_and_counts_that_no_file_can_hold_are_replaced_or_dropped(
+def test_a_lone_surrogate_is_replaced_and_an_impossible_token_count_is_dropped(
     server: ModelServer,
 ) -> None:
     engine, requests = make_engine(server), make_requests(2)
@@ -345,7 +359,7 @@ def test_text_and_counts_that_no_file_can_hold_are_replaced_or_dropped(
         if body["seed"] == 0:
             send(handler, 400, b'{"error": {"message": "half \\ud800"}}')
         else:
-            send(handler, 200, json.dumps(completion_body("7", tokens=10**20)).encode())
+            send_completion(handler, "7", tokens=10**20)
         return True
 
     server.inject_fault = inject_fault
@@ -353,16 +367,16 @@ def test_text_and_counts_that_no_file_can_hold_are_replaced_or_dropped(
     assert generate_all(engine, requests) == [refusal, Completion("7", (), True, None)]
 
 
-def test_the_server_check_retries_after_a_pause_with_the_same_fields(server: ModelServer) -> None:
+def test_the_server_check_obeys_retry_after_and_repeats_the_request(server: ModelServer) -> None:
     respond, times = server.respond, []
 
-    def busy(handler: Any, number: int, content: bytes) -> None:
+    def reject_the_first(handler: Any, number: int, content: bytes) -> None:
         times.append(time.monotonic())
         if len(times) == 1:
             return send(handler, 429, b"{}", Retry_After="0.3")
         return respond(handler, number, content)
 
-    server.respond = busy
+    server.respond = reject_the_first
     assert make_engine(server).info["sampling"] == "top_k=-1"
     assert times[1] - times[0] > 0.29
 
@@ -392,18 +406,20 @@ def test_an_empty_response_of_a_model_that_ends_at_once_is_a_completion(
     server: ModelServer,
 ) -> None:
     engine = make_engine(server)
-    server.inject_fault = lambda handler, body, number: (
-        send(handler, 200, json.dumps(completion_body("", tokens=1)).encode()) or True
-    )
+    server.inject_fault = lambda handler, body, number: send_completion(handler, "", tokens=1)
     assert generate_all(engine, make_requests(1)) == [Completion("", (), True, 1)]
 
 
 def test_reasoning_that_the_server_removes_is_an_error(server: ModelServer) -> None:
-    engine, body = make_engine(server), completion_body("7")
-    body["choices"][0]["message"]["reasoning_content"] = "three and four"
-    server.inject_fault = lambda handler, _, number: (
-        send(handler, 200, json.dumps(body).encode()) or True
-    )
+    engine, completion = make_engine(server), completion_body("7")
+    completion["choices"][0]["message"]["reasoning_content"] = "three and four"
+    content = json.dumps(completion).encode()
+
+    def inject_fault(handler: Any, body: dict, number: int) -> bool:
+        send(handler, 200, content)
+        return True
+
+    server.inject_fault = inject_fault
     (result,) = generate_all(engine, make_requests(1))
     assert isinstance(result, GenerationError)
     assert "without reasoning parser" in result.reason
@@ -413,7 +429,7 @@ def test_during_an_outage_all_requests_wait_with_a_warning_and_none_fails(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, requests = make_engine(server, max_attempts=1), make_requests(200)
-    server.delay = 0.005
+    server.delay_s = 0.005
 
     def stop_and_restart() -> None:
         while server.num_requests < 60:
@@ -429,11 +445,11 @@ def test_during_an_outage_all_requests_wait_with_a_warning_and_none_fails(
     assert all_correct(results, requests)
     log = caplog.text
     assert f"model.url={server.url} does not answer" in log
-    assert "waiting for up to 1800 s more" in log
+    assert "waiting for up to 1800 s more" in log  # the default max_outage_s
     assert "is back after" in log
 
 
-def test_a_server_that_stays_away_ends_the_stream_with_its_address(server: ModelServer) -> None:
+def test_a_server_that_stays_away_is_an_error_that_names_its_address(server: ModelServer) -> None:
     engine = make_engine(server, max_outage_s=0.3)
     requests = make_requests(50)
     stream = engine.stream(feed(enumerate(requests)))
@@ -442,15 +458,15 @@ def test_a_server_that_stays_away_ends_the_stream_with_its_address(server: Model
     with pytest.raises(OSError, match=r"has been away for .*max_outage_s") as error:
         results.extend(stream)
     assert server.url in str(error.value)
-    assert all(result.text == expected_of(requests[i]) for i, result in results)
-    server.up()
+    assert all(result.text == expected_response(requests[i]) for i, result in results)
+    server.up()  # so that the fixture can close it
 
 
 def test_a_request_that_kills_the_server_does_not_fail_the_others(
     server: ModelServer,
 ) -> None:
     engine, requests = make_engine(server, max_attempts=4), make_requests(40)
-    lock = threading.Lock()
+    lock = threading.Lock()  # held while the server restarts
 
     def restart() -> None:
         server.models_status = 503
@@ -469,6 +485,7 @@ def test_a_request_that_kills_the_server_does_not_fail_the_others(
 
     server.inject_fault = inject_fault
     results = generate_all(engine, requests)
+    # max_attempts=4 after the two crashes that made the engine send it alone.
     assert results.pop(7) == GenerationError("the server went down 6 times during this request")
     requests.pop(7)
     assert all_correct(results, requests)
@@ -489,8 +506,9 @@ def test_retry_after_pauses_every_request(server: ModelServer) -> None:
     server.inject_fault = inject_fault
     assert all_correct(generate_all(engine, requests), requests)
     gaps = np.diff(sorted(times))
-    assert gaps.max() > 0.8
-    assert sum(moment < times[0] + 0.8 for moment in times) <= 8 + 8  # those open before the pause
+    assert gaps.max() > 0.8  # seconds, of the pause of 1 s
+    # Up to 8 requests are open at the first rejection, and up to 8 follow until it arrives.
+    assert sum(sent_at < times[0] + 0.8 for sent_at in times) <= 8 + 8
 
 
 def test_responses_that_arrived_before_a_fatal_error_are_still_yielded(server: ModelServer) -> None:
@@ -504,17 +522,22 @@ def test_responses_that_arrived_before_a_fatal_error_are_still_yielded(server: M
             send(handler, 401, b"{}")
         return is_failing
 
+    def read_slowly(pairs: Iterator[Any]) -> Iterator[Any]:
+        for pair in pairs:
+            time.sleep(0.3)  # the error arrives while the caller handles the first result
+            yield pair
+
     server.inject_fault = inject_fault
-    stream, results = engine.stream(feed(enumerate(requests))), []
+    results = []
     with pytest.raises(OSError, match="the server answers 401"):
-        results.extend(time.sleep(0.3) or pair for pair in stream)
+        results.extend(read_slowly(engine.stream(feed(enumerate(requests)))))
     assert len(results) == 7
-    assert all(result.text == expected_of(requests[i]) for i, result in results)
+    assert all(result.text == expected_response(requests[i]) for i, result in results)
 
 
-def test_a_closed_stream_ends_at_once(server: ModelServer) -> None:
+def test_a_closed_stream_cancels_its_requests(server: ModelServer) -> None:
     engine = make_engine(server)
-    server.delay = 0.05
+    server.delay_s = 0.05
     stream = engine.stream(feed(enumerate(make_requests(100))))
     next(stream)
     began = time.monotonic()
@@ -522,13 +545,14 @@ def test_a_closed_stream_ends_at_once(server: ModelServer) -> None:
     engine.close()
     assert time.monotonic() - began < 1
     time.sleep(0.2)
-    assert server.num_requests < 30
+    assert server.num_requests < 30  # of 100, with 8 open at a time
 
 
-def test_no_server_at_the_start_is_an_error_within_seconds_with_the_address() -> None:
+def test_a_missing_server_is_an_error_within_seconds_that_names_the_address() -> None:
+    # No server listens on port 9.
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"model.url=http://127.0.0.1:9/v1: no server answers"):
-        server_check.connect(make_config("http://127.0.0.1:9/v1"), PIXELS)
+        server_check.connect(make_config("http://127.0.0.1:9/v1"), MAX_PIXELS)
     assert time.monotonic() - began < 6
 
 
@@ -556,7 +580,7 @@ def test_a_sampling_field_that_the_server_refuses_is_left_out_and_recorded(
     assert "the server's own sampling defaults apply" in caplog.text
 
 
-def test_seeds_are_tested_and_not_assumed(
+def test_the_server_check_finds_that_seeds_are_ignored(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.honors_seeds = False
@@ -565,12 +589,13 @@ def test_seeds_are_tested_and_not_assumed(
 
 
 def test_a_server_that_does_not_sample_is_refused(server: ModelServer) -> None:
-    server.samples = False
+    server.does_sample = False
     with pytest.raises(ConfigError, match="does not sample"):
         make_engine(server)
 
 
 def test_a_server_that_does_not_see_images_is_refused(server: ModelServer) -> None:
+    # 112 x 112 pixels are 16 tokens; the fake server adds a start and an end token.
     assert make_engine(server).info["image_tokens"] == {"side": 112, "server": 18, "expected": 16}
     server.sees_images = False
     with pytest.raises(ConfigError, match="the model does not see it"):
@@ -582,31 +607,29 @@ def test_if_the_largest_image_is_refused_smaller_ones_are_tried(
 ) -> None:
     respond = server.respond
 
-    def small_only(handler: Any, number: int, content: bytes) -> None:
+    def refuse_large_images(handler: Any, number: int, content: bytes) -> None:
         _, _, sizes = parse_body(json.loads(content))
         if any(side > max_side for size in sizes for side in size):
             message = b'{"error": {"message": "maximum context length is 16384 tokens"}}'
             return send(handler, 400, message)
         return respond(handler, number, content)
 
-    server.respond, max_side = small_only, 50
+    server.respond, max_side = refuse_large_images, 50
     info = make_engine(server).info
     assert info["image_tokens"] == {"side": 28, "server": 3, "expected": 1}
     message = "the server answers 400: maximum context length is 16384 tokens"
     assert info["image_refused"] == 112
     warning = f"an image of 112 x 112 is refused ({message}), one of 28 x 28 is not"
     assert warning in caplog.text
-    max_side = 27
+    max_side = 27  # smaller than the smallest image of the check, 28 x 28
     with pytest.raises(ConfigError, match="maximum context length"):
         make_engine(server)
 
 
-def test_address_and_limits_do_not_change_the_fingerprint() -> None:
-    config, moved = (
-        make_config("http://a/v1"),
-        make_config("http://b:80/v1", max_concurrency=3, max_attempts=9),
-    )
-    assert config.engine_settings == moved.engine_settings
+def test_engine_settings_do_not_depend_on_the_address_or_limits() -> None:
+    config = make_config("http://a/v1")
+    other_server = make_config("http://b:80/v1", max_concurrency=3, max_attempts=9)
+    assert config.engine_settings == other_server.engine_settings
     assert make_config("http://a/v1", name="other").engine_settings != config.engine_settings
     assert make_config("http://a/v1", extra={"top_k": 5}).engine_settings != config.engine_settings
     assert ModelConfig().engine_settings == {}
@@ -621,14 +644,14 @@ def test_address_and_limits_do_not_change_the_fingerprint() -> None:
         ({"engine": EngineKind.hf}, "is used only with model.engine=http"),
     ],
 )
-def test_an_impossible_address_is_a_settings_error(changes: dict, message: str) -> None:
+def test_an_invalid_address_is_a_settings_error(changes: dict, message: str) -> None:
     config = make_config("http://a/v1")
     for name, value in changes.items():
         setattr(config, name, value)
-    assert any(key == "url" and message in rule for key, rule in config.check())
+    assert any(name == "url" and message in problem for name, problem in config.check())
 
 
-def test_a_server_and_extra_fields_are_set_on_the_command_line() -> None:
+def test_a_server_and_its_extra_fields_can_be_set_on_the_command_line() -> None:
     overrides = [
         "model.engine=http",
         "model.url=http://host:8000/v1",
@@ -649,9 +672,7 @@ def test_a_server_and_extra_fields_are_set_on_the_command_line() -> None:
 def test_a_server_whose_list_of_models_is_broken_is_reachable(server: ModelServer) -> None:
     server.models_status = 500
     engine, requests = make_engine(server), make_requests(6)
-    server.inject_fault = lambda handler, body, number: (
-        number == 2 and (send(handler, 500, b"oops") or True)
-    )
+    server.inject_fault = lambda handler, body, number: number == 2 and send_error(handler, 500)
     assert all_correct(generate_all(engine, requests), requests)
     server.models_status = 503
     with pytest.raises(ConfigError, match="the server answers 503"):

@@ -1,4 +1,7 @@
-"""ACE's largest log psi from the attention pass, compared with the model's eager attention."""
+"""The attention pass computes ACE's largest log psi as the formula does on eager attention.
+
+ACE (RAP) measures whether a response depends on one of its own tokens; see difficulty/ace.py.
+"""
 
 import resource
 
@@ -16,7 +19,7 @@ from difftrain.model.loading import LoadedModel
 from difftrain.probe.attention_pass import append_responses
 
 RNG = np.random.default_rng(5)
-RESPONSES = [(5, 6, 7), (8,), tuple(range(20, 31)), tuple(range(40, 60))]
+RESPONSES = [(5, 6, 7), (8,), tuple(range(20, 31)), tuple(range(40, 60))]  # arbitrary token ids
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +41,14 @@ def batch(tiny: LoadedModel) -> tuple[dict, attention.TokenSpans]:
 
 
 def max_log_psis(tiny: LoadedModel, batch: tuple, config: AceConfig) -> list[float | None]:
+    """Each response's largest log psi from the attention pass."""
     inputs, spans = batch
     summaries = attention.summarize(tiny.model, inputs, spans, config)
     return [summary.max_log_psi for summary in summaries]
 
 
 @torch.inference_mode()
-def eager(tiny: LoadedModel, batch: tuple) -> list[np.ndarray]:
+def eager_attention(tiny: LoadedModel, batch: tuple) -> list[np.ndarray]:
     """Each response's attention on itself in the last layer, H x T x T, by eager attention."""
     inputs, spans = batch
     tiny.model.set_attn_implementation("eager")
@@ -66,20 +70,28 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("cells", [attention.MAX_CELLS, 1])
+@pytest.mark.parametrize("max_cells", [attention.MAX_CELLS, 1])  # 1: a chunk has one row
 def test_max_log_psi_in_chunks_equals_the_formula_on_eager_attention(
-    tiny: LoadedModel, batch: tuple, config: AceConfig, cells: int, monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedModel,
+    batch: tuple,
+    config: AceConfig,
+    max_cells: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attention, "MAX_CELLS", cells)
-    for actual, table in zip(max_log_psis(tiny, batch, config), eager(tiny, batch), strict=True):
-        head_TT = table.max(0) if config.heads is Heads.max else table.mean(0)
-        expected = ace.bias(head_TT, config.sigma, config.min_rows, config.window, config.normalize)
-        assert actual == (None if expected is None else pytest.approx(expected, abs=1e-3))
+    monkeypatch.setattr(attention, "MAX_CELLS", max_cells)
+    values, attention_per_response = max_log_psis(tiny, batch, config), eager_attention(tiny, batch)
+    for value, attention_HTT in zip(values, attention_per_response, strict=True):
+        heads_max = config.heads is Heads.max
+        attention_TT = attention_HTT.max(0) if heads_max else attention_HTT.mean(0)
+        expected = ace.bias(
+            attention_TT, config.sigma, config.min_rows, config.window, config.normalize
+        )
+        assert value == (None if expected is None else pytest.approx(expected, abs=1e-3))
 
 
 def test_a_response_of_one_token_has_no_max_log_psi(tiny: LoadedModel, batch: tuple) -> None:
     values = max_log_psis(tiny, batch, AceConfig())
-    assert values[1] is None
+    assert values[1] is None  # the response with one token
     assert all(isinstance(values[row], float) for row in (0, 2, 3))
 
 
@@ -106,7 +118,7 @@ def test_max_log_psi_is_none_if_it_was_not_requested(tiny: LoadedModel, batch: t
 
 def test_a_response_of_4096_tokens_fits_into_memory() -> None:
     """28 heads and a prompt of 1,500 tokens: one T x T table for all heads alone is 1.9 GB."""
-    heads, key_heads, size, prompt, tokens = 28, 4, 128, 1500, 4096
+    heads, key_heads, size, prompt, tokens = 28, 4, 128, 1500, 4096  # as in Qwen2.5-VL-7B
     generator = torch.Generator().manual_seed(1)
     sequence = prompt + tokens
     query = torch.randn(heads, sequence, size, generator=generator, dtype=torch.bfloat16)
@@ -116,8 +128,8 @@ def test_a_response_of_4096_tokens_fits_into_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for first, log_HCT in attention.log_attention_rows(query, key, position, size**-0.5):
         max_cells = max(max_cells, log_HCT.numel())
-        if first > 200:
+        if first > 200:  # enough chunks to reach the peak memory
             break
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert max_cells <= attention.MAX_CELLS
-    assert (after - before) / 1024 < 400  # MiB
+    assert (after - before) / 1024 < 400  # MiB; MAX_CELLS floats are 32 MiB, with some copies
