@@ -263,7 +263,7 @@ def test_no_sample_is_marked_failed_if_the_server_fails_all_images(server: Model
 
 
 @pytest.mark.parametrize("failure", ["context too small", "500"])
-def test_no_sample_is_marked_failed_if_the_server_completes_only_the_engines_test_request(
+def test_no_sample_is_marked_failed_if_the_server_fails_every_sample(
     server: ModelServer, failure: str
 ) -> None:
     engine = make_engine(server, max_attempts=1)
@@ -271,8 +271,8 @@ def test_no_sample_is_marked_failed_if_the_server_completes_only_the_engines_tes
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         if failure == "500":
-            is_test_request = "Say yes." in str(body)
-            return not is_test_request and send_error(handler, 500)
+            is_plain_request = "Say yes." in str(body)  # sent to test whether the server works
+            return not is_plain_request and send_error(handler, 500)
         return body["max_tokens"] >= 50 and send_error(handler, 400, b"context too small")
 
     server.inject_fault = inject_fault

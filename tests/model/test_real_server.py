@@ -1,4 +1,4 @@
-"""The http engine with `transformers serve`, directly and behind a faulty proxy. Slow lane."""
+"""The http engine with `transformers serve`, directly and behind a proxy that injects faults."""
 
 import json
 import os
@@ -27,14 +27,16 @@ from tests.serving import free_port, serving
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
+# What the proxy sends: an error status, no response, half a response, an HTML page, an empty text,
+# or two choices.
 FAULTS = ("429", "500", "503", "dropped", "cut", "page", "empty", "two")
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def url_and_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Address and model name of `transformers serve` with the tiny model."""
-    with serving(tmp_path_factory.mktemp("served")) as address:
-        yield address
+    with serving(tmp_path_factory.mktemp("served")) as result:
+        yield result
 
 
 class TwoChoicesProxy(FaultyProxy):
@@ -53,13 +55,15 @@ class TwoChoicesProxy(FaultyProxy):
 
 
 @pytest.fixture
-def proxy(served: tuple[str, str]) -> Iterator[TwoChoicesProxy]:
-    proxy = TwoChoicesProxy(served[0])
+def proxy(url_and_model: tuple[str, str]) -> Iterator[TwoChoicesProxy]:
+    """A proxy in front of the server; without a `fault` it forwards every request."""
+    url, _ = url_and_model
+    proxy = TwoChoicesProxy(url)
     yield proxy
     proxy.close()
 
 
-def settings(url: str, model: str) -> ModelConfig:
+def make_config(url: str, model: str) -> ModelConfig:
     config = ModelConfig(engine=EngineKind.http, url=url)
     config.server.name, config.server.max_attempts, config.server.max_concurrency = model, 10, 2
     config.server.backoff_s = 0.01
@@ -73,21 +77,27 @@ def make_requests(samples: list[Sample], temperature: float) -> list[Request]:
                 Image.open(BytesIO(sample.images[0])).convert("RGB"),
                 prompts.user_text(sample.question, sample.options),
             ),
-            seed=number,
+            seed=seed,
             temperature=temperature,
             max_new_tokens=72,
         )
-        for number, sample in enumerate(samples)
+        for seed, sample in enumerate(samples)
     ]
 
 
-def test_a_real_server_behind_a_faulty_proxy_gives_the_responses_of_this_process(
-    served: tuple[str, str], proxy: TwoChoicesProxy, tiny: LoadedModel, shapes_samples: list[Sample]
+def test_a_server_behind_a_faulty_proxy_gives_the_same_responses_as_the_hf_engine(
+    url_and_model: tuple[str, str],
+    proxy: TwoChoicesProxy,
+    tiny: LoadedModel,
+    shapes_samples: list[Sample],
 ) -> None:
-    engine = server_check.connect(settings(proxy.url, served[1]), 12544)
-    print(engine.info)
+    _, model = url_and_model
+    engine = server_check.connect(make_config(proxy.url, model), max_pixels=112 * 112)
+    print(engine.info)  # shown if the test fails
     assert engine.info["sampling"] == "generation_config"
+    # 112 x 112 pixels are 16 tokens of 28 x 28, and a start and an end token.
     assert engine.info["image_tokens"] == {"side": 112, "server": 18, "expected": 16}
+    # Every second request fails, each time with the next fault.
     proxy.fault = lambda number: FAULTS[number // 2 % len(FAULTS)] if number % 2 else None
     greedy = make_requests(shapes_samples, 0.0)
     results = generate_all(engine, greedy)
@@ -102,7 +112,8 @@ def test_a_real_server_behind_a_faulty_proxy_gives_the_responses_of_this_process
     assert [result.hit_eos for result in results] == [result.hit_eos for result in local_results]
 
 
-def command(folder: Path, url: str, model: str) -> list[str]:
+def score_command(folder: Path, url: str, model: str) -> list[str]:
+    """The command that probes and scores 16 samples with the model at `url`."""
     overrides = [
         "data.num_samples=16",
         "probe.mask_percents=[0,40,80]",
@@ -114,7 +125,7 @@ def command(folder: Path, url: str, model: str) -> list[str]:
     return [sys.executable, str(ROOT / "launch" / "score.py"), *overrides, *engine, *limits]
 
 
-def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+def test_a_probe_completes_although_its_server_is_killed_and_restarted(tmp_path: Path) -> None:
     port, folder = free_port(), tmp_path / "artifacts"
     events: list[str] = []
     done = threading.Event()
@@ -125,7 +136,7 @@ def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path)
             deadline = time.time() + 200
             while not list(folder.glob("probe/*/engines/*")) and time.time() < deadline:
                 time.sleep(0.05)
-            time.sleep(1.5)
+            time.sleep(1.5)  # The probe has written its engine record; let it receive responses.
         events.append("killed")
         time.sleep(3)
         with serving(tmp_path, port):
@@ -138,7 +149,11 @@ def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path)
         time.sleep(0.2)
     url, model = f"http://127.0.0.1:{port}/v1", str(tmp_path / "tiny")
     run = subprocess.run(
-        command(folder, url, model), capture_output=True, text=True, env=os.environ, timeout=500
+        score_command(folder, url, model),
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        timeout=500,
     )
     done.set()
     thread.join()
@@ -150,7 +165,7 @@ def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path)
     rows = parquet.read_rows(probe, Rollout)
     manifest = json.loads((probe / "manifest.json").read_text())
     print(manifest["counts"], manifest["settings"]["engines"])
-    assert manifest["counts"]["quarantined"] == 0
+    assert manifest["counts"]["quarantined"] == 0  # samples without all their responses
     assert len({row.sample_id for row in rows}) == 16
     assert len({(row.sample_id, row.mask_percent, row.draw) for row in rows}) == len(rows)
     (engine_info,) = manifest["settings"]["engines"]
@@ -158,9 +173,11 @@ def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path)
     assert engine_info["seeds"] in ("honored", "ignored")
 
 
-def test_no_server_at_the_start_ends_with_code_2_and_the_address(tmp_path: Path) -> None:
+def test_a_missing_server_ends_the_command_with_code_2_and_the_address(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
-    run = subprocess.run(command(tmp_path, url, "m"), capture_output=True, text=True, timeout=200)
+    run = subprocess.run(
+        score_command(tmp_path, url, "m"), capture_output=True, text=True, timeout=200
+    )
     assert run.returncode == 2
     assert f"model.url={url}: no server answers there" in run.stderr
     assert "Traceback" not in run.stderr

@@ -1,7 +1,8 @@
-"""Continuous batching: slots, shared prompts, out of memory, deterministic mode."""
+"""The hf engine's continuous batching: slots, shared prompts, memory limits, determinism."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.model.answering import generate
 
 
 def make_request(sample: Sample, seed: int, max_new_tokens: int = 12, **rest: Any) -> Request:
+    """A request for a sample's question; `rest` are further arguments of Request."""
     image = Image.open(BytesIO(sample.images[0])).convert("RGB")
     text = prompts.user_text(sample.question, sample.options)
     rest = {"temperature": 0.9, "parts": (image, text), **rest}
@@ -27,7 +29,7 @@ def make_request(sample: Sample, seed: int, max_new_tokens: int = 12, **rest: An
 
 @pytest.fixture
 def requests(shapes_samples: list[Sample]) -> list[Request]:
-    """24 requests, short and long; every fourth has no image."""
+    """24 requests with different token limits; every fourth has no image."""
     results = [make_request(sample, i, 3 + i % 9) for i, sample in enumerate(shapes_samples)]
     return [
         request if i % 4 else make_request(shapes_samples[i], i, parts=(request.text,))
@@ -46,19 +48,19 @@ def forward_hook(module: Any, record: Callable[..., None]) -> Iterator[None]:
 
 
 @contextmanager
-def decoding_steps(tiny: LoadedModel) -> Iterator[list[int]]:
+def rows_per_decoding_step(tiny: LoadedModel) -> Iterator[list[int]]:
     """A list that collects the number of rows of each decoding step."""
     results: list[int] = []
 
     def record(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
-        if kwargs["input_ids"].shape[1] == 1:
+        if kwargs["input_ids"].shape[1] == 1:  # one new token per row, so no prefill
             results.append(len(kwargs["input_ids"]))
 
     with forward_hook(tiny.model.base_model, record):
         yield results
 
 
-def ids(results: Sequence[Any]) -> list[tuple[int, ...]]:
+def token_ids(results: Sequence[Any]) -> list[tuple[int, ...]]:
     return [result.token_ids for result in results]
 
 
@@ -70,8 +72,8 @@ def generate_with_transformers(tiny: LoadedModel, request: Request) -> tuple[int
     banned = hf.placeholder_ids(tiny.processor.tokenizer)
 
     def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        draw = request.seed, input_ids.shape[1] - width, request.temperature
-        return hf.noisy_logits(scores, [draw], banned)
+        position = input_ids.shape[1] - width
+        return hf.noisy_logits(scores, [(request.seed, position, request.temperature)], banned)
 
     output = tiny.model.generate(
         **inputs,
@@ -83,10 +85,10 @@ def generate_with_transformers(tiny: LoadedModel, request: Request) -> tuple[int
     return hf.to_completion(tiny, output[0, width:].tolist(), request.max_new_tokens).token_ids
 
 
-def test_responses_equal_those_of_transformers_generate(
+def test_responses_equal_those_of_the_generate_function_of_transformers(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    assert ids(generate(tiny, requests, 8)) == [
+    assert token_ids(generate(tiny, requests, 8)) == [
         generate_with_transformers(tiny, request) for request in requests
     ]
 
@@ -94,13 +96,13 @@ def test_responses_equal_those_of_transformers_generate(
 def test_a_freed_slot_takes_the_next_request_at_once(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    """Three long and many short responses in four slots: the short ones use one slot in turn."""
+    """Of four slots, three hold long responses, and the fourth holds twelve short ones in turn."""
     view = {"view": "one", "parts": ("Write.",), "temperature": 2.0}
     lengths = [14, 14, 14, *[2] * 12]
     batch = [
         make_request(shapes_samples[0], seed, length, **view) for seed, length in enumerate(lengths)
     ]
-    with decoding_steps(tiny) as rows:
+    with rows_per_decoding_step(tiny) as rows:
         results = list(
             hf.HfEngine(tiny, ModelConfig(batch_size=4)).stream(feed(iter(enumerate(batch))))
         )
@@ -108,10 +110,10 @@ def test_a_freed_slot_takes_the_next_request_at_once(
     needed = sum(len(response.token_ids) - 1 for _, response in results)
     assert sum(rows) == needed  # no row is computed after it has ended
     assert max(rows) == 4
-    assert len(rows) <= 15
+    assert len(rows) <= 15  # not much more than the 13 decoding steps of a long response
 
 
-def test_images_of_draws_that_share_a_view_are_encoded_once(
+def test_images_of_requests_with_the_same_view_are_encoded_once(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     num_images: list[int] = []
@@ -127,22 +129,25 @@ def test_images_of_draws_that_share_a_view_are_encoded_once(
     ]
     without_view = [make_request(sample, seed) for seed, sample in enumerate(shapes_samples[3:5])]
     with forward_hook(tiny.model.base_model.visual, record):
-        shared = ids(generate(tiny, draws + without_view, 4))
-    assert sum(num_images) == 3 + 2
-    unshared = [make_request(shapes_samples[k % 3], 10 * (k % 3) + k // 3) for k in range(15)]
-    assert shared == ids(generate(tiny, unshared + without_view, 4))
+        shared = token_ids(generate(tiny, draws + without_view, 4))
+    assert sum(num_images) == 3 + 2  # one per view, and one per request without a view
+    unshared = [replace(request, view=None) for request in draws]
+    assert shared == token_ids(generate(tiny, unshared + without_view, 4))
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(
+def test_an_out_of_memory_error_halves_the_batch_and_loses_no_response(
     tiny: LoadedModel, requests: list[Request], caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail_above_three_rows(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
         if len(kwargs["input_ids"]) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    expected = ids(generate(tiny, requests, 8))
-    with forward_hook(tiny.model.base_model, fail_above_three_rows), decoding_steps(tiny) as rows:
-        assert ids(generate(tiny, requests, 16)) == expected
+    expected = token_ids(generate(tiny, requests, 8))
+    with (
+        forward_hook(tiny.model.base_model, fail_above_three_rows),
+        rows_per_decoding_step(tiny) as rows,
+    ):
+        assert token_ids(generate(tiny, requests, 16)) == expected
     assert max(rows) == 2  # 16, 8 and 4 prompts do not fit, 2 do
     assert "out of memory with 16 responses at once: going on with 8 at most" in caplog.text
     assert "going on with 2 at most" in caplog.text
@@ -158,51 +163,54 @@ def test_one_out_of_memory_error_in_prefill_halves_the_batch_once(
             failures.append(1)
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    with forward_hook(tiny.model.base_model, fail_once), decoding_steps(tiny) as rows:
+    with forward_hook(tiny.model.base_model, fail_once), rows_per_decoding_step(tiny) as rows:
         generate(tiny, requests, 16)
     assert max(rows) == 8
 
 
-def test_a_row_that_does_not_fit_alone_and_any_other_error_are_raised(
+def test_errors_that_a_smaller_batch_cannot_mend_are_raised(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    def always_failing(text: str) -> Callable[..., None]:
+    def hook_that_raises(message: str) -> Callable[..., None]:
         def fail(*_: Any) -> None:
-            raise RuntimeError(text)
+            raise RuntimeError(message)
 
         return fail
 
-    for text, config in (
-        ("DefaultCPUAllocator: not enough memory: you tried", ModelConfig(batch_size=4)),
-        ("DefaultCPUAllocator: not enough memory: you tried", ModelConfig(deterministic=True)),
+    out_of_memory = "DefaultCPUAllocator: not enough memory: you tried"
+    for message, config in (
+        (out_of_memory, ModelConfig(batch_size=4)),
+        (out_of_memory, ModelConfig(deterministic=True)),
         ("mat1 and mat2 shapes cannot be multiplied", ModelConfig(batch_size=4)),
     ):
         with (
-            forward_hook(tiny.model.base_model, always_failing(text)),
-            pytest.raises(RuntimeError, match="m"),
+            forward_hook(tiny.model.base_model, hook_that_raises(message)),
+            pytest.raises(RuntimeError, match=message),
         ):
             generate(tiny, requests, config)
 
 
-def test_the_token_budget_bounds_rows_times_the_longest(
+def test_batch_tokens_limits_the_number_of_rows_times_their_largest_width(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    longest = max(map(hf.token_bound, requests))
-    with decoding_steps(tiny) as rows:
-        results = generate(tiny, requests, ModelConfig(batch_size=16, batch_tokens=3 * longest))
-    assert max(rows) <= max(3, 3 * longest // min(map(hf.token_bound, requests)))
+    """`batch_tokens` is large enough for three rows of the largest width, then for one row only."""
+    widths = [hf.token_bound(request) for request in requests]
+    batch_tokens = 3 * max(widths)
+    with rows_per_decoding_step(tiny) as rows:
+        results = generate(tiny, requests, ModelConfig(batch_size=16, batch_tokens=batch_tokens))
+    assert max(rows) <= batch_tokens // min(widths)
     assert max(rows) < 16
-    with decoding_steps(tiny) as single:
-        assert ids(generate(tiny, requests, ModelConfig(batch_size=16, batch_tokens=1))) == ids(
-            results
-        )
-    assert max(single) == 1
+    with rows_per_decoding_step(tiny) as rows_one_by_one:
+        assert token_ids(
+            generate(tiny, requests, ModelConfig(batch_size=16, batch_tokens=1))
+        ) == token_ids(results)
+    assert max(rows_one_by_one) == 1
 
 
 def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    """Many short prompts, then few long ones, then short ones: never many rows of large width."""
+    """Short prompts, then a few long ones, then short ones: at no time many rows of large width."""
     texts = [*["Hi."] * 16, *["word " * 150] * 4, *["Hi."] * 16]
     batch = [
         make_request(shapes_samples[0], seed, 3 + seed % 7, parts=(text,), temperature=2.0)
@@ -222,7 +230,7 @@ def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
                 feed(iter(enumerate(batch)))
             )
         )
-    assert max(rows * width for rows, width in cache_shapes) <= budget * 5 // 4
+    assert max(rows * width for rows, width in cache_shapes) <= budget * 5 // 4  # with spare room
     assert len(set(cache_shapes)) > 1
     one_by_one = list(
         hf.HfEngine(tiny, ModelConfig(batch_size=1)).stream(feed(iter(enumerate(batch))))
@@ -230,73 +238,75 @@ def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
     assert dict(results) == dict(one_by_one)
 
 
+# A hieroglyph, an emoji, Han, a letter that NFC splits, a joined emoji, a control character.
 CHARACTERS = ("𓂀", "☃️", "漢", "क़", "🧑‍🚀", "")
-"""A hieroglyph, an emoji, Han, a letter that NFC splits, a joined emoji, a control character."""
 
 
 @pytest.mark.parametrize("character", CHARACTERS, ids=ascii)
-def test_a_bound_on_tokens_holds_for_every_script(
+def test_token_bound_is_at_least_the_number_of_tokens_in_every_script(
     tiny: LoadedModel, shapes_samples: list[Sample], character: str
 ) -> None:
     request = make_request(shapes_samples[0], 1, 4, parts=(character * 120,))
     num_tokens = kv_cache.encode(tiny, [request])["input_ids"].shape[1]
     assert hf.token_bound(request) >= num_tokens + 4
-    fixed = ModelConfig(deterministic=True)
-    assert len(ids(generate(tiny, [request], fixed))) == 1
+    deterministic = ModelConfig(deterministic=True)  # its slots have the width of the bound
+    assert len(token_ids(generate(tiny, [request], deterministic))) == 1
     overlong = make_request(shapes_samples[0], 1, 4, parts=(character * 2048,))
     (result,) = generate(tiny, [overlong], 1)
     assert isinstance(result, GenerationError)
-    assert "the model takes 2048" in result.reason
+    assert "the model takes 2048" in result.reason  # max_position_embeddings of the tiny model
 
 
 def test_a_prompt_longer_than_the_models_positions_is_refused_with_its_length(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    long = Request(parts=("What is this? " * 8000,), max_new_tokens=4)
-    results = generate(tiny, [requests[0], long, requests[1]], 4)
+    overlong = Request(parts=("What is this? " * 8000,), max_new_tokens=4)
+    results = generate(tiny, [requests[0], overlong, requests[1]], 4)
     assert isinstance(results[1], GenerationError)
     assert "tokens, the model takes 2048" in results[1].reason
-    assert ids([results[0], results[2]]) == ids(generate(tiny, requests[:2], 4))
+    assert token_ids([results[0], results[2]]) == token_ids(generate(tiny, requests[:2], 4))
 
 
 @contextmanager
-def recorded_scores(
+def recorded_logits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[dict[tuple[int, int], torch.Tensor]]:
-    """A dict that collects the scores of every (seed, position)."""
+    """A dict that collects the logits of every (seed, position in the response)."""
     results: dict[tuple[int, int], torch.Tensor] = {}
     sample = hf.ContinuousBatch.sample
 
-    def recording(self: Any, scores_BV: torch.Tensor, rows: Sequence[Any]) -> list[int]:
+    def record_and_sample(self: Any, logits_BV: torch.Tensor, rows: Sequence[Any]) -> list[int]:
         for i, row in enumerate(rows):
             if row is not None:
-                results[row.request.seed, len(row.ids)] = scores_BV[i].clone()
-        return sample(self, scores_BV, rows)
+                results[row.request.seed, len(row.ids)] = logits_BV[i].clone()
+        return sample(self, logits_BV, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(hf.ContinuousBatch, "sample", recording)
+        patched.setattr(hf.ContinuousBatch, "sample", record_and_sample)
         yield results
 
 
 def count_differing(first: dict[Any, torch.Tensor], second: dict[Any, torch.Tensor]) -> int:
+    """At how many common (seed, position) pairs the logits are not bit-identical."""
     common_keys = first.keys() & second.keys()
-    assert len(common_keys) > 50
+    assert len(common_keys) > 50  # else the comparison says little
     return sum(not torch.equal(first[key], second[key]) for key in common_keys)
 
 
 def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
     tiny: LoadedModel, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All requests or some, in another order, on one or two threads; otherwise roundings differ."""
-    settings = [ModelConfig(batch_size=size, deterministic=True) for size in (64, 3)]
-    orders = [requests, requests[::-1][: len(requests) * 2 // 3]]
+    """Without deterministic mode, the same two runs round differently."""
+    # Run 1: all requests, one thread. Run 2: two thirds of them in reverse order, two threads.
+    configs = [ModelConfig(batch_size=size, deterministic=True) for size in (64, 3)]
+    batches = [requests, requests[::-1][: len(requests) * 2 // 3]]
     results = []
     before = torch.get_num_threads()
-    for config, batch, threads in zip(settings, orders, (1, 2), strict=True):
+    for config, batch, threads in zip(configs, batches, (1, 2), strict=True):
         torch.set_num_threads(threads)
-        with recorded_scores(monkeypatch) as fixed:
+        with recorded_logits(monkeypatch) as fixed:
             generate(tiny, batch, config)
-        with recorded_scores(monkeypatch) as unfixed:
+        with recorded_logits(monkeypatch) as unfixed:
             generate(tiny, batch, config.batch_size)
         assert torch.get_num_threads() == threads
         results.append((fixed, unfixed))
@@ -308,6 +318,6 @@ def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
         torch.testing.assert_close(unfixed[key], unfixed_2[key], atol=1e-3, rtol=1e-3)
 
 
-def test_deterministic_needs_the_engine_in_this_process() -> None:
+def test_deterministic_mode_with_the_http_engine_is_a_settings_error() -> None:
     config = ModelConfig(deterministic=True, url="http://127.0.0.1:1/v1", engine="http")
     assert "deterministic" in dict(config.check())

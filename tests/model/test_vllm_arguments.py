@@ -1,30 +1,32 @@
-"""Every argument passed to vLLM exists in the pinned release. Slow lane; needs the registry.
+"""Every argument passed to vLLM exists in the pinned release.
 
-vLLM's wheel does not run without a GPU, so its source is read instead of imported.
+vLLM's wheel does not run without a GPU. The slow tests download it and read its source instead of
+importing it; the others replace vLLM's engine by a fake.
 """
 
 import ast
+import os
 import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from difftrain.config.model import ModelConfig
 from difftrain.model.engines import vllm
-from difftrain.model.engines.types import Completion, GenerationError, Request
+from difftrain.model.engines.types import Completion, GenerationError, Request, generate_all
 
 ROOT = Path(__file__).resolve().parents[2]
-OUR_FILE = ROOT / "difftrain" / "model" / "engines" / "vllm.py"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """The wheel of the release that pyproject.toml names, without its dependencies."""
+    """The wheel of the release that pyproject.toml requires, without its dependencies."""
     (requirement,) = re.findall(r'"(vllm==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
     folder = tmp_path_factory.mktemp("wheel")
     arguments = ["pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
@@ -42,7 +44,7 @@ def parse_source(wheel: zipfile.ZipFile, path: str) -> ast.Module:
     return ast.parse(wheel.read(f"vllm/{path}"))
 
 
-def class_in(module: ast.Module, name: str) -> ast.ClassDef:
+def find_class(module: ast.Module, name: str) -> ast.ClassDef:
     (result,) = [
         node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and node.name == name
     ]
@@ -56,6 +58,7 @@ def members(class_node: ast.ClassDef) -> set[str]:
 
 
 def parameters(class_node: ast.ClassDef, method: str) -> list[str]:
+    """The parameter names of a method, beginning with self."""
     (result,) = [
         node
         for node in class_node.body
@@ -68,41 +71,43 @@ REQUEST = Request(parts=("x",), seed=3, temperature=0.7, max_new_tokens=9)
 
 
 @pytest.mark.slow
-def test_every_keyword_we_pass_is_in_the_source(wheel: zipfile.ZipFile) -> None:
+def test_vllm_has_every_keyword_argument_that_we_pass(wheel: zipfile.ZipFile) -> None:
     arguments = set(vllm.engine_arguments(ModelConfig(), (784, 7840)))
-    llm = class_in(parse_source(wheel, "entrypoints/llm.py"), "LLM")
-    engine_members = members(class_in(parse_source(wheel, "engine/arg_utils.py"), "EngineArgs"))
+    llm = find_class(parse_source(wheel, "entrypoints/llm.py"), "LLM")
+    engine_members = members(find_class(parse_source(wheel, "engine/arg_utils.py"), "EngineArgs"))
     assert arguments <= {*parameters(llm, "__init__"), *engine_members}
     assert {"max_model_len", "enable_prefix_caching"} <= engine_members
-    sampling_params_class = class_in(parse_source(wheel, "sampling_params.py"), "SamplingParams")
+    sampling_params_class = find_class(parse_source(wheel, "sampling_params.py"), "SamplingParams")
     assert {*vllm.sampling_arguments(REQUEST, {}), "output_kind"} <= members(sampling_params_class)
-    output_kinds = class_in(parse_source(wheel, "sampling_params.py"), "RequestOutputKind")
+    output_kinds = find_class(parse_source(wheel, "sampling_params.py"), "RequestOutputKind")
     assert "FINAL_ONLY" in {
         node.targets[0].id for node in output_kinds.body if isinstance(node, ast.Assign)
     }
 
 
 @pytest.mark.slow
-def test_every_name_we_use_is_in_the_source(wheel: zipfile.ZipFile) -> None:
-    engine = class_in(parse_source(wheel, "v1/engine/llm_engine.py"), "LLMEngine")
+def test_vllm_has_every_method_and_attribute_that_we_use(wheel: zipfile.ZipFile) -> None:
+    engine = find_class(parse_source(wheel, "v1/engine/llm_engine.py"), "LLMEngine")
     assert parameters(engine, "add_request")[1:4] == ["request_id", "prompt", "params"]
     assert parameters(engine, "abort_request")[1] == "request_ids"
     assert {"step"} <= members(engine)
-    client = class_in(parse_source(wheel, "v1/engine/core_client.py"), "EngineCoreClient")
+    client = find_class(parse_source(wheel, "v1/engine/core_client.py"), "EngineCoreClient")
     assert "shutdown" in members(client)
     outputs = parse_source(wheel, "outputs.py")
-    assert {"text", "token_ids", "finish_reason"} <= members(class_in(outputs, "CompletionOutput"))
-    fields = parameters(class_in(outputs, "RequestOutput"), "__init__")
+    assert {"text", "token_ids", "finish_reason"} <= members(
+        find_class(outputs, "CompletionOutput")
+    )
+    fields = parameters(find_class(outputs, "RequestOutput"), "__init__")
     assert {"request_id", "outputs", "finished"} <= set(fields)
     prompt = parse_source(wheel, "inputs/llm.py")
-    assert "prompt" in members(class_in(prompt, "TextPrompt"))
-    assert "multi_modal_data" in members(class_in(prompt, "_PromptOptions"))
+    assert "prompt" in members(find_class(prompt, "TextPrompt"))
+    assert "multi_modal_data" in members(find_class(prompt, "_PromptOptions"))
     qwen = wheel.read("vllm/model_executor/models/qwen2_vl.py").decode()
     assert 'mm_kwargs.get("size")' in qwen
 
 
 @pytest.mark.slow
-def test_completions_of_one_vllm_request_have_consecutive_seeds_so_each_draw_is_a_request(
+def test_vllm_gives_a_requests_completions_consecutive_seeds_so_we_set_n_to_1(
     wheel: zipfile.ZipFile,
 ) -> None:
     source = wheel.read("vllm/v1/engine/parallel_sampling.py").decode()
@@ -110,15 +115,16 @@ def test_completions_of_one_vllm_request_have_consecutive_seeds_so_each_draw_is_
     assert vllm.sampling_arguments(REQUEST, {})["n"] == 1
 
 
-def test_vllm_gets_the_draws_seed_and_no_model_defaults() -> None:
-    arguments = vllm.sampling_arguments(REQUEST, {500: vllm.BANNED_LOGIT_BIAS})
+def test_vllm_gets_the_requests_seed_and_no_defaults_of_the_model() -> None:
+    banned_token = 500
+    arguments = vllm.sampling_arguments(REQUEST, {banned_token: vllm.BANNED_LOGIT_BIAS})
     assert (arguments["seed"], arguments["temperature"], arguments["max_tokens"]) == (3, 0.7, 9)
     assert (arguments["top_p"], arguments["top_k"], arguments["min_p"]) == (1.0, 0, 0.0)
     assert arguments["repetition_penalty"] == 1.0
-    assert arguments["logit_bias"] == {500: -1e4}
+    assert arguments["logit_bias"] == {banned_token: -1e4}
 
 
-def test_vllms_processor_gets_the_pixel_budget() -> None:
+def test_vllms_processor_gets_the_limits_of_the_image_area() -> None:
     arguments = vllm.engine_arguments(ModelConfig(), (784, 7840))
     assert arguments["mm_processor_kwargs"] == {
         "size": {"shortest_edge": 784, "longest_edge": 7840}
@@ -129,8 +135,6 @@ def test_vllms_processor_gets_the_pixel_budget() -> None:
 def test_each_ranks_engine_sees_only_its_gpus_and_the_variable_is_restored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import os
-
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     with vllm.visible_gpus(2):
@@ -143,7 +147,7 @@ def test_each_ranks_engine_sees_only_its_gpus_and_the_variable_is_restored(
 
 
 class ScriptedEngine:
-    """Replaces vLLM's engine, which needs a GPU; completes requests with their seed, last first."""
+    """A fake of vLLM's engine: each step completes the newest request with the text of its seed."""
 
     def __init__(self) -> None:
         self.open: list[tuple[str, dict]] = []
@@ -155,8 +159,6 @@ class ScriptedEngine:
         self.open.append((name, params))
 
     def step(self) -> list:
-        from types import SimpleNamespace
-
         name, params = self.open.pop()
         output = SimpleNamespace(
             text=f"seed {params['seed']}", token_ids=[1, 2], finish_reason="stop"
@@ -167,25 +169,24 @@ class ScriptedEngine:
         self.aborted += request_ids
 
 
-def scripted_engine(processor, room: int = 3) -> vllm.VllmEngine:
-    from types import SimpleNamespace
-
+def scripted_engine(processor, max_open: int = 3) -> vllm.VllmEngine:
+    """A VllmEngine with a ScriptedEngine; its constructor is skipped, because it imports vLLM."""
     result = object.__new__(vllm.VllmEngine)
     result.llm = SimpleNamespace(llm_engine=ScriptedEngine())
     result.processor, result.sampling_params = processor, lambda **arguments: arguments
-    result.output_kind, result.banned, result.max_open, result._request_count = 2, {}, room, 0
+    result.output_kind, result.banned = "FINAL_ONLY", {}
+    result.max_open, result._request_count = max_open, 0
     return result
 
 
 def test_results_are_in_the_order_of_the_requests_and_rejections_are_errors(tiny) -> None:
-    from difftrain.model.engines.types import generate_all
-
     image = Image.new("RGB", (56, 56))
     texts = ["a", "b", "too long", "c", "<|image_pad|>", "d", "e"]
     requests = [
         Request(parts=(image, text), seed=number, max_new_tokens=4)
         for number, text in enumerate(texts)
     ]
+    # Index 2 is rejected by the engine, index 4 for its special token.
     results = generate_all(scripted_engine(tiny.processor), requests)
     assert results[2] == GenerationError("longer than the model takes")
     assert isinstance(results[4], GenerationError)
@@ -198,10 +199,11 @@ def test_a_closed_stream_aborts_its_requests(tiny) -> None:
     stream = engine.stream(lambda room: list(zip(range(room), requests, strict=False)))
     next(stream)
     stream.close()
+    # Of three open requests, one is completed.
     assert len(engine.llm.llm_engine.aborted) == 2
 
 
-def test_vllm_claims_only_that_seeds_are_passed_on(tiny) -> None:
+def test_the_engine_info_says_that_seeds_are_passed_on(tiny) -> None:
     engine = scripted_engine(tiny.processor)
     engine.version = "1"
     assert engine.info == {"engine": "vllm", "version": "1", "seeds": "passed on"}
