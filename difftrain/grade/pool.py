@@ -111,7 +111,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         self.num_killed = 0  # calls that timed out or whose worker died
         descriptor, path = tempfile.mkstemp(prefix="difftrain-graders-")
         os.close(descriptor)
-        self._stderr = Path(path)
+        self._stderr_path = Path(path)
         self._pool = self._start()
 
     def __exit__(self, *_: object) -> None:
@@ -120,7 +120,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
     def close(self) -> None:
         """End all workers."""
         self._stop()
-        self._stderr.unlink(missing_ok=True)
+        self._stderr_path.unlink(missing_ok=True)
 
     def run(
         self, function: Callable[..., Any], calls: Sequence[Sequence[Any]], prepare: Prepare = None
@@ -140,7 +140,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
                 break
             failed_starts = 0 if finished else failed_starts + 1
             if failed_starts >= MAX_FAILED_STARTS:
-                stderr = self._stderr.read_text(errors="replace")[-STDERR_CHARS:].strip()
+                stderr = self._stderr_path.read_text(errors="replace")[-STDERR_CHARS:].strip()
                 raise GraderPoolError(f"graders cannot be started: {stderr}")
             self._stop()
             self._pool = self._start()
@@ -176,7 +176,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         return GradeFailure.died
 
     def _start(self) -> ProcessPool:
-        args = (str(self._stderr),)
+        args = (str(self._stderr_path),)
         pool = ProcessPool(
             self.num_workers, initializer=_start_worker, initargs=args, context=_WorkerContext()
         )

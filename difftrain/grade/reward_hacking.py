@@ -44,7 +44,8 @@ _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 def _names_several_options(answer: str, options: tuple[str, ...]) -> bool:
     if choice.parse(answer, options) is not None:
         return False
-    letters = {*_LONE_LETTER.findall(answer)} & {*choice.LETTERS[: len(options) or None]}
+    possible_letters = choice.LETTERS[: len(options)] if options else choice.LETTERS
+    letters = {*_LONE_LETTER.findall(answer)} & {*possible_letters}
     texts = {normalize_text(option) for option in options} - {""}
     return len(letters) > 1 or sum(text in normalize_text(answer) for text in texts) > 1
 

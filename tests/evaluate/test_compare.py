@@ -23,7 +23,7 @@ def results_with(scores: list[float | None], benchmark: str = "MMStar") -> list[
     return [
         ItemResult(
             benchmark=benchmark,
-            item_id=f"s/0/{i}/0",
+            item_id=f"s/0/{i}/0",  # category/set/figure/question, as in HallusionBench
             response=f"response {score}",
             extracted=None,
             score=score,

@@ -23,7 +23,7 @@ from difftrain.recipes import benchmarks
 from difftrain.records import Sample, Selection, TrainStage
 from difftrain.shapes import pool
 
-BUDGET = PixelBudget(3136, 12544)
+BUDGET = PixelBudget(3136, 12544)  # minimum and maximum of pixels per image
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
 LONG_QUESTION = f"A train leaves a town at noon and drives {'on and ' * 12}on: when does it arrive?"
 ITEM_ROW = load_items(CONFIG)[0].row
@@ -42,6 +42,7 @@ def jpeg(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
+# The first three samples use the image of a benchmark item.
 SAME_ITEM = sample("same", images=(ITEM_ROW["image"],), question=ITEM_ROW["question"].upper())
 OTHER_QUESTION = sample(
     "other question", images=(UNRELATED[1].images[0], ITEM_ROW["image"]), question="Why?"

@@ -145,6 +145,7 @@ def test_the_results_folder_depends_on_a_files_content_and_not_on_its_path(
 
 
 def test_short_arguments_are_expanded() -> None:
+    # expand_evaluate returns the arguments and None.
     assert expand_evaluate(["model=org/name", "benchmarks=[MMStar]", "seed=2"])[0] == [
         "model=any",
         "model.name=org/name",

@@ -160,7 +160,7 @@ def test_an_item_is_read_only_when_the_engine_asks_for_its_request(config: RunCo
         ) -> Iterator[tuple[ResponseKey, Completion]]:
             while requests := next_requests(2):
                 for key, _ in requests:
-                    yield key, Completion("yes", (), True)
+                    yield key, Completion("yes", token_ids=(), hit_eos=True)
 
         def close(self) -> None: ...
 

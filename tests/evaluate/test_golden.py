@@ -247,7 +247,7 @@ def test_aggregate_gives_the_recorded_figures_as_fractions(name: str) -> None:
     case = aggregate_case(name)
     expected: dict[str, float] = {}
     for key, value in case["expected_metrics"].items():
-        # A value is a figure, or a dictionary of figures (of an accuracy's name or of a category).
+        # A value is one figure, or a dictionary: column or category -> figure.
         for column, figure in value.items() if isinstance(value, dict) else [("", value)]:
             if name == "hallusionbench":  # in percent
                 expected[column if key == "Overall" else f"{key} {column}"] = figure / 100

@@ -61,12 +61,12 @@ def test_a_folder_of_official_size_gives_every_item_once(
     assert len(rows) == OFFICIAL_COUNTS[name]
     ids = {evaluate.benchmark_named(name).item_id(row) for row in rows}
     assert len(ids) == OFFICIAL_COUNTS[name]
-    for item in rows[:: OFFICIAL_COUNTS[name] // 20]:
+    for item in rows[:: OFFICIAL_COUNTS[name] // 20]:  # about 20 items, to save time
         parts = evaluate.build_prompt(name, item)
         images = [part["value"] for part in parts if part["type"] == "image"]
         assert images
         for value in images:
-            assert isinstance(value, partial)
+            assert isinstance(value, partial)  # a function that reads the image when it is called
             assert loading.decode_image(value, BUDGET).mode == "RGB"
 
 

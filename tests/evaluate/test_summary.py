@@ -22,6 +22,7 @@ def results(
     return [
         ItemResult(
             benchmark=benchmark,
+            # category/set/figure/question, as in HallusionBench
             item_id=f"s/0/{index // 2}/{index % 2}",
             response="",
             extracted=None,

@@ -85,7 +85,7 @@ STAR_ITEM = {
 }
 # Only the rules of 2026-08 match `answer is **C**`.
 ANSWER_IS = "The correct answer is **C**. The kite is clearly of a green hue, unlike all the others"
-# No rules match a letter far from the end.
+# The rules of both dates ignore a lone letter far from the end.
 LETTER_FIRST = "C. because the kite that one sees in it is green, without any doubt at all, I think"
 
 WRONG, RIGHT = (0.0, 0.0), (1.0, 1.0)

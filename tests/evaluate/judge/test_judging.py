@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from difftrain.config.evaluate import EvaluateConfig
+from difftrain.config.judge import JudgeKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import grade, score_item
 from difftrain.evaluate.generate import StoredResponse
@@ -80,7 +81,10 @@ def usable_reply(prompt: str, number: int) -> str:
 def judge_first_item(
     config: RunConfig, benchmark: str, prediction: str = "hm"
 ) -> tuple[ItemResult, dict]:
-    """Grade a benchmark's first item; returns its result and the judge's counts."""
+    """Grade a benchmark's first item; returns its result and the judge's counts.
+
+    No rule reads an answer in the prediction `hm`.
+    """
     config.evaluate.benchmarks = [f"shapes/{benchmark}"]
     config.evaluate.limit = 1
     (result,), counts = grade_pairs(config, [(load_items(config.evaluate)[0], prediction)])
@@ -231,6 +235,7 @@ def test_a_server_that_rejects_every_request_is_not_called_again(
 ) -> None:
     server.reply = lambda prompt, number: (status, b"", {})
     results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
+    # Only the calls that are open when the server first rejects one may follow.
     assert len(server.bodies) <= config.evaluate.judge_client.max_concurrency
     assert f"the server answers {status}" in counts["stopped"]
     assert "no further call was made, because the server answers" in format_usage("judge", counts)
@@ -367,7 +372,7 @@ def test_if_there_is_no_server_all_calls_are_soon_stopped(
     results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert time.monotonic() - started < 30
     assert f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed" in counts["stopped"]
-    assert counts["faults"]["outage"] > 50
+    assert counts["faults"]["outage"] > 50  # of up to 240 items
     undecided_by_rules = [result for result in results if result.graded_by is None]
     assert undecided_by_rules
     assert all(result.score is None for result in undecided_by_rules)
@@ -487,7 +492,7 @@ def test_a_rejected_key_is_an_error_before_the_model_generates(
 
 
 def test_without_a_judge_the_rules_alone_decide(config: RunConfig) -> None:
-    config.evaluate.judge = config.evaluate.judge.none
+    config.evaluate.judge = JudgeKind.none
     results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert counts["replies"] == counts["calls"] == 0
     assert {result.graded_by for result in results} == {GradedBy.rule, None}

@@ -113,6 +113,7 @@ def test_another_judge_model_has_another_folder_of_results(
         RunPaths(config).run,
         RunPaths(config).responses(Arm.base),
     )
+    # Only the folder of the responses is the same.
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
 
 
