@@ -1,4 +1,7 @@
-"""Runs that are killed, split over processes or out of disk end as undisturbed ones. Slow lane."""
+"""Runs that are killed, split over processes or out of disk space end like undisturbed runs. Slow.
+
+The probe samples responses (rollouts) of the base model and writes them as parquet parts.
+"""
 
 import json
 import os
@@ -27,17 +30,19 @@ SMALL = (
 pytestmark = pytest.mark.slow
 
 
+MAX_STEPS = 6
+# Six Adam steps with learning rate 1e-4; a step may exceed the rate a few times.
+MAX_WEIGHT_CHANGE = MAX_STEPS * 1e-4 * 5
+
+
 def command(launcher: str, *arguments: str) -> list[str]:
+    """The command line of a file in launch/, with small settings."""
     return [sys.executable, str(ROOT / "launch" / f"{launcher}.py"), *SMALL, *arguments]
 
 
-def run(launcher: str, *arguments: str, **environment: str) -> Path:
-    done = subprocess.run(
-        command(launcher, *arguments),
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+def run(launcher: str, *arguments: str) -> Path:
+    """Run the command to its end; returns its output folder."""
+    done = subprocess.run(command(launcher, *arguments), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
@@ -57,7 +62,7 @@ def test_a_killed_probe_resumes_without_repeating_a_rollout(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     kills = 0
-    for _ in range(6):
+    for _ in range(6):  # starts, each killed once it has written two parts
         child = subprocess.Popen(
             command("probe", f"output_dir={tmp_path}"),
             stdout=subprocess.DEVNULL,
@@ -94,7 +99,8 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
         _, output = child.communicate(timeout=500)
         assert child.returncode == 0, output[-4000:]
     folder = tmp_path / "probe" / undisturbed.name
-    assert {path.name[5:9] for path in parquet.parts(folder)} == {"r000", "r001"}
+    # Names are part-r<rank>-<number>-<random>.parquet.
+    assert {path.name.split("-")[1] for path in parquet.parts(folder)} == {"r000", "r001"}
     assert rollouts(folder) == rollouts(undisturbed)
     (expected_folder,) = (undisturbed.parents[1] / "attention").iterdir()
     (attention_folder,) = (tmp_path / "attention").iterdir()
@@ -105,12 +111,13 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
     assert masses.keys() == expected.keys()
     for sample_id, row in masses.items():
         for mass_T, expected_T in zip(row.image_LT, expected[sample_id].image_LT, strict=True):
+            # Batches of other sizes round differently.
             assert mass_T == pytest.approx(expected_T, abs=2e-3)
 
 
 def train_command(folder: Path, *arguments: str) -> list[str]:
-    """The command line of a training of six steps."""
-    steps = ("grpo.max_steps=6", "grpo.save_steps=2", "grpo.prompts_per_step=2")
+    """The command line of a training of MAX_STEPS steps."""
+    steps = (f"grpo.max_steps={MAX_STEPS}", "grpo.save_steps=2", "grpo.prompts_per_step=2")
     sizes = ("grpo.per_device_train_batch_size=16", "evaluate.limit=4", "evaluate.resamples=200")
     strata = "select.strata=[hard,medium,unsolved]"
     return command("train", *steps, *sizes, strata, f"output_dir={folder}", *arguments)
@@ -119,7 +126,7 @@ def train_command(folder: Path, *arguments: str) -> list[str]:
 def test_if_preflight_fails_on_the_first_rank_the_second_rank_reports_the_reason(
     tmp_path: Path,
 ) -> None:
-    broken = tmp_path / "broken"
+    broken = tmp_path / "broken"  # a model whose chat template drops the image
     shutil.copytree(SHIPPED["tiny"], broken)
     template = broken / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|image_pad|>", ""))
@@ -169,19 +176,20 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
     )
     assert all((expected[key] == resumed[key]).all() for key in expected)
     (log,) = (tmp_path / "killed").glob("train/*/train_log.jsonl")
-    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 7))
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, MAX_STEPS + 1))
 
 
 def assert_trained_by_a_few_steps(weights: dict, base: dict) -> None:
-    """No weight is missing, and none differs from the base by more than six Adam steps allow."""
+    """Assert that no weight is missing, that some changed, and that none changed too much."""
     assert weights.keys() == base.keys()
     changes = {key: (weights[key].float() - base[key].float()).abs().max() for key in base}
     assert all(weights[key].shape == base[key].shape for key in base)
-    assert 0 < max(changes.values()) < 6 * 1e-4 * 5
+    assert 0 < max(changes.values()) < MAX_WEIGHT_CHANGE
 
 
 def test_two_processes_with_zero_3_write_a_report_like_that_of_one_process(tmp_path: Path) -> None:
-    control = "control=random"
+    control = "control=random"  # also trains a second model, the control, on random samples
     done = subprocess.run(train_command(tmp_path / "one", control), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     accelerate_command = [
@@ -218,7 +226,7 @@ def kilobytes(folder: Path) -> int:
 def test_a_full_disk_is_reported_and_the_same_command_goes_on_once_there_is_space(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    small = tmp_path / "small"
+    small = tmp_path / "small"  # a file system with space for the data and half of the probe
     small.mkdir()
     half_probe = kilobytes(undisturbed) // 2
     size = f"size={kilobytes(undisturbed.parent.parent / 'data') + half_probe}k"

@@ -1,4 +1,7 @@
-"""A whole run still decides and measures what the golden files say (default seed, CPU)."""
+"""A whole run gives the results that are stored in tests/golden (default seed, CPU).
+
+The golden files hold the results of an earlier run with the same settings.
+"""
 
 import json
 import os
@@ -10,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-RUNS = {
+RUNS = {  # name of the golden file: settings of the run
     "smoke": ("recipe=grpo_hard", "control=random"),
     "difficulty_all": (
         "recipe=grpo_mid_hard",
@@ -26,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.golden]
 
 @pytest.fixture(scope="module", params=RUNS)
 def result_and_golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """The behavior of a small run, and the golden file's."""
+    """The results of a small run, and those in its golden file."""
     folder = tmp_path_factory.mktemp(request.param)
     overrides = ("debug=smoke", *RUNS[request.param], f"output_dir={folder}")
     done = subprocess.run(
@@ -49,7 +52,7 @@ def test_samples_and_selections_are_the_golden_ones(result_and_golden) -> None:
     assert result["selections"] == golden["selections"]
 
 
-def test_every_sample_has_its_golden_stratum_and_value(result_and_golden) -> None:
+def test_every_sample_has_its_golden_difficulty(result_and_golden) -> None:
     result, golden = result_and_golden
     assert result["strata"].keys() == golden["strata"].keys()
     for measure, rows in golden["strata"].items():
@@ -57,7 +60,7 @@ def test_every_sample_has_its_golden_stratum_and_value(result_and_golden) -> Non
             result["strata"][measure], rows, strict=True
         ):
             assert stratum == golden_stratum
-            assert value == pytest.approx(golden_value, abs=2e-3)
+            assert value == pytest.approx(golden_value, abs=2e-3)  # processors round differently
 
 
 def test_every_item_score_and_report_figure_is_the_golden_one(result_and_golden) -> None:

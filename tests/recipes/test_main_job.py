@@ -1,4 +1,4 @@
-"""The main command, launch/train.py, as a whole but on a small scale (debug=smoke)."""
+"""The main command, launch/train.py, as a whole but with few samples (debug=smoke)."""
 
 import json
 import os
@@ -15,6 +15,8 @@ from difftrain.records import ItemResult, Rollout, Sample, Score, Selection
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("debug=smoke", "select.strata=[hard,medium,unsolved]", "control=random")
+# debug=smoke sets data.num_samples=60 and evaluate.limit=8.
+NUM_SAMPLES, ITEMS_PER_BENCHMARK = 60, 8
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,12 +37,12 @@ def output_of(done: subprocess.CompletedProcess[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a small run with a random control."""
+    """The run folder of a small run, with a second model trained on random samples (control)."""
     return output_of(run(*SMALL, f"output_dir={tmp_path_factory.mktemp('run_folder')}"))
 
 
-def stage(run_folder: Path, name: str) -> Path:
-    """The only folder of a stage."""
+def stage_folder(run_folder: Path, name: str) -> Path:
+    """The only folder of the stage with this name."""
     (folder,) = (run_folder.parents[1] / name).iterdir()
     return folder
 
@@ -65,27 +67,28 @@ def test_the_report_has_all_its_keys_and_scores(run_folder: Path) -> None:
         for benchmark in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
             score = report[name][f"shapes/{benchmark}"]
             assert 0 <= score["low"] <= score["score"] <= score["high"] <= 1
-            assert score["n"] == 8
+            assert score["n"] == ITEMS_PER_BENCHMARK
 
 
 def test_the_counts_account_for_every_row_of_the_data(run_folder: Path) -> None:
     counts = json.loads((run_folder / "report.json").read_text())["counts"]
-    samples = parquet.read_rows(stage(run_folder, "data"), Sample)
-    assert counts["samples"] == len(samples) + counts["quarantined"] == 60
+    samples = parquet.read_rows(stage_folder(run_folder, "data"), Sample)
+    assert counts["samples"] == len(samples) + counts["quarantined"] == NUM_SAMPLES
     assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
-    scores = parquet.read_rows(stage(run_folder, "score"), Score)
-    assert len(scores) == 2 * len(samples)  # two measures
+    scores = parquet.read_rows(stage_folder(run_folder, "score"), Score)
+    assert len(scores) == 2 * len(samples)  # by the measures pism and cmab
 
 
-def test_the_control_selection_is_as_large_as_the_recipes(run_folder: Path) -> None:
+def test_the_control_trains_on_as_many_samples_as_the_recipe_selects(run_folder: Path) -> None:
     folders = (run_folder.parents[1] / "select").iterdir()
     sizes = [len(parquet.read_rows(folder, Selection)) for folder in folders]
     assert len(sizes) == 2
     assert sizes[0] == sizes[1] > 0
 
 
-def test_no_draw_is_sampled_twice(run_folder: Path) -> None:
-    rows = parquet.read_rows(stage(run_folder, "probe"), Rollout)
+def test_no_response_is_sampled_twice(run_folder: Path) -> None:
+    """Responses to one prompt are numbered by `draw`."""
+    rows = parquet.read_rows(stage_folder(run_folder, "probe"), Rollout)
     keys = [(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows]
     assert len(set(keys)) == len(keys)
 
@@ -99,12 +102,14 @@ def test_base_tuned_and_control_are_graded_on_the_same_items(run_folder: Path) -
     assert items[0] == items[1] == items[2]
 
 
-def test_training_and_evaluation_share_no_sample(run_folder: Path) -> None:
+def test_no_benchmark_item_is_in_the_training_data(run_folder: Path) -> None:
     from difftrain.shapes import benchmarks
 
-    trained = {sample.sample_id for sample in parquet.read_rows(stage(run_folder, "data"), Sample)}
+    data = {
+        sample.sample_id for sample in parquet.read_rows(stage_folder(run_folder, "data"), Sample)
+    }
     for name in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
-        assert not trained & {item["sample_id"] for item in benchmarks.items(name, 40)}
+        assert not data & {item["sample_id"] for item in benchmarks.items(name, size=40)}
 
 
 def test_the_checkpoint_loads_by_from_pretrained(run_folder: Path) -> None:
@@ -115,7 +120,7 @@ def test_the_checkpoint_loads_by_from_pretrained(run_folder: Path) -> None:
 def test_the_html_report_needs_no_other_file_and_no_network(run_folder: Path) -> None:
     html = (run_folder / "report.html").read_text()
     assert "<img" in html
-    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert "http://" not in html.replace("http://www.w3.org", "")  # w3.org: names in SVG figures
     assert (run_folder / "report.md").read_text().startswith("#")
 
 
@@ -132,12 +137,13 @@ def test_the_same_command_again_repeats_no_stage(run_folder: Path) -> None:
     started = time.time()
     assert output_of(run(*SMALL, f"output_dir={folder}")) == run_folder
     assert modified_times(folder) == before
-    assert time.time() - started < 120
+    assert time.time() - started < 120  # only imports and checks
 
 
-def test_another_tau_keeps_the_probes_draws_and_repeats_the_scoring(run_folder: Path) -> None:
+def test_another_tau_reuses_the_responses_and_repeats_the_scoring(run_folder: Path) -> None:
+    """A mask ratio counts as failed if the share of correct responses is below tau."""
     folder = run_folder.parents[1]
-    num_rollouts = len(parquet.read_rows(stage(run_folder, "probe"), Rollout))
+    num_rollouts = len(parquet.read_rows(stage_folder(run_folder, "probe"), Rollout))
     done = subprocess.run(
         [
             sys.executable,
@@ -154,7 +160,7 @@ def test_another_tau_keeps_the_probes_draws_and_repeats_the_scoring(run_folder: 
     rollouts = parquet.read_rows(next((folder / "probe").iterdir()), Rollout)
     keys = {(row.sample_id, row.mask_percent, row.draw) for row in rollouts}
     assert len(keys) == len(rollouts) >= num_rollouts
-    assert len(list((folder / "score").iterdir())) == 2
+    assert len(list((folder / "score").iterdir())) == 2  # one for each tau
 
 
 def test_a_stratum_too_small_for_a_step_is_reported_with_the_counts_and_exit_code_2(

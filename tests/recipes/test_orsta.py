@@ -1,4 +1,4 @@
-"""Training on drawn samples in the Orsta format, with a reward for all eight tasks. Slow lane."""
+"""Training on samples in the format of the Orsta data set, with all of its eight tasks. Slow."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from difftrain.shapes import pool
 from tests.data.small_files import orsta_file, orsta_row
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = {
+FAMILIES = {  # Orsta's tasks, and the family of generated questions that is used for each here
     "math": "count_plus",
     "puzzle": "verify",
     "science": "prior",
@@ -22,27 +22,32 @@ FAMILIES = {
     "counting": "count",
     "ocr": "read",
 }
+# The column `ability` names these tasks; the task of other rows is in the name of their file.
 ABILITIES = {"detection": "cv_detection", "grounding": "cv_grounding", "counting": "counting"}
 ROWS_PER_TASK = 3
 pytestmark = pytest.mark.slow
 
 
-def relative(gold: str) -> str:
-    """Gold boxes in pixels of a 112 x 112 image, as Orsta writes them: 0 to 1000, Python text."""
+def in_orsta_format(gold: str) -> str:
+    """Gold boxes as Orsta writes them: as Python text, with coordinates from 0 to 1000.
+
+    `gold` is JSON with pixels of an image of 112 x 112.
+    """
     boxes = json.loads(gold)
     for box in boxes:
         box["bbox_2d"] = [round(value * 1000 / 112) for value in box["bbox_2d"]]
     return str(boxes)
 
 
-def write(folder: Path) -> None:
+def write_data(folder: Path) -> None:
     """Write one file per task, named as in the release; one puzzle row occurs twice on purpose."""
     for number, (task, family) in enumerate(FAMILIES.items()):
         rows = []
         for index in range(ROWS_PER_TASK):
-            drawn = pool.sample(pool.Split.pool, family, index + 100 * number, 5)
+            # Tasks of one family get different samples.
+            drawn = pool.sample(pool.Split.pool, family, index + 100 * number, seed=5)
             has_boxes = task in ("detection", "grounding")
-            gold = relative(drawn.answer) if has_boxes else drawn.answer
+            gold = in_orsta_format(drawn.answer) if has_boxes else drawn.answer
             row = orsta_row(drawn.images[0], drawn.question, gold, ABILITIES.get(task), has_boxes)
             rows.append(row)
         if task == "puzzle":
@@ -51,10 +56,10 @@ def write(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of GRPO on all samples."""
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a run that trains on all samples by GRPO."""
     folder = tmp_path_factory.mktemp("orsta")
-    write(folder)
+    write_data(folder)
     done = subprocess.run(
         [
             sys.executable,
@@ -73,21 +78,22 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "data: 24 rows, 24 samples, 0 quarantined" in done.stderr
+    num_rows = ROWS_PER_TASK * len(FAMILIES)
+    assert f"data: {num_rows} rows, {num_rows} samples, 0 quarantined" in done.stderr
     assert "1 rows are exact duplicates" in done.stderr
     return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
-def test_orsta_rows_of_all_eight_tasks_train_to_the_end(report: Path) -> None:
-    counts = json.loads((report / "report.json").read_text())["counts"]
+def test_a_run_on_orsta_rows_of_all_eight_tasks_trains_on_every_row(run_folder: Path) -> None:
+    counts = json.loads((run_folder / "report.json").read_text())["counts"]
     assert counts["samples"] == counts["picks"]["grpo"] == ROWS_PER_TASK * len(FAMILIES)
-    assert (report / "checkpoint" / "model.safetensors").is_file()
+    assert (run_folder / "checkpoint" / "model.safetensors").is_file()
 
 
-def test_the_report_shows_the_reward_of_every_task(report: Path) -> None:
-    rewards = json.loads((report / "report.json").read_text())["training"]["tuned"]["rewards"]
+def test_the_report_shows_the_reward_of_every_task(run_folder: Path) -> None:
+    rewards = json.loads((run_folder / "report.json").read_text())["training"]["tuned"]["rewards"]
     tasks = {name.removeprefix("task/") for name in rewards if name.startswith("task/")}
     assert tasks == FAMILIES.keys()
-    text = (report / "report.md").read_text()
+    text = (run_folder / "report.md").read_text()
     for task in FAMILIES:
         assert f"task: {task}" in text

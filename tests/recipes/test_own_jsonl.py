@@ -15,12 +15,16 @@ from difftrain.shapes import pool
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def rows(folder: Path) -> list[dict]:
-    """24 usable rows in two formats, and five rows that cannot be used."""
+NUM_USABLE, NUM_UNUSABLE = 24, 5
+
+
+def write_images_and_build_rows(folder: Path) -> list[dict]:
+    """NUM_USABLE rows in two formats, then NUM_UNUSABLE rows, of which the last is a duplicate."""
     (folder / "pictures").mkdir()
     good_rows: list[dict] = []
-    for number in range(24):
-        sample = pool.sample(pool.Split.pool, ("count", "count_plus")[number % 2], number, 5)
+    for number in range(NUM_USABLE):
+        family = ("count", "count_plus")[number % 2]
+        sample = pool.sample(pool.Split.pool, family, number, seed=5)
         name = f"pictures/{number}.{'png' if number % 3 else 'jpg'}"
         with Image.open(BytesIO(sample.images[0])) as image:
             image.resize((330, 330)).save(folder / name)
@@ -50,10 +54,10 @@ def rows(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """The finished process of GRPO on all usable rows."""
+    """The finished process of launch/train.py, which trained on all usable rows by GRPO."""
     folder = tmp_path_factory.mktemp("own")
-    path = folder / "my.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows(folder)))
+    path, rows = folder / "my.jsonl", write_images_and_build_rows(folder)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return subprocess.run(
         [
             sys.executable,
@@ -71,27 +75,28 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProces
     )
 
 
-def report(done: subprocess.CompletedProcess[str]) -> Path:
-    """The run folder."""
+def run_folder_of(done: subprocess.CompletedProcess[str]) -> Path:
+    """The folder that the last line of the output names."""
     assert done.returncode == 0, done.stderr[-4000:]
     return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
 def test_a_users_rows_are_trained_on_and_reported(done: subprocess.CompletedProcess[str]) -> None:
-    counts = json.loads((report(done) / "report.json").read_text())["counts"]
-    assert counts["samples"] == 29
-    assert counts["quarantined"] == 5
-    assert sum(counts["strata"].values()) == 24
+    counts = json.loads((run_folder_of(done) / "report.json").read_text())["counts"]
+    assert counts["samples"] == NUM_USABLE + NUM_UNUSABLE
+    assert counts["quarantined"] == NUM_UNUSABLE
+    assert sum(counts["strata"].values()) == NUM_USABLE
 
 
 def test_rows_that_cannot_be_used_are_reported_with_their_reasons(
     done: subprocess.CompletedProcess[str],
 ) -> None:
-    folder = report(done)
+    folder = run_folder_of(done)
     (data,) = (folder.parents[1] / "data").iterdir()
     lines = [json.loads(line) for line in (data / "quarantine.jsonl").read_text().splitlines()]
-    assert [line["source"].split(":")[-1] for line in lines] == ["25", "26", "27", "28", "29"]
+    line_numbers = [int(line["source"].split(":")[-1]) for line in lines]
+    assert line_numbers == list(range(NUM_USABLE + 1, NUM_USABLE + NUM_UNUSABLE + 1))
     reasons = [line["reason"].split(":")[0] for line in lines]
-    assert len(set(reasons)) == 5
+    assert len(set(reasons)) == NUM_UNUSABLE
     assert "duplicate" in reasons[-1]
     assert reasons[0] in (folder / "report.html").read_text()

@@ -1,4 +1,8 @@
-"""Every RAP recipe runs to its end on a small pool, and selects no easy or biased sample."""
+"""Every RAP recipe runs to its end on few samples, and selects no easy or biased sample.
+
+RAP selects by three measures: CDE (does the answer need the image?), ACE (attention bias) and DRM
+(difficulty).
+"""
 
 import json
 import math
@@ -14,15 +18,16 @@ from difftrain.records import Measure, Rollout, Sample, Score, Selection, View
 from difftrain.select.rap import DECISIONS_FOLDER, Decision, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("debug=smoke", "probe.retest_samples=8", "grpo.max_steps=1")
+NUM_SAMPLES, RETEST_SAMPLES = 60, 8  # 60: of debug=smoke
+SMALL = ("debug=smoke", f"probe.retest_samples={RETEST_SAMPLES}", "grpo.max_steps=1")
 RECIPES = ("rap", "rap_cde", "rap_ace", "rap_cde_ace")
 pytestmark = pytest.mark.slow
 
 
-def run(output_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    overrides = (*SMALL, f"output_dir={output_dir}", *words)
+def run(output_dir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    arguments = (*SMALL, f"output_dir={output_dir}", *overrides)
     return subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "train.py"), *overrides],
+        [sys.executable, str(ROOT / "launch" / "train.py"), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
@@ -31,7 +36,7 @@ def run(output_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The outputs of all four recipes, which share data, probe, attention and scores."""
+    """The output of all four recipes, which share data, responses, attention and scores."""
     folder = tmp_path_factory.mktemp("rap")
     for recipe in RECIPES:
         done = run(folder, f"recipe={recipe}")
@@ -45,22 +50,23 @@ def report(output_dir: Path, recipe: str) -> dict:
     return json.loads((folder / "report.json").read_text())
 
 
-def only(folder: Path) -> Path:
+def only_folder_in(folder: Path) -> Path:
     (content,) = folder.iterdir()
     return content
 
 
-def test_the_recipes_share_one_probe(output_dir: Path) -> None:
-    rows = parquet.read_rows(only(output_dir / "probe"), Rollout)
+def test_the_recipes_share_the_responses_of_the_base_model(output_dir: Path) -> None:
+    rows = parquet.read_rows(only_folder_in(output_dir / "probe"), Rollout)
     keys = {(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows}
-    num_samples = len(parquet.read_rows(only(output_dir / "data"), Sample))
-    assert len(keys) == len(rows) == 10 * num_samples
+    num_samples = len(parquet.read_rows(only_folder_in(output_dir / "data"), Sample))
+    # CDE needs 5 responses with the full image and 5 without an image (probe.cde_rollouts).
+    assert len(keys) == len(rows) == (5 + 5) * num_samples
     assert {row.view for row in rows} == {View.full_image, View.text_only}
     assert len(list((output_dir / "score").iterdir())) == 1
 
 
 def test_rap_selects_no_sample_that_its_scores_call_easy_or_biased(output_dir: Path) -> None:
-    scores = parquet.read_rows(only(output_dir / "score"), Score)
+    scores = parquet.read_rows(only_folder_in(output_dir / "score"), Score)
     value = {(row.sample_id, row.measure): row.value for row in scores}
     folder = output_dir / "select" / report(output_dir, "rap")["stages"]["select tuned"]["folder"]
     selections = parquet.read_rows(folder, Selection)
@@ -68,7 +74,7 @@ def test_rap_selects_no_sample_that_its_scores_call_easy_or_biased(output_dir: P
     for selection in selections:
         assert value[selection.sample_id, Measure.drm] > 0
         bias = value[selection.sample_id, Measure.ace]
-        assert bias is None or bias <= math.log(0.1)
+        assert bias is None or bias <= math.log(0.1)  # difficulty.ace.lambda_a
     decisions = {
         row.sample_id: row for row in parquet.read_rows(folder / DECISIONS_FOLDER, Decision)
     }
@@ -78,10 +84,10 @@ def test_rap_selects_no_sample_that_its_scores_call_easy_or_biased(output_dir: P
         assert row.difficulty == value[row.sample_id, Measure.drm]
         assert row.discrepancy == value[row.sample_id, Measure.cde]
         assert row.bias == value[row.sample_id, Measure.ace]
-    kept = {
+    selected_ids = {
         key for key, row in decisions.items() if row.outcome in (Outcome.kept, Outcome.brought_in)
     }
-    assert kept == {selection.sample_id for selection in selections}
+    assert selected_ids == {selection.sample_id for selection in selections}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -89,19 +95,20 @@ def test_the_report_describes_the_selection(output_dir: Path, recipe: str) -> No
     content = report(output_dir, recipe)
     assert content["name"] == recipe
     assert content["funnel"]["chosen"] == sum(content["counts"]["picks"].values()) > 0
-    assert content["funnel"]["pool"] == content["counts"]["samples"] == 60
+    assert content["funnel"]["pool"] == content["counts"]["samples"] == NUM_SAMPLES
     assert set(content["retest"]["measures"]) == {"cde", "ace", "drm"}
-    assert all(measure["n"] == 8 for measure in content["retest"]["measures"].values())
+    assert all(measure["n"] == RETEST_SAMPLES for measure in content["retest"]["measures"].values())
 
 
 def test_an_empty_selection_is_reported_with_the_counts_and_exit_code_2(
     output_dir: Path,
 ) -> None:
-    done = run(output_dir, "recipe=rap_cde", "probe.max_new_tokens=4")  # too few for any answer
+    # In four tokens the model gives no answer, and this lambda_a calls every sample biased.
+    done = run(output_dir, "recipe=rap_cde", "probe.max_new_tokens=4")
     assert done.returncode == 2
     assert "RAP selects 0 samples" in done.stderr
-    assert "of 60 samples CDE leaves 0" in done.stderr
+    assert f"of {NUM_SAMPLES} samples CDE leaves 0" in done.stderr
     assert "Traceback" not in done.stderr
     done = run(output_dir, "recipe=rap_ace", "difficulty.ace.lambda_a=1e-30")
     assert done.returncode == 2
-    assert "of 60 samples ACE leaves 0" in done.stderr
+    assert f"of {NUM_SAMPLES} samples ACE leaves 0" in done.stderr

@@ -1,4 +1,9 @@
-"""Which samples the recipes select for each training stage, from scores on disk; no model."""
+"""Which samples the recipes select for each training stage, from scores on disk; no model.
+
+A recipe's name tells its sets: sft_rand_m_grpo_hard trains by SFT on random samples, as many as are
+medium, and then by GRPO on the hard samples. An arm is a model that a run trains: tuned by the
+recipe, or control, which trains on random samples.
+"""
 
 import time
 from dataclasses import replace
@@ -17,14 +22,15 @@ from difftrain.recipes import difficulty
 from difftrain.records import Arm, Measure, Sample, Score, Selection, Stratum, TrainStage, View
 from difftrain.select import EmptySelectionError
 
-# The samples have these strata in turn.
+# The 24 samples have these strata (difficulty classes) in turn: 12 medium, 6 hard, 6 unsolved.
 STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
+NUM_MEDIUM, NUM_HARD = 12, 6
 
 
 def prepare(
     folder: Path, recipe: str, samples: list[Sample], *overrides: str
 ) -> tuple[RunConfig, RunPaths]:
-    """A recipe's settings and paths, with samples and scores on disk."""
+    """Write samples and scores to disk; returns a recipe's settings and paths."""
     small = ("sft.samples_per_step=2", "grpo.prompts_per_step=2", f"output_dir={folder}")
     config = resolve(compose_config([f"recipe={recipe}", *small, *overrides]))
     paths = RunPaths(config)
@@ -35,15 +41,15 @@ def prepare(
             for n, s in enumerate(samples)
         ]
         parquet.write_all(paths.score, scores)
-        counts = {"easy": 0, "medium": 12, "hard": 6, "unsolved": 6}
+        counts = {"easy": 0, "medium": NUM_MEDIUM, "hard": NUM_HARD, "unsolved": 6}
         manifest.write_manifest(paths.score, settings={}, inputs={}, seconds=0.0, counts=counts)
     return config, paths
 
 
-def selections(
+def select_for_all_stages(
     config: RunConfig, paths: RunPaths, arm: str = Arm.tuned
 ) -> dict[TrainStage, list[Selection]]:
-    """The samples of each training stage of an arm."""
+    """Select for every training stage of an arm; returns the selected samples."""
     return {stage: SELECT[stage](config, paths, World(), arm) for stage in config.stages}
 
 
@@ -51,20 +57,23 @@ def ids(selected: list[Selection]) -> set[str]:
     return {selection.sample_id for selection in selected}
 
 
-def test_each_stage_gets_its_stratum_and_random_sets_have_its_size(
+def test_each_stage_gets_its_stratum_and_random_sets_have_the_size_of_the_stratum(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    by_stratum = selections(*prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples))
-    random = selections(*prepare(tmp_path, "sft_rand_m_grpo_rand_h", shapes_samples))
-    assert [len(by_stratum[TrainStage.sft]), len(by_stratum[TrainStage.grpo])] == [12, 6]
-    assert [len(random[TrainStage.sft]), len(random[TrainStage.grpo])] == [12, 6]
+    by_stratum = select_for_all_stages(*prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples))
+    random = select_for_all_stages(*prepare(tmp_path, "sft_rand_m_grpo_rand_h", shapes_samples))
+    assert [len(by_stratum[TrainStage.sft]), len(by_stratum[TrainStage.grpo])] == [
+        NUM_MEDIUM,
+        NUM_HARD,
+    ]
+    assert [len(random[TrainStage.sft]), len(random[TrainStage.grpo])] == [NUM_MEDIUM, NUM_HARD]
     assert all(row.stage is stage for stage, rows in random.items() for row in rows)
     medium = [s for n, s in enumerate(shapes_samples) if STRATA[n % 4] is Stratum.medium]
     assert ids(by_stratum[TrainStage.sft]) == {sample.sample_id for sample in medium}
     assert ids(random[TrainStage.sft]) != ids(by_stratum[TrainStage.sft])
 
 
-def test_recipes_with_the_same_set_of_samples_share_it_and_its_training(
+def test_recipes_with_equal_selections_share_their_folders(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     prepared = {name: prepare(tmp_path, name, shapes_samples) for name in (
@@ -74,36 +83,40 @@ def test_recipes_with_the_same_set_of_samples_share_it_and_its_training(
     all_paths = [paths for _, paths in prepared.values()]
     rand_hard, rand_rand, mid_rand, grpo_hard, mid_hard = all_paths
     tuned = Arm.tuned
+    # SFT of the same selection gives the same folder; GRPO after another stage does not.
     assert rand_hard.sft(tuned) == rand_rand.sft(tuned)
     assert mid_rand.sft(tuned) == mid_hard.sft(tuned) != rand_rand.sft(tuned)
     assert rand_rand.selection(tuned) == mid_rand.selection(tuned)
     assert rand_hard.selection(tuned) == grpo_hard.selection(tuned) == mid_hard.selection(tuned)
     assert len({paths.grpo(tuned) for paths in all_paths}) == 5
     other_seed = prepare(tmp_path, "sft_rand_m_grpo_hard", shapes_samples, "seed=2")
-    assert ids(selections(*other_seed)[TrainStage.sft]) != ids(
-        selections(*prepared["sft_rand_m_grpo_hard"])[TrainStage.sft]
+    assert ids(select_for_all_stages(*other_seed)[TrainStage.sft]) != ids(
+        select_for_all_stages(*prepared["sft_rand_m_grpo_hard"])[TrainStage.sft]
     )
 
 
-def test_the_control_of_an_sft_recipe_has_random_sets_of_both_sizes(
+def test_the_control_trains_both_stages_on_random_sets_of_the_recipes_sizes(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     config_and_paths = prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples)
-    control = selections(*config_and_paths, Arm.control)
-    assert [len(control[TrainStage.sft]), len(control[TrainStage.grpo])] == [12, 6]
-    assert ids(control[TrainStage.sft]) != ids(selections(*config_and_paths)[TrainStage.sft])
+    control = select_for_all_stages(*config_and_paths, Arm.control)
+    assert [len(control[TrainStage.sft]), len(control[TrainStage.grpo])] == [NUM_MEDIUM, NUM_HARD]
+    assert ids(control[TrainStage.sft]) != ids(
+        select_for_all_stages(*config_and_paths)[TrainStage.sft]
+    )
 
 
 def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_equally(
     tmp_path: Path, shapes_samples: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """SFT's target is the sample's rationale, which every second medium sample lacks here."""
     samples = [replace(sample, rationale=None) if n % 4 == 0 else sample
                for n, sample in enumerate(shapes_samples)]  # fmt: skip
     caplog.set_level("INFO")
     for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_hard"):
         config, paths = prepare(tmp_path, name, samples)
-        selected = selections(config, paths)[TrainStage.sft]
-        assert len(selected) == 6
+        selected = select_for_all_stages(config, paths)[TrainStage.sft]
+        assert len(selected) == NUM_MEDIUM // 2
         assert not ids(selected) & {s.sample_id for s in samples if s.rationale is None}
         content = manifest.read_manifest(paths.selection(Arm.tuned, TrainStage.sft))
         assert content is not None
@@ -115,11 +128,11 @@ def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_equally
         caplog.clear()
 
 
-def test_a_probe_that_grows_for_another_run_changes_no_selection(
+def test_requests_that_another_run_fails_after_the_scoring_change_no_selection(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_rand_h"):
-        before = selections(*prepare(tmp_path / "before", name, shapes_samples))
+        before = select_for_all_stages(*prepare(tmp_path / "before", name, shapes_samples))
         config, paths = prepare(tmp_path / "after", name, shapes_samples)
         failures = [
             FailedRequest(
@@ -132,7 +145,7 @@ def test_a_probe_that_grows_for_another_run_changes_no_selection(
             for sample in shapes_samples[:12]
         ]
         parquet.write_part(paths.probe / FAILED_FOLDER, "r000-00000", failures)
-        assert selections(config, paths) == before
+        assert select_for_all_stages(config, paths) == before
 
 
 @pytest.mark.parametrize(
@@ -153,7 +166,7 @@ def test_a_stratum_that_is_empty_or_too_small_is_reported_with_the_counts(
     tmp_path: Path, shapes_samples: list[Sample], overrides: list[str], message: str
 ) -> None:
     with pytest.raises(EmptySelectionError, match=message):
-        selections(*prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples, *overrides))
+        select_for_all_stages(*prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples, *overrides))
 
 
 def test_the_other_ranks_stop_at_once_if_a_stratum_is_empty(

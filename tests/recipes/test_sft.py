@@ -1,4 +1,4 @@
-"""A recipe with SFT before GRPO, undisturbed and killed in both stages. Slow lane."""
+"""A recipe with SFT before GRPO, run without a disturbance and killed in both stages. Slow."""
 
 import json
 import shutil
@@ -24,9 +24,9 @@ SMALL = ("debug=smoke", "data.num_samples=48", "model.batch_size=16", "recipe=sf
 pytestmark = pytest.mark.slow
 
 
-def command(folder: Path, *words: str, launcher: str = "train") -> list[str]:
+def command(folder: Path, *overrides: str, launcher: str = "train") -> list[str]:
     program = str(ROOT / "launch" / f"{launcher}.py")
-    return [sys.executable, program, *SMALL, f"output_dir={folder}", *words]
+    return [sys.executable, program, *SMALL, f"output_dir={folder}", *overrides]
 
 
 def run(*command_line: str) -> Path:
@@ -41,15 +41,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(*command(tmp_path_factory.mktemp("undisturbed")))
 
 
-def stages(output_dir: Path) -> tuple[Path, Path]:
+def stage_folders(output_dir: Path) -> tuple[Path, Path]:
     """The folders of SFT and of GRPO."""
     (sft,) = (path.parent for path in output_dir.glob("train/*/sft_targets.json"))
     (grpo,) = (path for path in output_dir.glob("train/*") if path != sft)
     return sft, grpo
 
 
-def tensors(stage: Path) -> dict[str, torch.Tensor]:
-    return load_file(stage / "checkpoint" / "model.safetensors")
+def weights_of(stage_folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(stage_folder / "checkpoint" / "model.safetensors")
 
 
 def test_the_report_shows_both_stages(undisturbed: Path) -> None:
@@ -70,20 +70,21 @@ def test_the_report_shows_both_stages(undisturbed: Path) -> None:
     assert "samples (SFT), then on" in (undisturbed / "report.md").read_text()
 
 
-def test_grpo_starts_from_the_sft_checkpoint_and_the_run_folder_has_grpos_checkpoint(
+def test_grpo_starts_from_the_checkpoint_of_sft_and_the_run_folder_has_that_of_grpo(
     undisturbed: Path,
 ) -> None:
-    sft, grpo = stages(undisturbed.parents[1])
+    sft, grpo = stage_folders(undisturbed.parents[1])
     content = json.loads((grpo / "manifest.json").read_text())
     assert content["inputs"]["model"] == sft.name
     AutoProcessor.from_pretrained(undisturbed / "checkpoint")
     AutoModelForImageTextToText.from_pretrained(undisturbed / "checkpoint")
-    before, after = tensors(sft), load_file(undisturbed / "checkpoint" / "model.safetensors")
+    before, after = weights_of(sft), load_file(undisturbed / "checkpoint" / "model.safetensors")
     max_change = max(float((before[key] - after[key]).abs().max()) for key in before)
+    # Four Adam steps with learning rate 1e-4; a step may exceed the rate a few times.
     assert 0 < max_change < 4 * 1e-4 * 5
 
 
-def kill_at(child: subprocess.Popen, output_dir: Path, pattern: str) -> None:
+def kill_once_file_exists(child: subprocess.Popen, output_dir: Path, pattern: str) -> None:
     """Send SIGKILL as soon as a file matches this pattern."""
     while child.poll() is None and not list(output_dir.glob(pattern)):
         time.sleep(0.01)
@@ -95,21 +96,21 @@ def kill_at(child: subprocess.Popen, output_dir: Path, pattern: str) -> None:
 def test_a_run_killed_in_sft_and_in_grpo_ends_with_the_same_weights(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    before = undisturbed.parents[1]
-    sft, grpo = stages(before)
+    undisturbed_output = undisturbed.parents[1]
+    sft, grpo = stage_folders(undisturbed_output)
     output_dir = tmp_path / "output_dir"
     ignored = shutil.ignore_patterns("train", "run", "responses", "evaluate")
-    shutil.copytree(before, output_dir, ignore=ignored)
-    for stage, step in ((sft, 2), (sft, 4), (grpo, 2)):
+    shutil.copytree(undisturbed_output, output_dir, ignore=ignored)
+    for stage, step in ((sft, 2), (sft, 4), (grpo, 2)):  # steps at which a checkpoint is saved
         child = subprocess.Popen(
             command(output_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         pattern = f"train/{stage.name}/checkpoints/checkpoint-{step}/trainer_state.json"
-        kill_at(child, output_dir, pattern)
+        kill_once_file_exists(child, output_dir, pattern)
         assert not (output_dir / "train" / stage.name / "manifest.json").exists()
     run(*command(output_dir))
     for stage in (sft, grpo):
-        expected, resumed = tensors(stage), tensors(output_dir / "train" / stage.name)
+        expected, resumed = weights_of(stage), weights_of(output_dir / "train" / stage.name)
         assert all(torch.equal(expected[key], resumed[key]) for key in expected)
         log = (output_dir / "train" / stage.name / "train_log.jsonl").read_text().splitlines()
         count = json.loads((stage / "manifest.json").read_text())["counts"]["steps"]
@@ -136,15 +137,15 @@ def test_an_incomplete_checkpoint_is_reported_with_exit_code_2(
 ) -> None:
     output_dir = tmp_path / "output_dir"
     shutil.copytree(undisturbed.parents[1], output_dir, ignore=shutil.ignore_patterns("run"))
-    sft, _ = stages(output_dir)
+    sft, _ = stage_folders(output_dir)
     (sft / "checkpoint" / "model.safetensors").write_bytes(b"cut")
     done = subprocess.run(command(output_dir), capture_output=True, text=True)
     assert done.returncode == 2
     assert "is incomplete: model.safetensors is cut short" in done.stderr
     assert "Traceback" not in done.stderr
-    broken = sft / "checkpoint"
+    incomplete = sft / "checkpoint"
     done = subprocess.run(
-        command(output_dir, "model=tiny", f"model.name={broken}", launcher="evaluate"),
+        command(output_dir, "model=tiny", f"model.name={incomplete}", launcher="evaluate"),
         capture_output=True,
         text=True,
     )
