@@ -96,7 +96,7 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
     defaults = [text for text in table.overrides if text.partition("=")[0] not in set_keys]
     runs: list[SweepRun] = []
     runs_by_problem = defaultdict(list)
-    for values in product(*(axes[axis] for axis in axes if axis != "seed")):
+    for values in product(*(axes[axis] for axis in axes if axis != "seed")):  # seed is last
         axis_overrides = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
         row = presets.PRESETS.get(values[0])
         lacks_control = row is not None and row.selects and row.control not in axes["recipe"]

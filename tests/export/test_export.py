@@ -1,4 +1,4 @@
-"""Exports hold the scored samples in formats that other trainers and our own loaders read."""
+"""An export contains scores and selected samples, in formats of other trainers and of difftrain."""
 
 import inspect
 import json
@@ -38,6 +38,7 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": "<image><image>Same?", "ground_truth": "yes", "image_paths": ["a.png", "b.png"]},
     {"prompt": "Nothing here", "ground_truth": ""},
 ]
+"""Rows of a data file. The last row is rejected, because it has no answer."""
 
 
 def mark_as_finished(folder: Path) -> None:
@@ -46,10 +47,14 @@ def mark_as_finished(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, small_images) -> tuple[RunConfig, Path, list[Sample]]:
-    """An export of six samples; the last five are selected, in reverse order."""
+    """An export of six samples: its settings, its folder, and the samples.
+
+    Sample i has the PISM score i / 10 (sample 0: None) and the stratum STRATA[i % 3]. All samples
+    but the first are selected, in reverse order.
+    """
     root = tmp_path_factory.mktemp("export")
-    for name, raw in small_images.items():
-        (root / name).write_bytes(raw)
+    for name, png in small_images.items():
+        (root / name).write_bytes(png)
     path = root / "my.jsonl"
     rows = [{"image_paths": ["a.png"], **row} for row in ROWS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -61,10 +66,10 @@ def exported(tmp_path_factory, small_images) -> tuple[RunConfig, Path, list[Samp
         Score(
             sample_id=sample.sample_id,
             measure=measure,
-            value=None if number == 0 else number / 10,
-            stratum=STRATA[number % 3],
+            value=None if i == 0 else i / 10,
+            stratum=STRATA[i % 3],
         )
-        for number, sample in enumerate(samples)
+        for i, sample in enumerate(samples)
         for measure in (Measure.pism, Measure.cmab)
     ]
     selections = [
@@ -81,6 +86,7 @@ def exported(tmp_path_factory, small_images) -> tuple[RunConfig, Path, list[Samp
 
 @pytest.fixture(scope="module")
 def small_images(tmp_path_factory) -> dict[str, bytes]:
+    """The bytes of two PNG files by file name."""
     folder = tmp_path_factory.mktemp("images")
     Image.new("RGB", (800, 600), "white").save(folder / "a.png")
     Image.new("RGB", (84, 112), "navy").save(folder / "b.png")
@@ -92,29 +98,29 @@ def test_scores_parquet_has_scores_and_the_original_rows(exported):
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
     assert [row["sample_id"] for row in rows] == [sample.sample_id for sample in samples]
     not_selected, selected = rows[0], rows[4]
-    columns = ("selected", "stage", "pism", "stratum")
-    assert [not_selected[name] for name in columns] == [False, None, None, "easy"]
-    columns = ("selected", "stage", "pism", "pism_stratum")
-    assert [selected[name] for name in columns] == [True, "grpo", 0.4, "hard"]
+    # stratum is the stratum by difficulty.measure, which is pism here.
+    columns = ("selected", "stage", "pism", "pism_stratum", "stratum")
+    assert [not_selected[name] for name in columns] == [False, None, None, "easy", "easy"]
+    assert [selected[name] for name in columns] == [True, "grpo", 0.4, "hard", "hard"]
     assert json.loads(selected["original"]) == {"image_paths": ["a.png"], **ROWS[4]}
 
 
 def test_datasets_opens_the_images_of_scores_parquet(exported):
     _, folder, _ = exported
     rows = load_dataset("parquet", data_files=str(folder / "scores.parquet"), split="train")
-    assert rows[5]["images"][1].size == (84, 112)
-    assert rows.filter(lambda row: row["stratum"] == "hard").num_rows == 2
+    assert rows[5]["images"][1].size == (84, 112)  # b.png is the second image of sample 5
+    assert rows.filter(lambda row: row["stratum"] == "hard").num_rows == 2  # samples 1 and 4
 
 
 @pytest.mark.parametrize("export_format", list(ExportFormat))
-def test_our_loader_reads_every_exported_format_as_the_same_samples(exported, export_format):
+def test_difftrain_loads_the_same_samples_from_every_exported_format(exported, export_format):
     config, folder, samples = exported
     exported_data = DataConfig(
         source=Source(export_format.value), path=str(folder / export_format.value)
     )
     exported_data.max_pixels = config.data.max_pixels
-    # The selection is the last five samples in reverse order.
-    loaded, selected = list(dataset.load_samples(exported_data)), samples[:0:-1]
+    loaded = list(dataset.load_samples(exported_data))
+    selected = samples[:0:-1]  # all but the first, in reverse order
     assert [sample.sample_id for sample in loaded] == [sample.sample_id for sample in selected]
     assert [sample.answer_kind for sample in loaded] == [sample.answer_kind for sample in selected]
     assert [sample.images for sample in loaded] == [sample.images for sample in selected]
@@ -154,6 +160,7 @@ def test_trl_trains_on_the_exported_selection(exported, tmp_path):
     trainer.train()
     assert trainer.state.global_step == 1
     assert solution_and_stratum.keys() == {sample.sample_id for sample in samples[1:]}
+    # A count is exported as \boxed{}, a text in answer tags.
     assert solution_and_stratum[samples[4].sample_id] == ("\\boxed{3}", "hard")
     assert solution_and_stratum[samples[2].sample_id] == ("<answer>No entry</answer>", "medium")
 
@@ -163,17 +170,19 @@ def test_the_card_states_method_model_settings_counts_and_figure(exported):
     card = (folder / "README.md").read_text()
     header = card.split("---")[1]
     assert "- config_name: trl\n  data_files: trl/train.parquet" in header
+    # ROWS has seven rows: one is rejected, six are samples, five of these are selected.
     assert "6 samples with the difficulty they have for `tiny`, of which\n5 are selected" in card
     assert "1 rows of\nthe source could not be used" in card
+    # Columns: easy, medium, hard, samples, selected.
     assert "| **all** | 2 | 2 | 2 | 6 | 5 |" in card
     assert '"tau": 0.1' in card
     assert "at most 12544 pixels" in card
-    assert "(16 image tokens" in card
+    assert "(16 image tokens" in card  # 12544 / 28 ** 2
     with Image.open(folder / "strata.png") as figure:
-        assert figure.size[0] > 300
+        assert figure.size[0] > 300  # it is a figure and not an empty image
 
 
-def test_an_export_of_shapes_has_no_original_rows(tmp_path):
+def test_an_export_of_generated_samples_has_no_original_rows(tmp_path):
     config = RunConfig(data=DataConfig(num_samples=8), export=ExportConfig(formats=[]))
     build_dataset(config.data, tmp_path / "data")
     mark_as_finished(tmp_path / "select")
@@ -187,18 +196,18 @@ def test_an_export_of_shapes_has_no_original_rows(tmp_path):
         export.export(config, stages, tmp_path / "again", World())
 
 
-def test_an_export_is_refused_if_the_source_has_changed(exported, tmp_path):
+def test_an_export_fails_if_rows_of_its_samples_were_deleted_from_the_data_file(exported, tmp_path):
     config, folder, _ = exported
     path = Path(config.data.path or "")
-    before = path.read_text()
-    path.write_text("".join(before.splitlines(keepends=True)[:2]))
+    content = path.read_text()
+    path.write_text("".join(content.splitlines(keepends=True)[:2]))
     root = folder.parent
     stages = {name: root / name for name in ("data", "score", "select")}
     try:
         with pytest.raises(EmptyDatasetError, match=r"no longer has the rows of 4 samples"):
             export.export(config, stages, tmp_path / "out", World())
     finally:
-        path.write_text(before)
+        path.write_text(content)
     assert manifest.read_manifest(tmp_path / "out") is None
 
 
@@ -230,7 +239,7 @@ def test_publishing_creates_a_private_dataset_and_uploads_the_folder(exported):
     assert "manifest.json" in uploaded["ignore_patterns"]
 
 
-def test_the_error_for_publishing_without_network_names_the_finished_folder(exported, monkeypatch):
+def test_the_error_for_publishing_offline_names_the_finished_folder(exported, monkeypatch):
     _, folder, _ = exported
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubUnavailable, match="The export is complete at") as error:
@@ -240,6 +249,9 @@ def test_the_error_for_publishing_without_network_names_the_finished_folder(expo
 
 def test_a_repository_without_an_owner_is_a_bad_setting():
     assert [key for key, _ in ExportConfig(push_to_hub="selection").check()] == ["push_to_hub"]
+    assert not list(ExportConfig(push_to_hub="me/selection").check())
+
+
+def test_a_repeated_format_is_a_bad_setting():
     repeated = [ExportFormat.trl, ExportFormat.trl]
     assert [key for key, _ in ExportConfig(formats=repeated).check()] == ["formats"]
-    assert not list(ExportConfig(push_to_hub="me/selection").check())

@@ -1,8 +1,9 @@
-"""A complete toy run on disk: shapes samples, hand-written rollouts, scores, logs, results."""
+"""A complete toy run on disk: generated samples of shapes, and invented responses and results."""
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import cycle
 from pathlib import Path
 from random import Random
 
@@ -31,6 +32,7 @@ from difftrain.shapes import pool
 
 MASK_PERCENTS = list(range(0, 100, 10))
 NUM_DRAWS = 4
+# Differences of mean scores with their 95 % intervals: BETTER excludes zero, UNCLEAR includes it.
 BETTER = {"mean": 0.071, "low": 0.030, "high": 0.112, "n": 720}
 UNCLEAR = {"mean": 0.021, "low": -0.018, "high": 0.060, "n": 720}
 UNCLEAR_REVERSED = {"mean": -0.021, "low": -0.060, "high": 0.018, "n": 720}
@@ -39,6 +41,7 @@ MakeRun = Callable[..., RunInputs]
 
 
 def rollout(sample: Sample, percent: int, draw: int, verdict: Verdict) -> Rollout:
+    """A response with this verdict to the image with `percent` of it masked."""
     text = {
         Verdict.correct: f"<think>I see it.</think><answer>{sample.answer}</answer>",
         Verdict.incorrect: "<think>Too dark to tell, so I guess.</think><answer>17</answer>",
@@ -58,23 +61,30 @@ def rollout(sample: Sample, percent: int, draw: int, verdict: Verdict) -> Rollou
     )
 
 
-def masked_rollouts(sample: Sample, fails_at: int | None) -> list[Rollout]:
-    """A sample's rollouts with early stopping; it first fails with `fails_at` percent masked."""
+def masked_rollouts(sample: Sample, failure_percent: int | None) -> list[Rollout]:
+    """A sample's responses to more and more masked images, until it fails (None: it never fails).
+
+    The probe stops there, too. Before the failure, one correct response is enough for a decision.
+    """
     rollouts = []
     for percent in MASK_PERCENTS:
-        if percent == fails_at:
-            failed = [Verdict.incorrect] * (NUM_DRAWS - 1) + [Verdict.unparsable]
-            return rollouts + [rollout(sample, percent, d, v) for d, v in enumerate(failed)]
+        if percent == failure_percent:
+            verdicts = [Verdict.incorrect] * (NUM_DRAWS - 1) + [Verdict.unparsable]
+            failures = [
+                rollout(sample, percent, draw, verdict) for draw, verdict in enumerate(verdicts)
+            ]
+            return rollouts + failures
         rollouts.append(rollout(sample, percent, 0, Verdict.correct))
     return rollouts
 
 
-def stratum_of(fails_at: int | None) -> Stratum:
-    if fails_at is None or fails_at >= 70:
+def stratum_of(failure_percent: int | None) -> Stratum:
+    """The stratum by PISM; 40 and 70 percent are the default bounds of hard and easy."""
+    if failure_percent is None or failure_percent >= 70:
         return Stratum.easy
-    if fails_at == 0:
+    if failure_percent == 0:
         return Stratum.unsolved
-    return Stratum.hard if fails_at <= 40 else Stratum.medium
+    return Stratum.hard if failure_percent <= 40 else Stratum.medium
 
 
 def finish_stage(folder: Path, seconds: float, counts: dict, settings: object = None) -> Path:
@@ -83,7 +93,7 @@ def finish_stage(folder: Path, seconds: float, counts: dict, settings: object = 
 
 
 def write_training(folder: Path, steps: int, gain: float, samples: int) -> Path:
-    """A finished training run whose reward rises by `gain`."""
+    """Write a finished training run whose reward rises by `gain`. Other numbers are arbitrary."""
     rng = Random(steps * 100 + int(gain * 100))
     folder.mkdir(parents=True)
     with (folder / "train_log.jsonl").open("w") as file:
@@ -106,10 +116,10 @@ def write_training(folder: Path, steps: int, gain: float, samples: int) -> Path:
 
 
 def write_evaluation(folder: Path, mean: float) -> Path:
-    """A finished evaluation with this mean score over the shapes/ benchmarks."""
+    """Write a finished evaluation with this mean score over the six shapes/ benchmarks."""
     summary = {}
     for index, name in enumerate(BUILT_IN):
-        score = mean + 0.05 * (index - 2.5)
+        score = mean + 0.05 * (index - 2.5)  # 2.5 is the mean of the six indices
         summary[name] = {"score": score, "low": score - 0.08, "high": score + 0.08, "n": 120}
         summary[name]["failed"] = 0
     summary["mean"] = {"score": mean, "low": mean - 0.03, "high": mean + 0.03, "n": 720}
@@ -123,10 +133,13 @@ def write_evaluation(folder: Path, mean: float) -> Path:
     return finish_stage(folder, 61.0, {"items": 720}, settings)
 
 
-def make_scores(samples: list[Sample], fails_at: dict[str, int | None], rng: Random) -> list[Score]:
+def make_scores(
+    samples: list[Sample], failure_percents: dict[str, int | None], rng: Random
+) -> list[Score]:
+    """PISM scores, then CMAB scores: random attention balances, None for unsolved samples."""
     scores = []
     for sample in samples:
-        percent = fails_at[sample.sample_id]
+        percent = failure_percents[sample.sample_id]
         value = None if percent is None else percent / 100
         scores.append(
             Score(
@@ -137,21 +150,23 @@ def make_scores(samples: list[Sample], fails_at: dict[str, int | None], rng: Ran
             )
         )
     for sample in samples:
-        solved = fails_at[sample.sample_id] != 0
-        rho = rng.lognormvariate(-0.4, 0.7) if solved else None
+        is_solved = failure_percents[sample.sample_id] != 0
+        balance = rng.lognormvariate(-0.4, 0.7) if is_solved else None
         stratum = Stratum.unsolved
-        if rho is not None:
-            stratum = Stratum.hard if 0.4 <= rho <= 1.6 else Stratum.easy
+        if balance is not None:
+            stratum = Stratum.hard if 0.4 <= balance <= 1.6 else Stratum.easy
         scores.append(
-            Score(sample_id=sample.sample_id, measure=Measure.cmab, value=rho, stratum=stratum)
+            Score(sample_id=sample.sample_id, measure=Measure.cmab, value=balance, stratum=stratum)
         )
     return scores
 
 
 def write_selection(folder: Path, ids: list[str], reason: str) -> Path:
-    picks = [Selection(sample_id=id_, stage=TrainStage.grpo, reason=reason) for id_ in ids]
-    parquet.write_all(folder, picks)
-    return finish_stage(folder, 0.1, {"picks": len(picks)})
+    selections = [
+        Selection(sample_id=sample_id, stage=TrainStage.grpo, reason=reason) for sample_id in ids
+    ]
+    parquet.write_all(folder, selections)
+    return finish_stage(folder, 0.1, {"picks": len(selections)})
 
 
 def settings(control: bool) -> dict:
@@ -163,24 +178,31 @@ def settings(control: bool) -> dict:
 
 @pytest.fixture(scope="session")
 def written(make_run: MakeRun) -> tuple[RunInputs, dict]:
-    """A toy run with its report: the inputs and the content of report.json."""
+    """A toy run whose report is written: its RunInputs and the content of report.json."""
     inputs = make_run()
     return inputs, write_report(inputs)
 
 
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
-    """A function that writes a finished toy run and returns its RunInputs."""
+    """A function that writes a finished toy run and returns its RunInputs.
+
+    `size` is the number of samples, `control` says whether the run has a random control,
+    `difference` is the difference tuned - base, `response` replaces the text of all responses.
+    """
 
     def make(
         *, size: int = 24, control: bool = True, difference: dict | None = None, response: str = ""
     ) -> RunInputs:
-        rng = Random(size)
+        rng = Random(size)  # so that equal arguments give equal runs
         samples = list(pool.samples(pool.Split.pool, size))
-        percents = [0, 10, 20, 30, 40, 50, 60, 80, None]
-        fails_at = {row.sample_id: percents[n % len(percents)] for n, row in enumerate(samples)}
+        percents = cycle([0, 10, 20, 30, 40, 50, 60, 80, None])
+        ids = [sample.sample_id for sample in samples]
+        failure_percents = dict(zip(ids, percents, strict=False))
         rollouts = [
-            row for sample in samples for row in masked_rollouts(sample, fails_at[sample.sample_id])
+            row
+            for sample in samples
+            for row in masked_rollouts(sample, failure_percents[sample.sample_id])
         ]
         if response:
             rollouts = [replace(row, response=response) for row in rollouts]
@@ -196,27 +218,30 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         parquet.write_all(store / "probe", rollouts)
         counts = {"generations": len(rollouts), "tokens": sum(row.num_tokens for row in rollouts)}
         finish_stage(store / "probe", 412.0, counts)
-        parquet.write_all(store / "score", make_scores(samples, fails_at, rng))
+        parquet.write_all(store / "score", make_scores(samples, failure_percents, rng))
         finish_stage(store / "score", 0.2, {"scores": 2 * size})
-        hard = [id_ for id_, at in fails_at.items() if stratum_of(at) is Stratum.hard]
-        arms = {"tuned": (hard, "pism: hard", 0.35)}
+        hard_ids = [
+            sample_id
+            for sample_id, percent in failure_percents.items()
+            if stratum_of(percent) is Stratum.hard
+        ]
+        arms = {"tuned": (hard_ids, "pism: hard", 0.35)}
         if control:
-            arms["control"] = (
-                rng.sample(sorted(fails_at), len(hard)),
-                "random, of the size of hard",
-                0.2,
-            )
+            random_ids = rng.sample(sorted(ids), len(hard_ids))
+            arms["control"] = (random_ids, "random, of the size of hard", 0.2)
         folders = {
             arm: ArmFolders(
-                select=write_selection(store / f"select-{arm}", ids, reason),
-                train=write_training(store / f"train-{arm}", 80, gain, len(ids)),
+                select=write_selection(store / f"select-{arm}", selected_ids, reason),
+                train=write_training(
+                    store / f"train-{arm}", steps=80, gain=gain, samples=len(selected_ids)
+                ),
             )
-            for arm, (ids, reason, gain) in arms.items()
+            for arm, (selected_ids, reason, gain) in arms.items()
         }
         means = {"base": 0.412, "tuned": 0.483} | ({"control": 0.462} if control else {})
         differences = {"tuned - base": difference or BETTER}
         if control:
-            # As the pipeline writes them: the arm that was trained later minus the earlier one.
+            # Here the pipeline writes control - tuned, because the control is trained later.
             differences |= {"control - tuned": UNCLEAR_REVERSED, "control - base": UNCLEAR}
         return RunInputs(
             folder=root / "grpo_hard-0123456789ab",

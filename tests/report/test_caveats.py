@@ -1,4 +1,4 @@
-"""Caveats about judges, missing scores and contamination."""
+"""The caveats of a report: judges, missing scores, and training samples in benchmarks."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def change_summary(folder: Path, change: Callable[[dict], None]) -> None:
 
 
 def remove_judge(summary: dict) -> None:
-    """Change a summary to that of an evaluation without a judge."""
+    """Change a summary as if there was no judge: 30 of 120 items are undecided, all of MMVet."""
     for row in summary.values():
         row |= {"rules_only": True, "undecided": 30, "failed": 30, "reason": None}
     summary["shapes/MMVet"] = {**NO_SCORE, "failed": 120, "undecided": 120, "reason": REASON}
@@ -34,7 +34,7 @@ def remove_judge(summary: dict) -> None:
 
 @pytest.fixture(scope="module")
 def rules_only(make_run: MakeRun) -> tuple[RunInputs, dict]:
-    """A report of a run that was graded without a judge."""
+    """A run that was evaluated without a judge: its RunInputs and the content of report.json."""
     inputs = make_run(size=18)
     inputs.differences.clear()
     for folder in inputs.evaluations.values():
@@ -42,7 +42,7 @@ def rules_only(make_run: MakeRun) -> tuple[RunInputs, dict]:
     return inputs, write_report(inputs)
 
 
-def test_without_a_judge_each_score_has_its_share_of_undecided_items(
+def test_without_a_judge_every_score_is_shown_with_its_share_of_undecided_items(
     rules_only: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = rules_only
@@ -58,7 +58,9 @@ def test_without_a_judge_each_score_has_its_share_of_undecided_items(
         assert "none to none" not in content
 
 
-def test_without_means_the_headline_claims_nothing(rules_only: tuple[RunInputs, dict]) -> None:
+def test_without_mean_scores_the_headline_says_that_the_effect_is_unknown(
+    rules_only: tuple[RunInputs, dict],
+) -> None:
     _, report = rules_only
     sentence = report_text.sentence("headline", report)
     assert sentence.startswith("It is unknown whether")
@@ -68,12 +70,13 @@ def test_without_means_the_headline_claims_nothing(rules_only: tuple[RunInputs, 
     assert report_text.sentence("control_sentence", report).endswith("is not possible either.")
 
 
-def test_items_for_which_the_judge_failed_are_counted_apart_from_undecided_ones(
+def test_failures_of_the_judge_and_undecided_items_are_counted_separately(
     make_run: MakeRun,
 ) -> None:
     inputs = make_run(size=16)
 
     def fail_some(summary: dict) -> None:
+        # 2 of the 5 items without a score are undecided, so the judge failed for 3.
         summary["shapes/MMVet"] |= {"failed": 5, "undecided": 2}
 
     change_summary(inputs.evaluations["tuned"], fail_some)
@@ -88,6 +91,7 @@ def test_items_without_a_response_or_an_image_do_not_count_as_failures_of_the_ju
     inputs = make_run(size=16)
 
     def fail_some(summary: dict) -> None:
+        # 2 + 1 + 3 = 6: the judge failed for none.
         summary["shapes/MMVet"] |= {"failed": 6, "undecided": 2, "skipped": 1, "no_response": 3}
 
     change_summary(inputs.evaluations["tuned"], fail_some)
@@ -97,7 +101,7 @@ def test_items_without_a_response_or_an_image_do_not_count_as_failures_of_the_ju
     assert "image is missing or cannot be read: 1 of tuned." in sentences
 
 
-def test_the_counts_of_the_judge_are_shown_with_the_evaluation_settings(make_run: MakeRun) -> None:
+def test_the_evaluation_settings_include_the_numbers_of_judge_calls(make_run: MakeRun) -> None:
     inputs = make_run(size=17)
     for folder in inputs.evaluations.values():
         content = manifest.read_manifest(folder)
@@ -113,6 +117,7 @@ def test_the_counts_of_the_judge_are_shown_with_the_evaluation_settings(make_run
 
 
 def contamination_caveats(**result: object) -> list[str]:
+    """The sentences for a contamination.json with this content and, by default, without hits."""
     return report_text.sentences(
         "contamination_caveats", {"contamination": {"absent": [], "hits": [], **result}}
     )
@@ -126,14 +131,14 @@ def test_a_report_without_a_contamination_check_says_so(make_run: MakeRun) -> No
     assert sentence in (inputs.folder / "report.md").read_text()
 
 
-def test_a_benchmark_that_cannot_be_read_is_named() -> None:
+def test_a_benchmark_that_the_contamination_check_cannot_read_is_named() -> None:
     result = {"samples": 3, "checked": {"shapes/MMVet": 5}, "absent": [], "hits": []}
     result["not_checked"] = {"MMStar": "no readable parquet"}
     sentences = report_text.sentences("contamination_caveats", {"contamination": result})
     assert "Training samples were not compared with MMStar: no readable parquet." in sentences
 
 
-def test_benchmarks_with_and_without_items_are_named() -> None:
+def test_benchmarks_with_and_without_items_on_this_machine_are_named() -> None:
     absent, compared = contamination_caveats(
         samples=400, checked={"shapes/MMStar": 300, "shapes/MMMU": 300}, absent=["MMStar", "MMMU"]
     )
@@ -144,8 +149,9 @@ def test_benchmarks_with_and_without_items_are_named() -> None:
 
 
 def test_contaminated_samples_are_named_and_those_that_were_trained_on_are_counted() -> None:
+    # Seven samples are in a benchmark, the first two of them were trained on. Five are listed.
     hit = {"kind": "same image", "item": "shapes/MMStar/0", "items": 1, "same_question": True}
-    hits = [hit | {"sample_id": f"s{n}", "trained": n < 2} for n in range(7)]
+    hits = [hit | {"sample_id": f"s{i}", "trained": i < 2} for i in range(7)]
     (sentence,) = contamination_caveats(samples=400, checked={"shapes/MMStar": 300}, hits=hits)
     assert "7 are in both, 2 of which were trained on: s0 (same image: shapes/MMStar/0)" in sentence
     assert sentence.endswith("and 2 more in report.json.")

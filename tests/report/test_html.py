@@ -18,6 +18,7 @@ EXTERNAL_URL = re.compile(r"https?://(?!www\.w3\.org/)[^\s\"'<]*")
 
 @pytest.fixture(scope="module")
 def html(written: Written) -> str:
+    """report.html of the toy run."""
     return (written[0].folder / "report.html").read_text()
 
 
@@ -37,12 +38,12 @@ def test_responses_are_escaped(make_run: MakeRun) -> None:
 
 def test_the_page_has_no_external_url(html: str) -> None:
     svgs = figures(html)
-    assert len(svgs) == 5
+    assert len(svgs) == 5  # scores, training, strata, mask ratios, PISM against CMAB
     for text in (html, *svgs):
         assert EXTERNAL_URL.findall(text) == []
         assert "<script" not in text
-    for address in re.findall(r'(?:src|href)="([^"]*)', html):
-        assert address.startswith("data:image/")
+    for url in re.findall(r'(?:src|href)="([^"]*)', html):
+        assert url.startswith("data:image/")
 
 
 def test_the_content_security_policy_forbids_loading(html: str) -> None:
@@ -56,7 +57,7 @@ def test_the_control_is_shown_beside_base_and_tuned(html: str) -> None:
     assert "<th>trained: tuned</th><th>trained: control</th>" in html
 
 
-def test_the_verdict_is_stated_in_words(html: str) -> None:
+def test_a_difference_is_shown_with_its_verdict(html: str) -> None:
     assert '<span class="value better">+7.1 points</span>' in html
     assert "no difference shown" in html
 
@@ -69,6 +70,7 @@ def test_quarantined_rows_are_shown_with_their_reasons(html: str) -> None:
 def test_each_stratum_has_examples_with_images(html: str) -> None:
     for stratum in ("easy", "medium", "hard", "unsolved"):
         assert f"</span>{stratum} <small>" in html
+    # report.examples=4 samples each of easy, medium and hard, and all 3 unsolved samples.
     assert html.count('<img src="data:image/png') == html.count('<article class="example"') == 15
 
 

@@ -1,4 +1,4 @@
-"""What report.json and report.md contain, and when writing them is refused."""
+"""The content of report.json and report.md, and the errors if a run is not finished."""
 
 import json
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from difftrain.select.rap import DECISIONS_FOLDER, Decision
 MakeRun = Callable[..., RunInputs]
 Written = tuple[RunInputs, dict]
 
+# Differences of mean scores with their 95 % intervals.
 BETTER = {"mean": 0.05, "low": 0.01, "high": 0.09, "n": 720}
 WORSE = {"mean": -0.05, "low": -0.09, "high": -0.01, "n": 720}
 UNCLEAR = {"mean": 0.02, "low": -0.02, "high": 0.06, "n": 720}
@@ -57,9 +58,9 @@ def test_report_json_has_all_documented_keys(written: Written) -> None:
             assert score["n"] > 0
 
 
-def test_every_row_is_in_a_stratum_or_in_quarantine(written: Written) -> None:
+def test_the_counts_of_strata_and_quarantine_add_up_to_all_rows(written: Written) -> None:
     counts = written[1]["counts"]
-    assert counts["samples"] == 26
+    assert counts["samples"] == 26  # 24 samples of the toy run and 2 rejected rows
     assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
     assert sum(counts["quarantine_reasons"].values()) == counts["quarantined"]
     for arm, picks in (("tuned", counts["picks"]), ("control", counts["control_picks"])):
@@ -67,7 +68,7 @@ def test_every_row_is_in_a_stratum_or_in_quarantine(written: Written) -> None:
     assert counts["picks_strata"]["tuned"]["hard"] == counts["strata"]["hard"]
 
 
-def test_a_row_missing_from_the_quarantine_is_an_error(make_run: MakeRun) -> None:
+def test_a_rejected_row_without_a_line_in_quarantine_jsonl_is_an_error(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     path = inputs.data / "quarantine.jsonl"
     path.write_text(path.read_text().splitlines()[0] + "\n")
@@ -76,45 +77,45 @@ def test_a_row_missing_from_the_quarantine_is_an_error(make_run: MakeRun) -> Non
     assert not inputs.folder.exists()
 
 
-def test_scored_samples_remain_in_the_report_if_the_probe_later_fails_on_them(
+def test_a_scored_sample_stays_in_the_report_even_if_the_probe_failed_on_it_later(
     make_run: MakeRun,
 ) -> None:
     inputs = make_run(size=9, control=False)
     scores = parquet.read_rows(inputs.score, Score)
-    selected = {
-        pick.sample_id for pick in parquet.read_rows(inputs.arms["tuned"].select, Selection)
-    }
+    selections = parquet.read_rows(inputs.arms["tuned"].select, Selection)
+    selected = {selection.sample_id for selection in selections}
     ids = sorted({score.sample_id for score in scores})
     unscored_id = next(sample_id for sample_id in ids if sample_id not in selected)
     for part in parquet.parts(inputs.score):
         part.unlink()
     parquet.write_all(inputs.score, [score for score in scores if score.sample_id != unscored_id])
+    # One of nine samples has no score, and nothing says why.
     with pytest.raises(AssertionError, match="8 samples, but"):
         write_report(inputs)
-    # The probe failed on all samples, but all except one were scored before.
+    # The probe failed on all nine samples. Eight have a score from before, so one is quarantined.
     lines = [
         json.dumps({"source": sample_id, "reason": "no answer: too long"}) for sample_id in ids
     ]
     (inputs.probe / "quarantine.jsonl").write_text("\n".join(lines) + "\n")
     counts = write_report(inputs)["counts"]
     assert sum(counts["strata"].values()) == 8
-    assert counts["quarantined"] == 3
+    assert counts["quarantined"] == 3  # this sample and two rows that were never samples
     assert counts["quarantine_reasons"] == {"image cannot be decoded": 2, "no answer": 1}
 
 
 def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     tuned, folder = inputs.arms["tuned"], inputs.folder.parent
-    (first, *_) = parquet.read_rows(tuned.select, Selection)
+    (selection, *_) = parquet.read_rows(tuned.select, Selection)
     sft_select, sft = folder / "select-sft", folder / "sft"
-    parquet.write_all(sft_select, [replace(first, stage=TrainStage.sft)])
+    parquet.write_all(sft_select, [replace(selection, stage=TrainStage.sft)])
     dropped = {
         sft_select: {"no_rationale": 2, "no_format": 1},
         sft: {"no_format": 1, "too_long": 3},
     }
-    for stage, counts in dropped.items():
+    for stage_folder, counts in dropped.items():
         manifest.write_manifest(
-            stage, settings=None, inputs={}, seconds=1.0, counts={"dropped": counts}
+            stage_folder, settings=None, inputs={}, seconds=1.0, counts={"dropped": counts}
         )
     settings = deepcopy(inputs.settings)
     settings["select"]["sft_strata"] = ["medium"]
@@ -123,6 +124,7 @@ def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     assert report["dropped"] == {"tuned": {"no_rationale": 2, "no_format": 2, "too_long": 3}}
     for name in ("report.md", "report.html"):
         text = (inputs.folder / name).read_text()
+        # 7 = 2 + 1 + 1 + 3, the counts of both stages above.
         assert "SFT (tuned) uses 7 fewer samples than were selected: 2 because" in text
         assert "3 because the sample is longer than sft.cutoff_tokens." in text
 
@@ -133,11 +135,11 @@ def test_unfinished_stages_are_named_and_nothing_is_written(make_run: MakeRun) -
     (inputs.evaluations["tuned"] / "manifest.json").unlink()
     with pytest.raises(MissingArtifact) as refused:
         write_report(inputs)
-    message = str(refused.value).splitlines()
-    assert len(message) == 2
-    assert message[0].startswith(f"no finished score at {inputs.score}")
-    assert "python launch/score.py recipe=grpo_hard" in message[0]
-    assert message[1].startswith(f"no finished evaluate tuned at {inputs.evaluations['tuned']}")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"no finished score at {inputs.score}")
+    assert "python launch/score.py recipe=grpo_hard" in lines[0]
+    assert lines[1].startswith(f"no finished evaluate tuned at {inputs.evaluations['tuned']}")
     assert not inputs.folder.exists()
 
 
@@ -150,7 +152,7 @@ def test_unfinished_stages_are_named_and_nothing_is_written(make_run: MakeRun) -
         ({"mean": 0.05, "low": 0.0, "high": 0.1, "n": 720}, "no difference shown"),
     ],
 )
-def test_only_an_interval_without_zero_is_called_better_or_worse(
+def test_the_verdict_is_better_or_worse_only_if_the_interval_excludes_zero(
     difference: dict, expected: str
 ) -> None:
     assert verdict(difference) == expected
@@ -170,9 +172,9 @@ def test_the_headline_says_whether_training_helped(
     written: Written, difference: dict, expected: str
 ) -> None:
     report = written[1]
-    message = sentence("headline", report | {"differences": {"tuned - base": difference}})
-    assert expected in message
-    assert message.count("95 % interval") == 1
+    headline = sentence("headline", report | {"differences": {"tuned - base": difference}})
+    assert expected in headline
+    assert headline.count("95 % interval") == 1
 
 
 def test_the_control_is_shown_beside_base_and_tuned(written: Written) -> None:
@@ -185,7 +187,7 @@ def test_the_control_is_shown_beside_base_and_tuned(written: Written) -> None:
     assert "trained: control" in text
 
 
-def test_a_difference_in_the_opposite_direction_is_reversed(written: Written) -> None:
+def test_control_minus_tuned_is_reported_as_tuned_minus_control(written: Written) -> None:
     inputs, report = written
     assert "control - tuned" in inputs.differences
     assert list(report["differences"]) == ["tuned - base", "tuned - control", "control - base"]
@@ -197,7 +199,7 @@ def test_a_difference_in_the_opposite_direction_is_reversed(written: Written) ->
     }
 
 
-def test_without_a_control_the_report_says_what_it_cannot_tell(make_run: MakeRun) -> None:
+def test_without_a_control_the_report_makes_no_claim_about_the_selection(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     report = write_report(inputs)
     assert "control" not in report
@@ -205,12 +207,12 @@ def test_without_a_control_the_report_says_what_it_cannot_tell(make_run: MakeRun
     assert "cannot say whether the selection of samples mattered" in markdown
 
 
-def test_a_control_of_another_size_is_mentioned(written: Written) -> None:
+def test_a_control_that_trained_for_more_steps_is_mentioned(written: Written) -> None:
     report = written[1]
     trained = report["trained"]
-    more = trained | {"control": trained["control"] | {"steps": 100}}
+    unequal = trained | {"control": trained["control"] | {"steps": 100}}  # 80 in the toy run
     assert any(
-        "not equal in size" in line for line in sentences("caveats", report | {"trained": more})
+        "not equal in size" in line for line in sentences("caveats", report | {"trained": unequal})
     )
     assert not any("not equal in size" in line for line in sentences("caveats", report))
 
@@ -221,7 +223,7 @@ def test_quarantine_reasons_are_in_the_text(written: Written) -> None:
     assert "| quarantined | 2 |" in text
 
 
-def test_a_cell_cannot_break_out_of_its_markdown_table() -> None:
+def test_special_characters_in_a_cell_do_not_break_the_markdown_table() -> None:
     report = {"counts": {"quarantine_reasons": {"a|b\n<b>c": 1}}}
     assert markdown_table("quarantine", report).splitlines() == [
         "| reason | rows |",
@@ -247,8 +249,8 @@ def test_secrets_in_settings_are_hidden() -> None:
 
 
 def test_missing_columns_are_named_with_their_record_type(tmp_path: Path) -> None:
-    pick = Selection(sample_id="a", stage=TrainStage.grpo, reason="hard")
-    parquet.write_part(tmp_path, "00000", [pick])
+    selection = Selection(sample_id="a", stage=TrainStage.grpo, reason="hard")
+    parquet.write_part(tmp_path, "00000", [selection])
     with pytest.raises(SchemaError, match="does not have the columns of Decision: sample_id, bias"):
         read_columns(tmp_path, Decision, ["sample_id", "bias"])
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,23 +21,27 @@ from difftrain.report.trackers import check_login, flat_numbers, send_report
 
 Written = tuple[RunInputs, dict]
 
+# LevelDB's log format: blocks of chunks. A chunk's header has a checksum, a size and a type.
 BLOCK_SIZE = 32768
+HEADER_SIZE = 7
 LAST_CHUNK_TYPES = (1, 4)
 """Types of chunks that end a record: the only chunk of a record, and the last of several."""
 
 
 def wandb_records(path: Path) -> Iterator[Record]:
-    """The records of an offline run: LevelDB's log format after seven bytes of header."""
+    """The records of an offline run. They follow a header of seven bytes, which starts `:W&B`."""
     content = path.read_bytes()
     assert content[:4] == b":W&B"
     offset, pending = 7, b""
-    while offset + 7 <= len(content):
-        if BLOCK_SIZE - offset % BLOCK_SIZE < 7:
-            offset += BLOCK_SIZE - offset % BLOCK_SIZE
+    while offset + HEADER_SIZE <= len(content):
+        left_in_block = BLOCK_SIZE - offset % BLOCK_SIZE
+        if left_in_block < HEADER_SIZE:  # the rest of a block is padding
+            offset += left_in_block
             continue
-        _, size, chunk_type = struct.unpack("<IHB", content[offset : offset + 7])
-        pending += content[offset + 7 : offset + 7 + size]
-        offset += 7 + size
+        chunk_start = offset + HEADER_SIZE
+        _, size, chunk_type = struct.unpack("<IHB", content[offset:chunk_start])
+        offset = chunk_start + size
+        pending += content[chunk_start:offset]
         if chunk_type in LAST_CHUNK_TYPES:
             yield Record.FromString(pending)
             pending = b""
@@ -54,11 +59,13 @@ def finished_records(path: Path) -> list[Record]:
 
 
 def item_values(items: list) -> dict:
+    """The values of W&B's key-value items, by key; nested keys are joined with a slash."""
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
 @pytest.fixture(scope="module")
-def events(written: Written) -> Path:
+def events_folder(written: Written) -> Path:
+    """The folder of TensorBoard's event files for the toy run."""
     inputs, report = written
     send_report(Tracker.tensorboard, inputs, report)
     return inputs.folder / "tensorboard"
@@ -68,27 +75,31 @@ def read_events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder)).Reload()
 
 
-def test_tensorboard_gets_the_curves_of_each_arm_by_step(written: Written, events: Path) -> None:
+def test_tensorboard_gets_the_curves_of_both_arms_by_step(
+    written: Written, events_folder: Path
+) -> None:
     inputs, _ = written
     for arm in ("tuned", "control"):
         logged = json_lines(inputs.arms[arm].train / "train_log.jsonl")
-        curve_values = read_events(events / arm).Scalars("reward")
-        assert [event.step for event in curve_values] == [row["step"] for row in logged]
-        assert [event.value for event in curve_values] == pytest.approx(
+        scalars = read_events(events_folder / arm).Scalars("reward")
+        assert [scalar.step for scalar in scalars] == [row["step"] for row in logged]
+        assert [scalar.value for scalar in scalars] == pytest.approx(
             [row["reward"] for row in logged]
         )
 
 
 def test_tensorboard_gets_the_scores_of_every_arm_and_of_the_base_model(
-    written: Written, events: Path
+    written: Written, events_folder: Path
 ) -> None:
     for arm in ("base", "tuned", "control"):
-        (score,) = read_events(events / arm).Scalars("scores/shapes/MathVista/score")
+        (score,) = read_events(events_folder / arm).Scalars("scores/shapes/MathVista/score")
         assert score.value == pytest.approx(written[1][arm]["shapes/MathVista"]["score"])
 
 
-def test_tensorboard_gets_strata_and_the_report_as_text(written: Written, events: Path) -> None:
-    run = read_events(events / "run")
+def test_tensorboard_gets_strata_and_the_report_as_text(
+    written: Written, events_folder: Path
+) -> None:
+    run = read_events(events_folder / "run")
     (hard,) = run.Scalars("counts/strata/hard")
     assert hard.value == written[1]["counts"]["strata"]["hard"]
     (text,) = run.Tensors("report")
@@ -96,9 +107,11 @@ def test_tensorboard_gets_strata_and_the_report_as_text(written: Written, events
     assert content.decode().startswith("# grpo_hard")
 
 
-def test_sending_again_replaces_the_tensorboard_files(written: Written, events: Path) -> None:
+def test_sending_again_replaces_the_tensorboard_files(
+    written: Written, events_folder: Path
+) -> None:
     send_report(Tracker.tensorboard, *written)
-    assert len(list((events / "tuned").iterdir())) == 1
+    assert len(list((events_folder / "tuned").iterdir())) == 1
 
 
 def test_without_a_tracker_nothing_is_written(written: Written) -> None:
@@ -108,11 +121,11 @@ def test_without_a_tracker_nothing_is_written(written: Written) -> None:
     assert sorted(inputs.folder.rglob("*")) == before
 
 
-def test_a_missing_score_is_left_out_and_not_sent_as_zero() -> None:
+def test_a_missing_score_is_not_sent() -> None:
     assert flat_numbers({"tuned": {"score": None, "n": 0}, "name": "x"}) == {"tuned/n": 0}
 
 
-def test_wandb_without_a_login_is_refused_before_anything_is_computed(
+def test_check_login_refuses_wandb_without_a_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
@@ -134,7 +147,7 @@ def test_wandb_without_a_login_is_refused_before_anything_is_computed(
         check_login(Tracker.wandb)
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     check_login(Tracker.wandb)
-    wbauth.unauthenticate_session(update_settings=False)
+    wbauth.unauthenticate_session(update_settings=False)  # W&B keeps the key for later tests
 
 
 def test_the_trackers_do_not_import_torch() -> None:
@@ -144,7 +157,7 @@ def test_the_trackers_do_not_import_torch() -> None:
 
 @pytest.fixture(scope="module")
 def offline_records(written: Written, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    """The records that W&B keeps of the toy run while offline."""
+    """The records that W&B writes for the toy run while offline."""
     inputs, report = written
     secret = "hf_do_not_send"
     settings = report["settings"] | {"hub_token": "hidden"}
@@ -162,8 +175,14 @@ def offline_records(written: Written, tmp_path_factory: pytest.TempPathFactory) 
     return records
 
 
+def run_record(records: list[Record]) -> Any:
+    """The record with the run's names, settings and host."""
+    (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    return run
+
+
 def test_wandb_gets_the_names_of_the_run_and_of_its_table(offline_records: list[Record]) -> None:
-    (run,) = [each.run for each in offline_records if each.WhichOneof("record_type") == "run"]
+    run = run_record(offline_records)
     assert run.project == "difftrain"
     assert run.display_name == run.job_type == "grpo_hard"
     assert run.run_group == "shapes/pism"
@@ -180,22 +199,23 @@ def test_wandb_gets_the_names_of_the_run_and_of_its_table(offline_records: list[
 
 
 def test_wandb_gets_no_machine_name_command_or_code(offline_records: list[Record]) -> None:
-    (run,) = [each.run for each in offline_records if each.WhichOneof("record_type") == "run"]
+    run = run_record(offline_records)
     assert not run.host
     assert not run.git.remote_url
-    kinds = {each.WhichOneof("record_type") for each in offline_records}
+    kinds = {record.WhichOneof("record_type") for record in offline_records}
     assert not kinds & {"environment", "stats", "output", "output_raw"}
-    files = [each.path for record in offline_records for each in record.files.files]
+    files = [file.path for record in offline_records for file in record.files.files]
     assert all(path.startswith("media/") for path in files)
 
 
 def test_wandb_gets_the_curves_of_each_arm_with_the_steps_of_that_arm(
     written: Written, offline_records: list[Record]
 ) -> None:
-    metrics = {each.metric.glob_name: each.metric.step_metric for each in offline_records}
-    history = [item_values(each.history.item) for each in offline_records]
+    metrics = [record.metric for record in offline_records]
+    step_metrics = {metric.glob_name: metric.step_metric for metric in metrics}
+    history = [item_values(record.history.item) for record in offline_records]
     for arm in ("tuned", "control"):
-        assert metrics[f"{arm}/*"] == f"{arm}/step"
+        assert step_metrics[f"{arm}/*"] == f"{arm}/step"
         curve_values = {
             row[f"{arm}/step"]: row[f"{arm}/reward"] for row in history if f"{arm}/step" in row
         }
@@ -206,15 +226,15 @@ def test_wandb_gets_the_curves_of_each_arm_with_the_steps_of_that_arm(
 @pytest.mark.parametrize(
     "name", ["rewards/accuracy/mean", "completions/mean_length", "frac_reward_zero_std"]
 )
-def test_wandb_gets_a_curve_of_each_stratum(
+def test_wandb_gets_curves_of_the_stratum_hard(
     written: Written, offline_records: list[Record], name: str
 ) -> None:
     curve = f"{name}/stratum/hard"
     curve_values = [
-        item_values(each.history.item).get(f"tuned/{curve}") for each in offline_records
+        item_values(record.history.item).get(f"tuned/{curve}") for record in offline_records
     ]
     logged = json_lines(written[0].arms["tuned"].train / "train_log.jsonl")
-    assert [each for each in curve_values if each is not None] == [
+    assert [value for value in curve_values if value is not None] == [
         pytest.approx(row[curve]) for row in logged
     ]
 
@@ -229,9 +249,10 @@ def test_wandb_gets_scores_and_strata_in_the_summary(
     for arm in ("base", "tuned", "control"):
         assert summary[f"scores/{arm}/mean/score"] == report["means"][arm]["score"]
     assert summary["counts/strata/hard"] == report["counts"]["strata"]["hard"]
-    assert summary["differences/tuned - base/low"] == 0.03
-    for stage, spent in report["cost"]["by_stage"].items():
-        assert summary[f"stages/{stage}/seconds"] == spent["seconds"]
+    low_end = report["differences"]["tuned - base"]["low"]
+    assert summary["differences/tuned - base/low"] == low_end
+    for stage, cost in report["cost"]["by_stage"].items():
+        assert summary[f"stages/{stage}/seconds"] == cost["seconds"]
 
 
 def test_wandb_gets_samples_with_their_images(
@@ -241,8 +262,11 @@ def test_wandb_gets_samples_with_their_images(
     table = json.loads(path.read_text())
     assert table["columns"][:4] == ["sample_id", "stratum", "task", "image 1"]
     assert {row[1] for row in table["data"]} == {"easy", "medium", "hard", "unsolved"}
-    (kept,) = [
-        each.artifact for each in offline_records if each.WhichOneof("record_type") == "artifact"
+    (artifact,) = [
+        record.artifact
+        for record in offline_records
+        if record.WhichOneof("record_type") == "artifact"
     ]
-    images = [each.path for each in kept.manifest.contents if each.path.endswith(".png")]
+    images = [file.path for file in artifact.manifest.contents if file.path.endswith(".png")]
+    # Every sample of the toy run has one image.
     assert len(images) == len(table["data"])

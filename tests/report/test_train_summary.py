@@ -1,4 +1,4 @@
-"""The report's summary of training, rewards and alarms, from training logs written by hand."""
+"""The report's summary of training: rewards, and alarms (signs of reward hacking)."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from difftrain.config.report import Tracker
-from difftrain.grade.reward_hacking import ALARM_LIMITS, Alarm
+from difftrain.grade.reward_hacking import ALARM_LIMITS
 from difftrain.report.build import summarize_training, write_report
 from difftrain.report.inputs import RunInputs, training_steps
 from difftrain.report.text import DIVERGENCE, sentences, table
@@ -18,7 +18,12 @@ MakeRun = Callable[..., RunInputs]
 
 
 def training_log(repeated_tags: float, held_out: list[float]) -> pd.DataFrame:
-    """Thirty steps with rising reward: all with responses of task count, the first also of read."""
+    """A log of thirty steps with rising reward.
+
+    `repeated_tags` is the share of responses with that alarm in every step. `held_out` has the
+    accuracies on held-out samples in steps 10, 20 and 30. Every step has 4 responses of the task
+    `count`; the first step also has 2 of the task `read`.
+    """
     rows = []
     for step in range(1, 31):
         row = {
@@ -37,14 +42,16 @@ def training_log(repeated_tags: float, held_out: list[float]) -> pd.DataFrame:
 
 
 def summarize(repeated_tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
+    """The summary of this training log, and the report's sentences about its alarms."""
     summary = summarize_training(training_log(repeated_tags, held_out), eval_samples=64)
     return summary, sentences("alarms", {"training": {"tuned": summary}})
 
 
-def test_rewards_are_weighted_by_responses_and_none_without_responses() -> None:
+def test_a_reward_is_the_mean_over_responses_and_none_without_responses() -> None:
     summary, _ = summarize(0.0, [])
-    assert summary["rewards"]["task/count"]["responses"] == 120
-    assert summary["rewards"]["task/count"]["last"] == pytest.approx(sum(range(21, 31)) / 300)
+    assert summary["rewards"]["task/count"]["responses"] == 30 * 4
+    # The last third is steps 21 to 30; the reward is step / 30.
+    assert summary["rewards"]["task/count"]["last"] == pytest.approx(sum(range(21, 31)) / 10 / 30)
     assert summary["rewards"]["task/read"] == {"responses": 2.0, "first": 0.5, "last": None}
 
 
@@ -55,15 +62,15 @@ def test_a_harmless_log_raises_no_alarm() -> None:
     assert summary["alarms"]["repeated_tags"]["step"] is None
 
 
-def test_an_alarm_is_reported_with_its_step_and_share() -> None:
-    _, lines = summarize(0.5, [])
+def test_an_alarm_is_reported_with_its_first_step_and_share_of_responses() -> None:
+    _, lines = summarize(0.5, [])  # step 10 is the end of the first window of steps
     assert lines == [
         "Alarm while training tuned, from step 10: 50.0 % of the responses, "
         "a think or answer tag more than once."
     ]
 
 
-def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> None:
+def test_a_rising_reward_with_falling_held_out_accuracy_is_reported() -> None:
     summary, lines = summarize(0.0, [0.9, 0.5, 0.2])
     assert summary["alarms"][DIVERGENCE]["raised"] is True
     assert lines == [
@@ -72,7 +79,7 @@ def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> Non
     ]
 
 
-def test_an_alarm_that_was_not_measured_is_reported_as_not_measured() -> None:
+def test_alarms_that_the_log_does_not_have_are_reported_as_not_measured_or_not_counted() -> None:
     summary, _ = summarize(0.0, [])
     assert summary["alarms"][DIVERGENCE]["raised"] is None
     rows = table("alarms", {"training": {"tuned": summary}})
@@ -83,12 +90,9 @@ def test_an_alarm_that_was_not_measured_is_reported_as_not_measured() -> None:
 def test_alarms_and_rewards_are_in_the_report_and_in_the_tracker(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     folder = inputs.arms["tuned"].train
-    rows = training_log(0.5, [0.9, 0.5, 0.2]).to_dict("records")
-    lines = [
-        {k: v for k, v in row.items() if v == v and k != "eval_rewards/accuracy/mean"}
-        for row in rows
-    ]
-    (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    rows = training_log(0.5, []).to_dict("records")
+    lines = [{key: value for key, value in row.items() if pd.notna(value)} for row in rows]
+    (folder / "train_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "eval_log.jsonl").write_text('{"step": 10, "eval_rewards/accuracy/mean": 0.9}\n')
     report = write_report(inputs)
     assert report["training"]["tuned"]["alarms"]["repeated_tags"]["step"] == 10
@@ -99,7 +103,6 @@ def test_alarms_and_rewards_are_in_the_report_and_in_the_tracker(make_run: MakeR
     assert training_steps(folder)[9]["eval_rewards/accuracy/mean"] == 0.9
     send_report(Tracker.tensorboard, inputs, report)
     sent = EventAccumulator(str(inputs.folder / "tensorboard" / "tuned")).Reload()
-    (held_out,) = sent.Scalars("eval_rewards/accuracy/mean")
-    assert (held_out.step, held_out.value) == (10, pytest.approx(0.9))
-    assert [event.value for event in sent.Scalars("alarms/repeated_tags")] == [0.5] * 30
-    assert Alarm.empty in ALARM_LIMITS
+    (scalar,) = sent.Scalars("eval_rewards/accuracy/mean")
+    assert (scalar.step, scalar.value) == (10, pytest.approx(0.9))
+    assert [scalar.value for scalar in sent.Scalars("alarms/repeated_tags")] == [0.5] * 30

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import sweep as sweeping
+from difftrain import sweep as sweep_module
 from difftrain.cli.overrides import compose_config
 from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, resolve
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run launch/sweep.py in a process without GPUs."""
     return subprocess.run(
         [sys.executable, str(ROOT / "launch" / "sweep.py"), *arguments],
         capture_output=True,
@@ -34,12 +35,14 @@ def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 
 def expand_runs(*arguments: str, **axes: str) -> list[SweepRun]:
+    """The runs of a sweep over these axes, such as seed="1,2", with these overrides."""
     axis_values = {axis: values.split(",") for axis, values in axes.items()}
     table = SweepTable((), ("1",))
     return expand.expand(expand.sweep_axes(axis_values, table), table, list(arguments))
 
 
 def problems_of(*arguments: str, **axes: str) -> list[str]:
+    """The problems for which a sweep is refused."""
     with pytest.raises(ConfigError) as refused:
         expand_runs(*arguments, **axes)
     return refused.value.problems
@@ -49,6 +52,11 @@ def sweep_plan(runs: list[SweepRun], folder: Path, at_a_time: int = 1) -> local_
     return local_launcher.SweepPlan(
         name="x", folder=folder, runs=runs, at_a_time=at_a_time, accelerate=None
     )
+
+
+def plan_of(*arguments: str) -> local_launcher.SweepPlan:
+    """The plan that the command line with these arguments makes."""
+    return sweep_module.plan_sweep(sweep_module.parse(list(arguments)))
 
 
 def write_finished_run(run: SweepRun) -> Path:
@@ -64,7 +72,7 @@ def test_a_run_whose_checkpoint_is_incomplete_is_not_finished(tmp_path: Path) ->
     assert not run.is_finished()
     weights = write_finished_run(run) / "checkpoint" / "model.safetensors"
     assert run.is_finished()
-    weights.write_bytes(weights.read_bytes()[:-1])
+    weights.write_bytes(weights.read_bytes()[:-1])  # one byte is missing
     assert not run.is_finished()
     weights.unlink()
     assert not run.is_finished()
@@ -83,7 +91,8 @@ def test_a_sweep_has_a_run_for_every_combination_of_recipe_difficulty_and_seed()
         assert resolve(compose_config(list(run.overrides))) == run.config
 
 
-def test_one_run_per_probe_comes_first() -> None:
+def test_the_first_runs_have_different_probes() -> None:
+    # Two seeds need two probes (the generated responses that measure difficulty).
     runs = expand_runs(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
     probes = [run.paths.probe for run in runs]
     assert len(set(probes[:2])) == 2
@@ -92,6 +101,7 @@ def test_one_run_per_probe_comes_first() -> None:
 
 
 def test_a_recipe_with_its_own_probe_comes_before_recipes_that_share_a_probe() -> None:
+    # rap needs other responses than grpo_full and grpo_random, which share a probe.
     runs = expand_runs(recipe="grpo_full,grpo_random,rap")
     assert [run.label for run in runs] == ["grpo_full-1", "rap-1", "grpo_random-1"]
     assert slurm.array_ranges(runs) == [(0, 1), (2, 2)]
@@ -105,7 +115,7 @@ def test_runs_with_equal_probe_keys_have_the_same_probe_folder() -> None:
     assert all(len(folders) == 1 for folders in folders_by_key.values())
 
 
-def test_selecting_recipes_get_a_control_unless_the_sweep_has_a_random_row_of_their_size() -> None:
+def test_a_random_control_is_trained_unless_another_row_of_the_sweep_is_the_control() -> None:
     runs = expand_runs(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
     controls = {run.config.name: run.config.control for run in runs}
     assert controls == {
@@ -115,13 +125,14 @@ def test_selecting_recipes_get_a_control_unless_the_sweep_has_a_random_row_of_th
     assert expand_runs("control=none", recipe="grpo_hard")[0].config.control == "none"
     with_random_row = expand_runs(recipe="grpo_mid_hard,grpo_random")
     assert [run.config.control for run in with_random_row] == ["none", "none"]
-    assert {row.control for row in PAPER_ROWS if row.control} < {*TABLES["paper"].recipes}
+    controls_of_rows = {row.control for row in PAPER_ROWS if row.control}
+    assert controls_of_rows.issubset(TABLES["paper"].recipes)
 
 
 def test_the_command_line_replaces_the_overrides_of_a_table() -> None:
     table = TABLES["shapes"]
     axes = expand.sweep_axes({"recipe": ["grpo_full"]}, table)
-    assert axes["seed"] == ["1", "2"]
+    assert axes["seed"] == ["1", "2"]  # the seeds of the table
     (first, _) = expand.expand(axes, table, [])
     assert first.config.grpo.max_steps == 20
     (first, _) = expand.expand(axes, table, ["grpo.max_steps=3"])
@@ -132,13 +143,13 @@ def test_both_tables_have_twelve_rows() -> None:
     assert len(TABLES["paper"].recipes) == len(TABLES["shapes"].recipes) == 12
 
 
-def test_every_problem_of_every_run_is_reported_before_any_starts(tmp_path: Path) -> None:
-    started = time.monotonic()
+def test_all_problems_of_all_runs_are_reported_before_a_run_starts(tmp_path: Path) -> None:
+    started_at = time.monotonic()
     result = sweep("table=papr", "recipe=grpo_full,grpo_hrd", "seed=1,1,x", "jobs=0", "name=a",
                    "slurm.partion=x", "sweep=a/b", "data.limt=3", "grpo.num_generations=1", "-m",
                    f"output_dir={tmp_path}")  # fmt: skip
     assert result.returncode == 2
-    assert time.monotonic() - started < 20  # 3 s on an idle machine
+    assert time.monotonic() - started_at < 20  # 3 s on an idle machine
     for problem in (
         "table=papr: there is no such table; did you mean paper?",
         "recipe=grpo_hrd: there is no recipe of that name; did you mean grpo_hard?",
@@ -157,7 +168,7 @@ def test_every_problem_of_every_run_is_reported_before_any_starts(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_the_error_for_a_problem_of_some_runs_names_them() -> None:
+def test_an_error_names_the_runs_that_have_the_problem() -> None:
     (problem,) = problems_of(recipe="grpo_full,rap", difficulty="pism,cmab")
     assert problem.startswith(
         "select.rap=[cde, ace, drm]: needs cde, ace, drm in difficulty.extra_measures"
@@ -178,24 +189,24 @@ def test_the_error_for_a_problem_of_some_runs_names_them() -> None:
           "(grpo_mid_hard); to select differently, add a recipe of your own, conf/recipe/"]),
     ],
 )  # fmt: skip
-def test_runs_that_cannot_be_compared_are_refused_before_any_starts(
+def test_runs_that_cannot_be_compared_are_refused_before_a_run_starts(
     arguments: list[str], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        sweeping.plan_sweep(sweeping.parse(arguments))
+        plan_of(*arguments)
     problems = refused.value.problems
     assert len(problems) == len(expected), problems
     for problem, start in zip(problems, expected, strict=True):
         assert problem.startswith(start)
 
 
-def test_the_papers_tables_can_be_planned(tmp_path: Path) -> None:
+def test_tables_with_sft_on_probe_responses_and_with_rap_can_be_planned(tmp_path: Path) -> None:
     arguments = ["table=paper", "difficulty=pism,cmab", "seed=1,2", "sft.targets=rollouts",
                  f"output_dir={tmp_path}"]  # fmt: skip
-    assert len(sweeping.plan_sweep(sweeping.parse(arguments)).runs) == 48
+    assert len(plan_of(*arguments).runs) == 12 * 2 * 2  # rows, measures and seeds
     with_rap = ["recipe=grpo_hard,rap,rap_cde,sft_mid_grpo_hard", "sft.targets=rollouts",
                 f"output_dir={tmp_path}"]  # fmt: skip
-    assert len(sweeping.plan_sweep(sweeping.parse(with_rap)).runs) == 4
+    assert len(plan_of(*with_rap).runs) == 4
 
 
 def test_a_sweep_without_rows_is_refused() -> None:
@@ -243,12 +254,13 @@ def test_parallel_runs_share_cores_and_gpus(
     runs = expand_runs(recipe="grpo_full", seed="1,2,3,4")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    two = sweep_plan(runs, tmp_path, at_a_time=2)
-    shares = [local_launcher.environment(two, slot) for slot in (0, 1)]
+    two_at_a_time = sweep_plan(runs, tmp_path, at_a_time=2)
+    shares = [local_launcher.environment(two_at_a_time, slot) for slot in (0, 1)]
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["4", "5"]
     assert [share["DIFFTRAIN_THREADS"] for share in shares] == ["4", "4"]
-    alone = local_launcher.environment(sweep_plan(runs, tmp_path), 0)
-    assert (alone["CUDA_VISIBLE_DEVICES"], alone["DIFFTRAIN_THREADS"]) == ("4", "8")
+    # A run that is not parallel gets all cores, but still one GPU.
+    single = local_launcher.environment(sweep_plan(runs, tmp_path), 0)
+    assert (single["CUDA_VISIBLE_DEVICES"], single["DIFFTRAIN_THREADS"]) == ("4", "8")
     with pytest.raises(ConfigError, match="needs 5 GPUs, but there are 4; use at most jobs=4"):
         local_launcher.check_gpus(sweep_plan(runs, tmp_path, at_a_time=5))
 
@@ -260,8 +272,8 @@ def test_a_run_gets_as_many_gpus_as_its_vllm_engine_uses(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     for run in runs:
         run.config.model.engine, run.config.model.vllm.tensor_parallel_size = EngineKind.vllm, 2
-    second = local_launcher.environment(sweep_plan(runs, tmp_path, at_a_time=2), 1)
-    assert second["CUDA_VISIBLE_DEVICES"] == "6,7"
+    second_run = local_launcher.environment(sweep_plan(runs, tmp_path, at_a_time=2), slot=1)
+    assert second_run["CUDA_VISIBLE_DEVICES"] == "6,7"
     with pytest.raises(ConfigError, match="jobs=3: at 2 GPUs per run this needs 6 GPUs"):
         local_launcher.check_gpus(sweep_plan(runs, tmp_path, at_a_time=3))
 
@@ -269,6 +281,7 @@ def test_a_run_gets_as_many_gpus_as_its_vllm_engine_uses(
 def test_mig_devices_are_not_counted_as_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The output of nvidia-smi -L for one GPU that is divided into MIG devices.
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho '  MIG 1g Device 0: (UUID: y)'\n")
     tool.chmod(0o755)
@@ -277,14 +290,14 @@ def test_mig_devices_are_not_counted_as_gpus(
     assert local_launcher.available_gpus() == ["0"]
 
 
-def test_dry_and_table_start_nothing_and_need_no_gpus(tmp_path: Path) -> None:
+def test_with_dry_or_table_the_number_of_gpus_is_not_checked(tmp_path: Path) -> None:
     arguments = ("recipe=grpo_full", "jobs=9", f"output_dir={tmp_path}")
     assert sweep(*arguments, "--dry", CUDA_VISIBLE_DEVICES="0").returncode == 0
     # Exit code 1, because no run is finished; 2 would be bad settings.
     assert sweep(*arguments, "--table", CUDA_VISIBLE_DEVICES="0").returncode == 1
-    refused = sweep(*arguments, CUDA_VISIBLE_DEVICES="0")
-    assert refused.returncode == 2
-    assert "at most jobs=1" in refused.stderr
+    result = sweep(*arguments, CUDA_VISIBLE_DEVICES="0")
+    assert result.returncode == 2
+    assert "at most jobs=1" in result.stderr
 
 
 def test_the_sweep_commands_in_the_docs_accept_recipes_with_sft() -> None:
@@ -295,24 +308,21 @@ def test_the_sweep_commands_in_the_docs_accept_recipes_with_sft() -> None:
         )
         assert lines, name
         for line in lines:
-            parsed = sweeping.parse(shlex.split(line, comments=True))
+            parsed = sweep_module.parse(shlex.split(line, comments=True))
             axes = expand.sweep_axes(
                 parsed.axes | {"recipe": ["sft_mid_grpo_hard"]}, TABLES["paper"]
             )
             assert expand.expand(axes, TABLES["paper"], parsed.overrides)
 
 
-def plan_of(*arguments: str) -> local_launcher.SweepPlan:
-    return sweeping.plan_sweep(sweeping.parse(list(arguments)))
-
-
-def test_the_shapes_table_runs_as_many_jobs_as_cores_and_gpus_allow(
+def test_the_shapes_table_runs_as_many_parallel_jobs_as_fit_on_cores_and_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
     arguments = ("table=shapes", "recipe=grpo_full", f"output_dir={tmp_path}")
-    for visible, num_jobs in {"": 8, "0": 1, "0,1,2": 3}.items():
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    # Without GPUs, one job per core; with GPUs, one job per GPU.
+    for visible_gpus, num_jobs in {"": 8, "0": 1, "0,1,2": 3}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible_gpus)
         plan = plan_of(*arguments)
         assert plan.at_a_time == num_jobs
         local_launcher.check_gpus(plan)
@@ -320,32 +330,32 @@ def test_the_shapes_table_runs_as_many_jobs_as_cores_and_gpus_allow(
     assert plan_of("recipe=grpo_full", arguments[2]).at_a_time == 1
 
 
-def test_a_step_that_processes_cannot_share_evenly_is_refused_before_any_run_starts(
+def test_the_completions_of_a_step_must_be_divisible_by_the_number_of_processes(
     tmp_path: Path,
 ) -> None:
-    file = ROOT / "launch" / "accelerate" / "zero2_cpu.yaml"
+    file = ROOT / "launch" / "accelerate" / "zero2_cpu.yaml"  # two processes
     uneven = ("recipe=grpo_full", "grpo.prompts_per_step=3", "grpo.num_generations=3",
            f"output_dir={tmp_path}")  # fmt: skip
     with pytest.raises(ConfigError, match=r"number of processes \(2\)"):
         plan_of(*uneven, f"accelerate={file}")
     with pytest.raises(ConfigError, match=r"number of processes \(4\)"):
         plan_of(*uneven, f"accelerate={file}", "slurm.nodes=2")
-    assert plan_of(*uneven, f"accelerate={file}", "--table")
+    assert plan_of(*uneven, f"accelerate={file}", "--table")  # starts no run, so no check
 
 
 def test_the_number_of_processes_comes_from_accelerates_configuration(tmp_path: Path) -> None:
     runs = expand_runs(recipe="grpo_full")
-    file = ROOT / "launch" / "accelerate" / "zero3.yaml"
-    many = local_launcher.SweepPlan(
+    file = ROOT / "launch" / "accelerate" / "zero3.yaml"  # eight processes
+    plan = local_launcher.SweepPlan(
         name="x", folder=tmp_path, runs=runs, at_a_time=2, accelerate=file
     )
-    assert many.processes == 8
-    line = local_launcher.command(many, runs[0])
-    assert line[line.index("--config_file") + 1] == str(file)
-    assert line[line.index("--main_process_port") + 1] == "0"
+    assert plan.processes == 8
+    command = local_launcher.command(plan, runs[0])
+    assert command[command.index("--config_file") + 1] == str(file)
+    assert command[command.index("--main_process_port") + 1] == "0"  # any free port
 
 
-def test_last_lines_show_the_last_state_of_progress_bars_and_of_the_last_start(
+def test_last_lines_are_from_the_last_start_and_shorten_progress_bars_and_tracebacks(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "a.log"
@@ -355,6 +365,7 @@ def test_last_lines_show_the_last_state_of_progress_bars_and_of_the_last_start(
     with log.open("ab") as file:
         file.write(b"\n=== now: again\nother words\n")
     assert local_launcher.last_lines(log) == ["now: again", "other words"]
+    # accelerate launch prints a traceback of its own after the error of a run.
     frames = '  File "x/accelerate/commands/launch.py", line 9\nsubprocess.CalledProcessError: no\n'
     log.write_text(f"NotADirectoryError: why\nTraceback (most recent call last):\n{frames}")
     assert local_launcher.last_lines(log) == ["NotADirectoryError: why"]
@@ -375,13 +386,14 @@ def test_a_run_that_cannot_start_is_reported_and_skipped(
     printed = capsys.readouterr().out
     assert "[1/1] grpo_full-2: FAILED" in printed
     assert str(plan.log(bad)) in printed
-    record = json.loads((tmp_path / "sweep" / "status.json").read_text())
-    assert record["grpo_full-2"]["finished"] is False
+    status = json.loads((tmp_path / "sweep" / "status.json").read_text())
+    assert status["grpo_full-2"]["finished"] is False
+    # Even with a report and a checkpoint, a run is not finished if its last start failed.
     write_finished_run(bad)
     assert local_launcher.unfinished_runs(plan) == [bad]
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_info:
-        sweeping.finish(plan, tmp_path)
+        sweep_module.finish(plan, tmp_path)
     assert exit_info.value.code == 1
     assert "1 of 2 runs are not finished: grpo_full-2" in capsys.readouterr().err
 
@@ -389,15 +401,16 @@ def test_a_run_that_cannot_start_is_reported_and_skipped(
 def test_processor_time_is_recorded_for_each_of_two_runs_that_end_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    busy = tmp_path / "busy"
-    busy.write_text("#!/bin/bash\nfor ((n = 0; n < 100000; n++)); do :; done\n")
-    busy.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(busy))
+    # Both runs end within one poll, because this loop takes less than 1.5 s.
+    busy_loop = tmp_path / "busy_loop"
+    busy_loop.write_text("#!/bin/bash\nfor ((n = 0; n < 100000; n++)); do :; done\n")
+    busy_loop.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(busy_loop))
     monkeypatch.setattr(local_launcher, "POLL_SECONDS", 1.5)
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     local_launcher.run_all(sweep_plan(runs, tmp_path / "sweep", at_a_time=2))
-    record = json.loads((tmp_path / "sweep" / "status.json").read_text())
-    assert all(outcome["processor_seconds"] > 0 for outcome in record.values()), record
+    status = json.loads((tmp_path / "sweep" / "status.json").read_text())
+    assert all(outcome["processor_seconds"] > 0 for outcome in status.values()), status
 
 
 FAKE_COMMANDS = {
@@ -405,12 +418,13 @@ FAKE_COMMANDS = {
     "scontrol": "printf 'node7\\nnode8\\n'",
     "srun": 'printf "%s\\n" "$@" > "$RECORD.srun"; env > "$RECORD.env"',
 }
-"""Bash bodies of cluster commands that record their arguments instead of running them."""
+"""Bash bodies of fake cluster commands. sbatch records its arguments in the file $RECORD, and prints
+the number of its calls as the job id. srun records its arguments and environment in files beside."""
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH with fake commands; returns the path of their record."""
+def sbatch_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Puts FAKE_COMMANDS on the PATH; returns the file that records the calls of sbatch."""
     folder, record = tmp_path / "bin", tmp_path / "record"
     folder.mkdir()
     for name, body in FAKE_COMMANDS.items():
@@ -422,15 +436,16 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_slurm_submits_one_run_per_probe_then_the_other_runs_then_the_table(
-    tmp_path: Path, cluster: Path
+    tmp_path: Path, sbatch_record: Path
 ) -> None:
     result = sweep("recipe=grpo_full,grpo_random", "seed=1,2", "jobs=3", "slurm=plain",
                    "slurm.partition=gpu", "slurm.gpus-per-node=8", "slurm.exclusive=",
                    "data.tasks=[ocr, counting]", f"output_dir={tmp_path}/a b")  # fmt: skip
     assert result.returncode == 0, result.stderr
     folder = Path(result.stdout.strip().splitlines()[-1].removeprefix("output: "))
-    lines = cluster.read_text().splitlines()
-    assert [re.sub(r"/\S.*/", "", line) for line in lines] == [
+    lines = sbatch_record.read_text().splitlines()
+    without_folders = [re.sub(r"/\S.*/", "", line) for line in lines]
+    assert without_folders == [
         "--parsable --array=0-1%3 run.sbatch",
         "--parsable --array=2-3%3 --dependency=afterany:1 run.sbatch",
         "--parsable --dependency=afterany:2 table.sbatch",
@@ -444,43 +459,45 @@ def test_slurm_submits_one_run_per_probe_then_the_other_runs_then_the_table(
     task = subprocess.run(["bash", str(folder / "run.sbatch")], env=environment, text=True,
                           capture_output=True)  # fmt: skip
     assert task.returncode == 0, task.stderr
-    arguments = Path(f"{cluster}.srun").read_text().splitlines()
+    arguments = Path(f"{sbatch_record}.srun").read_text().splitlines()
     start = arguments.index("run") + 1
     assert arguments[start:] == ["recipe=grpo_random", "data.tasks=[ocr, counting]",
                                  f"output_dir={tmp_path}/a b", "seed=2"]  # fmt: skip
-    variables = Path(f"{cluster}.env").read_text().splitlines()
+    variables = Path(f"{sbatch_record}.env").read_text().splitlines()
+    # port: 29500 and the last three digits of the job id, 4007; total: processes on both nodes.
     assert {"host=node7", "total=2", "port=29507"} <= {*variables}
     for name in ("run.sbatch", "table.sbatch"):
+        # -n: check the syntax only
         assert subprocess.run(["bash", "-n", str(folder / name)]).returncode == 0
 
 
-def test_slurm_skips_finished_runs(tmp_path: Path, cluster: Path) -> None:
+def test_slurm_skips_finished_runs(tmp_path: Path, sbatch_record: Path) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     write_finished_run(runs[0])
     slurm.submit(sweep_plan(runs, tmp_path / "s"), "plain", {}, [])
     assert [path.name for path in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
-    assert cluster.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
+    assert sbatch_record.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
 
 
 def test_a_second_submission_does_not_change_the_files_of_waiting_tasks(
-    tmp_path: Path, cluster: Path
+    tmp_path: Path, sbatch_record: Path
 ) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     plan = sweep_plan(runs, tmp_path / "s")
     slurm.submit(plan, "plain", {}, [])
-    (waiting,) = (tmp_path / "s" / "jobs").glob("*/1.args")
-    before = waiting.read_text()
-    first = (tmp_path / "s" / "run.sbatch").read_text()
+    (waiting_task,) = (tmp_path / "s" / "jobs").glob("*/1.args")
+    arguments = waiting_task.read_text()
+    first_script = (tmp_path / "s" / "run.sbatch").read_text()
     write_finished_run(runs[0])
     slurm.submit(plan, "plain", {}, [])
-    assert str(waiting.parent) in first
-    assert str(waiting.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
-    assert waiting.read_text() == before
+    assert str(waiting_task.parent) in first_script
+    assert str(waiting_task.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
+    assert waiting_task.read_text() == arguments
     assert len(list((tmp_path / "s" / "jobs").iterdir())) == 2
 
 
-def test_a_run_that_failed_after_its_report_is_submitted_and_its_failure_removed(
-    tmp_path: Path, cluster: Path
+def test_a_finished_run_whose_last_start_failed_is_submitted_again(
+    tmp_path: Path, sbatch_record: Path
 ) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     plan = sweep_plan(runs, tmp_path / "s")
@@ -491,16 +508,18 @@ def test_a_run_that_failed_after_its_report_is_submitted_and_its_failure_removed
     slurm.submit(plan, "plain", {}, [])
     (task,) = (tmp_path / "s" / "jobs").glob("*/*.args")
     assert task.read_text().startswith("grpo_full-2\n")
+    # The submission has removed the failure from status.json.
     assert local_launcher.unfinished_runs(plan) == []
 
 
 def test_a_task_can_start_a_python_whose_path_has_a_space(
-    tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sbatch_record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = tmp_path / "a b" / "python"
     python.parent.mkdir()
     python.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$RECORD.python"\n')
     python.chmod(0o755)
+    # An srun that drops its one option and runs the command.
     (tmp_path / "bin" / "srun").write_text('#!/bin/bash\nshift\nexec "$@"\n')
     monkeypatch.setattr(sys, "executable", str(python))
     config = tmp_path / "a b" / "ddp.yaml"
@@ -516,13 +535,13 @@ def test_a_task_can_start_a_python_whose_path_has_a_space(
     environment = {**os.environ, **variables}
     result = subprocess.run(["bash", script], env=environment, text=True, capture_output=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    arguments = Path(f"{cluster}.python").read_text().splitlines()
+    arguments = Path(f"{sbatch_record}.python").read_text().splitlines()
     assert arguments[:4] == ["-m", "accelerate.commands.launch", "--config_file", str(config)]
     assert arguments[-4:] == ["recipe=grpo_full", f"output_dir={tmp_path}",
                               "data.tasks=[ocr, counting]", "seed=1"]  # fmt: skip
 
 
-def test_the_run_folder_depends_on_benchmark_contents_and_judge_server(
+def test_the_run_folder_depends_on_the_benchmark_items_and_on_the_judge_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "MMStar.tsv"
@@ -531,18 +550,18 @@ def test_the_run_folder_depends_on_benchmark_contents_and_judge_server(
     monkeypatch.setenv("JUDGE_MODEL", "judge")
     arguments = ("evaluate.benchmarks=[MMStar]", "evaluate.source=tsv", "evaluate.judge=endpoint")
 
-    def run(path: Path) -> Path:
+    def run_folder(path: Path) -> Path:
         return expand_runs(*arguments, f"evaluate.path={path}", recipe="grpo_full")[0].paths.run
 
-    first = run(tmp_path)
-    elsewhere = tmp_path / "moved"
-    elsewhere.mkdir()
-    (elsewhere / file.name).write_text("index\n1\n")
-    assert run(elsewhere) == first  # the same items from another place
+    first = run_folder(tmp_path)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / file.name).write_text("index\n1\n")
+    assert run_folder(copy) == first
     monkeypatch.setenv("JUDGE_BASE_URL", "https://two/v1")
-    other_judge = run(tmp_path)
+    other_judge = run_folder(tmp_path)
     file.write_text("index\n1\n2\n")
-    assert len({first, other_judge, run(tmp_path)}) == 3
+    assert len({first, other_judge, run_folder(tmp_path)}) == 3
 
 
 def test_dry_prints_the_scripts_on_a_machine_without_sbatch(tmp_path: Path) -> None:
@@ -569,7 +588,8 @@ def test_sbatch_options_that_the_sweep_sets_itself_are_refused() -> None:
 def test_a_sweep_with_a_failing_run_writes_the_table_and_can_be_resumed(tmp_path: Path) -> None:
     arguments = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke",
                  "control=none", f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
-    runs = expand_runs(*arguments[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
+    settings = arguments[2:5]  # without recipe, seed and jobs
+    runs = expand_runs(*settings, recipe="grpo_full,grpo_random,grpo_unsolved")
     blocking_file = runs[2].paths.grpo("tuned")
     blocking_file.parent.mkdir(parents=True)
     blocking_file.write_text("a file where a folder must be")
@@ -582,14 +602,14 @@ def test_a_sweep_with_a_failing_run_writes_the_table_and_can_be_resumed(tmp_path
     assert "1 of 3 runs are not finished: grpo_unsolved-1" in result.stderr
     first = Path(result.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert "GRPO-only(fullset)" in (first / "compare.md").read_text()
-    assert len(list((tmp_path / "probe").glob("*/manifest.json"))) == 1
-    logs = {log: log.stat().st_mtime for log in (tmp_path / "sweep" / "rows").glob("*.log")}
+    assert len(list((tmp_path / "probe").glob("*/manifest.json"))) == 1  # all runs share it
+    log_times = {log: log.stat().st_mtime for log in (tmp_path / "sweep" / "rows").glob("*.log")}
     blocking_file.unlink()
     result = sweep(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "3 runs, 2 finished earlier" in result.stdout
     second = Path(result.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert "GRPO-only(unsolved)" in (second / "compare.md").read_text()
-    started_again = {log.name for log, mtime in logs.items() if log.stat().st_mtime > mtime}
+    started_again = {log.name for log, mtime in log_times.items() if log.stat().st_mtime > mtime}
     assert started_again == {"grpo_unsolved-1.log"}
     assert (second / "compare.html").is_file()

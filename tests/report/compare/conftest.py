@@ -1,4 +1,4 @@
-"""Fixtures that write finished runs as difftrain does, with item results of a given accuracy."""
+"""Fixtures that write finished runs as difftrain does, with a given accuracy on benchmarks."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,28 +16,33 @@ from difftrain.report.compare.presets import preset_of
 from difftrain.report.inputs import ArmFolders, RunInputs, load_run
 
 BENCHMARKS = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
-ITEMS = 60
+NUM_ITEMS = 60  # of every benchmark
 FinishRun = Callable[..., Path]
-Rates = Mapping[str, float] | float
+Rates = Mapping[str, float] | float  # accuracy by benchmark, or of all benchmarks
 
 
 def item_id(benchmark: str, number: int) -> str:
-    """The id of an item; in HallusionBench, four questions belong to one figure."""
+    """The id of an item. Four items of HallusionBench ask about the same figure."""
     if benchmark != "HallusionBench":
         return f"{number:03d}"
     return f"VD_illusion/1/{number // 4}/{number % 4}"
 
 
-def make_results(rates: Rates, noise_seed: int, items: int = ITEMS) -> list[ItemResult]:
-    """Item results of a run. An item is equally hard in all runs; `noise_seed` varies the run."""
+def make_results(rates: Rates, noise_seed: int, num_items: int = NUM_ITEMS) -> list[ItemResult]:
+    """Item results of a run with these accuracies.
+
+    The difficulty of an item is the same in all runs. Runs with different seeds get different
+    noise, which is small (0.08 of the range 0 to 1), so that paired differences have narrow
+    intervals.
+    """
     results = []
     for benchmark in BENCHMARKS:
         rate = rates if isinstance(rates, float) else rates.get(benchmark, 0.5)
-        for number in range(items):
+        for number in range(num_items):
             difficulty = Random(f"{benchmark}{number}").random()
             noise = Random(f"{benchmark}{number}/{noise_seed}").gauss(0, 0.08)
             score = float(difficulty + noise < rate)
-            if benchmark == "MMVet":
+            if benchmark == "MMVet":  # its scores are tenths, all others are 0 or 1
                 score = round(10 * max(0.0, min(1.0, rate + noise))) / 10
             results.append(
                 ItemResult(
@@ -54,7 +59,7 @@ def make_results(rates: Rates, noise_seed: int, items: int = ITEMS) -> list[Item
 
 
 def write_evaluation(folder: Path, results: list[ItemResult]) -> Path:
-    """A finished evaluation with its summary; an existing one is not changed."""
+    """Write a finished evaluation with its summary; an existing evaluation is not changed."""
     if manifest.read_manifest(folder) is not None:
         return folder
     parquet.write_all(folder, results)
@@ -76,7 +81,7 @@ def write_evaluation(folder: Path, results: list[ItemResult]) -> Path:
 
 
 def write_training(folder: Path, samples: int, steps: int) -> Path:
-    """A finished training with its log."""
+    """Write a finished training with its log: 64 responses and 1900 tokens in each step of 3 s."""
     folder.mkdir(parents=True)
     rows = [{"step": step, "reward": 0.4, "seconds": 3.0 * step} for step in range(1, steps + 1)]
     (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -92,8 +97,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def results_at() -> Callable[..., list[ItemResult]]:
-    """A function that makes item results."""
+def item_results_of() -> Callable[..., list[ItemResult]]:
+    """make_results(), which returns item results with given accuracies."""
     return make_results
 
 
@@ -101,10 +106,11 @@ def results_at() -> Callable[..., list[ItemResult]]:
 def finish_run(make_run: Callable[..., RunInputs], root: Path) -> FinishRun:
     """A function that writes a finished run and returns its folder.
 
-    `rate` is the accuracy of the tuned arm, `control` that of the run's own random control;
-    `settings` are overrides by full key.
+    `rate` is the accuracy of the trained model, `control` the accuracy of the run's own random
+    control (None: it has no control). `settings` are overrides, such as {"data.num_samples": 80}.
+    `results` replaces the item results that `rate` gives.
     """
-    toy = make_run(size=9, control=True)
+    template = make_run(size=9, control=True)  # all stages but training and evaluation are shared
 
     def write(
         name: str,
@@ -115,31 +121,32 @@ def finish_run(make_run: Callable[..., RunInputs], root: Path) -> FinishRun:
         settings: Mapping[str, object] | None = None,
         results: list[ItemResult] | None = None,
     ) -> Path:
-        tree = json.loads(json.dumps(toy.settings))
-        tree |= {"name": name, "recipe": name, "seed": seed, "output_dir": str(root)}
+        run_settings = json.loads(json.dumps(template.settings))
+        run_settings |= {"name": name, "recipe": name, "seed": seed, "output_dir": str(root)}
         for key, value in {**preset_of(name).settings, **(settings or {})}.items():
             *parents, last = key.split(".")
-            node = tree
-            for part in parents:
-                node = node[part]
-            node[last] = value
-        fingerprint = manifest.fingerprint(tree, str(rate), str(control))
+            section = run_settings
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
+        fingerprint = manifest.fingerprint(run_settings, str(rate), str(control))
         evaluations = {"base": write_evaluation(root / "evaluate" / "base", make_results(0.4, 0))}
-        rates, arms = {"tuned": rate} | ({"control": control} if control is not None else {}), {}
+        rates = {"tuned": rate} | ({"control": control} if control is not None else {})
+        arms = {}
         for arm, arm_rate in rates.items():
-            noise_seed = 1000 * seed + sum(map(ord, name + arm))
+            noise_seed = 1000 * seed + sum(map(ord, name + arm))  # another for each trained model
             use_results = results is not None and arm == "tuned"
             arm_results = results if use_results else make_results(arm_rate, noise_seed)
-            trained = manifest.fingerprint(name, arm, str(seed), str(arm_rate), str(settings))
-            folder = root / "train" / trained
+            folder_name = manifest.fingerprint(name, arm, str(seed), str(arm_rate), str(settings))
+            folder = root / "train" / folder_name
             if not folder.exists():
                 write_training(folder, samples=96, steps=20)
-            arms[arm] = ArmFolders(select=toy.arms[arm].select, train=folder)
-            evaluations[arm] = write_evaluation(root / "evaluate" / trained, arm_results)
+            arms[arm] = ArmFolders(select=template.arms[arm].select, train=folder)
+            evaluations[arm] = write_evaluation(root / "evaluate" / folder_name, arm_results)
         inputs = replace(
-            toy,
+            template,
             folder=root / "run" / f"{name}-{fingerprint}",
-            settings=tree,
+            settings=run_settings,
             recipe_difference=[f"name={name}"],
             arms=arms,
             evaluations=evaluations,

@@ -42,12 +42,14 @@ def csv_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def test_rows_are_in_the_order_of_the_paper_below_the_base_model(finish_run: FinishRun) -> None:
-    runs = [finish_run(name, 0.5) for name in ("grpo_hard", "mine", "grpo_random", "grpo_full")]
+    names = ("grpo_hard", "my_recipe", "grpo_random", "grpo_full")
+    runs = [finish_run(name, 0.5) for name in names]
     folder = compare_runs(runs)
     assert folder.parent.name == "compare"
-    names = list(dict.fromkeys(row for row, _ in csv_rows(folder)))
-    assert names == ["base", "grpo_full", "grpo_random", "grpo_hard", "mine"]
-    head = (folder / "compare.md").read_text().splitlines()[6]
+    rows = list(dict.fromkeys(row for row, _ in csv_rows(folder)))
+    assert rows == ["base", "grpo_full", "grpo_random", "grpo_hard", "my_recipe"]
+    lines = (folder / "compare.md").read_text().splitlines()
+    (head,) = [line for line in lines if line.startswith("| row |")]
     assert re.findall(r"shapes/(\w+)", head) == [
         *("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
     ]
@@ -69,7 +71,9 @@ def test_a_row_is_compared_with_the_random_row_of_equal_size(finish_run: FinishR
     assert controls["grpo_random"] == controls["grpo_full"] == controls["grpo_unsolved"] == ""
 
 
-def test_a_control_of_the_run_itself_is_preferred_to_the_random_row(finish_run: FinishRun) -> None:
+def test_a_run_with_its_own_control_is_not_compared_with_the_random_row(
+    finish_run: FinishRun,
+) -> None:
     runs = [finish_run("grpo_mid_hard", 0.6, control=0.6), finish_run("grpo_random", 0.4)]
     folder = compare_runs(runs)
     rows = csv_rows(folder)
@@ -80,7 +84,9 @@ def test_a_control_of_the_run_itself_is_preferred_to_the_random_row(finish_run: 
     assert "random control of GRPO-only(mid+hard)" in (folder / "compare.md").read_text()
 
 
-def test_items_are_paired_within_the_seeds_that_both_have(finish_run: FinishRun) -> None:
+def test_a_difference_uses_only_seeds_that_the_row_and_its_control_share(
+    finish_run: FinishRun,
+) -> None:
     runs = [finish_run("grpo_mid_hard", 0.6, seed=seed) for seed in (1, 2, 3)]
     runs += [finish_run("grpo_random", 0.5, seed=seed) for seed in (1, 3)]
     runs.append(finish_run("grpo_random", 0.1, seed=9))
@@ -90,6 +96,7 @@ def test_items_are_paired_within_the_seeds_that_both_have(finish_run: FinishRun)
     row_scores, control_scores = (
         [float(score) for score in line["seed_scores"].split()] for line in (row, control)
     )
+    # Both have seeds 1 and 3: indices 0 and 2 of row_scores, indices 0 and 1 of control_scores.
     paired = (row_scores[0] + row_scores[2] - control_scores[0] - control_scores[1]) / 2
     assert float(row["difference"]) == pytest.approx(paired, abs=1e-5)
 
@@ -103,32 +110,37 @@ def test_three_seeds_that_agree_show_a_difference(finish_run: FinishRun) -> None
     assert "one seed" not in row["verdict"]
 
 
-def test_a_result_of_one_seed_says_so(finish_run: FinishRun) -> None:
+def test_a_verdict_from_one_seed_says_so(finish_run: FinishRun) -> None:
     folder = compare_runs([finish_run("grpo_mid_hard", 0.7), finish_run("grpo_random", 0.5)])
     assert csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"].endswith(", one seed")
     assert "One seed: one training run for each row." in (folder / "compare.md").read_text()
 
 
-def test_equal_rows_are_not_called_different(finish_run: FinishRun) -> None:
+def test_rows_with_equal_accuracy_get_the_verdict_no_difference_shown(
+    finish_run: FinishRun,
+) -> None:
     folder = compare_runs([finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)])
     assert "no difference shown" in csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"]
     content = (folder / "compare.md").read_text()
     assert "Of one row compared with an equal-size random control, for one no difference" in content
 
 
-def test_the_significance_test_depends_on_the_scores_of_the_benchmark(
+def test_mcnemar_is_used_only_for_independent_items_that_score_0_or_1(
     finish_run: FinishRun,
 ) -> None:
     rows = csv_rows(
         compare_runs([finish_run("grpo_mid_hard", 0.6), finish_run("grpo_random", 0.5)])
     )
-    tests = {
+    significance_tests = {
         name.removeprefix("shapes/"): row["test"]
         for (recipe, name), row in rows.items()
         if recipe == "grpo_mid_hard"
     }
-    assert tests["MMStar"] == tests["MathVista"] == tests["MMMU"] == "McNemar, exact"
-    assert tests["MMVet"] == tests["HallusionBench"] == tests["mean"] == "paired bootstrap"
+    for name in ("MMStar", "MathVista", "MMMU"):
+        assert significance_tests[name] == "McNemar, exact"
+    # MMVet scores tenths; the items of HallusionBench are grouped by figure.
+    for name in ("MMVet", "HallusionBench", "mean"):
+        assert significance_tests[name] == "paired bootstrap"
 
 
 def test_p_is_corrected_for_the_rows_that_are_tested(finish_run: FinishRun) -> None:
@@ -140,11 +152,13 @@ def test_p_is_corrected_for_the_rows_that_are_tested(finish_run: FinishRun) -> N
     corrected = {row: float(rows[row, "mean"]["p_corrected"]) for row in raw}
     smallest = min(raw, key=raw.__getitem__)
     assert len(raw) == 3
+    # Holm multiplies the smallest of three p values by three.
     assert corrected[smallest] == pytest.approx(min(1, 3 * raw[smallest]))
     assert all(corrected[row] >= raw[row] for row in raw)
 
 
 def estimate(mean: float, low: float, high: float, p_corrected: float) -> Estimate:
+    """A difference with its interval; the uncorrected p is below 0.05 in all tests."""
     return Estimate(mean=mean, low=low, high=high, p_corrected=p_corrected, p=0.01)
 
 
@@ -176,6 +190,7 @@ def test_a_run_of_an_earlier_version_is_refused_and_named(
     finish_run: FinishRun, root: Path
 ) -> None:
     run = finish_run("grpo_hard", 0.5)
+    # Earlier versions wrote made.json where this version writes manifest.json.
     (root / "evaluate" / "base" / "made.json").write_text("{}")
     with pytest.raises(SchemaError, match=f"{run} was written by an earlier version"):
         compare_runs([run])
@@ -198,19 +213,19 @@ def test_a_missing_evaluation_is_named(finish_run: FinishRun) -> None:
         ("grpo.learning_rate", 0.5, "grpo.learning_rate: 1e-06 and 0.5"),
     ],
 )
-def test_a_run_with_other_settings_is_refused_with_the_keys(
+def test_a_run_with_a_differing_setting_is_refused_and_the_error_names_the_setting(
     finish_run: FinishRun, key: str, value: object, message: str
 ) -> None:
-    same = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
+    alike = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
     odd = finish_run("grpo_full", 0.5, settings={key: value})
     with pytest.raises(NotComparable) as refused:
-        compare_runs([odd, *same])
+        compare_runs([odd, *alike])
     assert str(refused.value).count(str(odd)) == 1
     assert message in str(refused.value)
-    assert not any(str(run) in str(refused.value) for run in same)
+    assert not any(str(run) in str(refused.value) for run in alike)
 
 
-def test_with_force_other_settings_are_noted_instead(finish_run: FinishRun) -> None:
+def test_with_force_a_table_is_written_that_names_differing_settings(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
     odd = finish_run("grpo_full", 0.5, settings={"data.num_samples": 80})
     done = launch_compare(*runs, odd)
@@ -226,29 +241,31 @@ def test_with_force_other_settings_are_noted_instead(finish_run: FinishRun) -> N
         assert "GRPO-only(fullset) (other settings)" in content
 
 
-def test_settings_without_effect_and_settings_of_rows_may_differ(finish_run: FinishRun) -> None:
-    free = {"grpo.reward_workers": 2, "select.strata": ["easy"], "report_to": "wandb"}
-    free |= {"sft": {"learning_rate": 1e-3}}  # has no effect, because these runs have no SFT
-    compare_runs([finish_run("grpo_hard", 0.5), finish_run("mine", 0.5, settings=free)])
+def test_runs_may_differ_in_settings_of_recipes_and_in_settings_without_effect(
+    finish_run: FinishRun,
+) -> None:
+    allowed = {"grpo.reward_workers": 2, "select.strata": ["easy"], "report_to": "wandb"}
+    allowed |= {"sft": {"learning_rate": 1e-3}}  # has no effect, because these runs have no SFT
+    compare_runs([finish_run("grpo_hard", 0.5), finish_run("my_recipe", 0.5, settings=allowed)])
     save_steps = {"sft.save_steps": 7}
     run = finish_run("sft_mid_grpo_hard", 0.5, settings=save_steps)
     compare_runs([run, finish_run("sft_rand_m_grpo_rand_h", 0.5)])
 
 
-@pytest.mark.parametrize("name", ["grpo_mid_hard", "mine"])
+@pytest.mark.parametrize("name", ["grpo_mid_hard", "my_recipe"])
 def test_seeds_of_one_row_with_different_settings_are_refused(
     finish_run: FinishRun, name: str
 ) -> None:
-    others = [finish_run("grpo_random", 0.5, seed=seed) for seed in (1, 2, 3)]
+    random_runs = [finish_run("grpo_random", 0.5, seed=seed) for seed in (1, 2, 3)]
     odd = {"select.strata": ["unsolved"], "select.random": True}
     typical = {"select.strata": ["medium", "hard"]}
     runs = [finish_run(name, 0.5, seed=seed, settings=typical) for seed in (1, 2)]
     runs.append(finish_run(name, 0.5, seed=3, settings=odd))
     with pytest.raises(NotComparable) as refused:
-        compare_runs([*others, *runs])
+        compare_runs([*random_runs, *runs])
     message = str(refused.value)
     assert str(runs[2]) in message
-    assert not any(str(run) in message for run in (*others, *runs[:2]))
+    assert not any(str(run) in message for run in (*random_runs, *runs[:2]))
     assert re.search(r"select\.strata: \['medium', 'hard'\] .*and \['unsolved'\]", message)
     assert re.search(r"select\.random: False .*and True", message)
 
@@ -271,10 +288,12 @@ def test_two_trainings_of_one_row_and_seed_are_refused(finish_run: FinishRun) ->
     with pytest.raises(NotComparable, match="two runs of grpo_hard with seed 1"):
         compare_runs(runs)
     rows = {row for row, _ in csv_rows(compare_runs(runs, force=True))}
-    assert len(rows) == 3
+    assert len(rows) == 3  # base and both runs
 
 
-def test_of_two_runs_of_one_training_that_with_a_control_is_shown(finish_run: FinishRun) -> None:
+def test_of_two_runs_with_the_same_model_the_table_shows_the_run_with_a_control(
+    finish_run: FinishRun,
+) -> None:
     runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_hard", 0.5, control=0.5)]
     for order in (runs, runs[::-1]):
         assert (
@@ -284,9 +303,9 @@ def test_of_two_runs_of_one_training_that_with_a_control_is_shown(finish_run: Fi
 
 
 def test_runs_with_different_items_are_refused(
-    finish_run: FinishRun, results_at: Callable[..., list]
+    finish_run: FinishRun, item_results_of: Callable[..., list]
 ) -> None:
-    fewer = results_at(0.5, 1, items=40)
+    fewer = item_results_of(0.5, noise_seed=1, num_items=40)
     runs = [finish_run("grpo_mid_hard", 0.5, results=fewer), finish_run("grpo_random", 0.5)]
     done = launch_compare(*runs)
     assert done.returncode == 2
@@ -304,11 +323,13 @@ def test_each_measure_has_its_own_table(finish_run: FinishRun) -> None:
 
 def test_a_random_set_has_no_cost_of_selection(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)]
-    random, selected = (read_runs([run])[0].cost() for run in runs[::-1])
-    assert random.selection_seconds == random.selection_tokens == 0
-    assert selected.selection_seconds > 400
-    assert (selected.steps, selected.samples, selected.tokens) == (20, 96, 38000)
-    assert selected.seconds == 60
+    by_difficulty, at_random = (read_runs([run])[0].cost() for run in runs)
+    assert at_random.selection_seconds == at_random.selection_tokens == 0
+    assert by_difficulty.selection_seconds > 400  # the probe of the toy run takes 412 s
+    # finish_run() trains 20 steps of 1900 tokens and 3 s.
+    assert (by_difficulty.steps, by_difficulty.samples) == (20, 96)
+    assert by_difficulty.tokens == 20 * 1900
+    assert by_difficulty.seconds == 20 * 3
 
 
 def test_a_control_of_another_size_is_noted(finish_run: FinishRun, root: Path) -> None:
@@ -330,7 +351,7 @@ def test_a_row_whose_control_has_another_size_gets_no_verdict(finish_run: Finish
     assert verdict_text.startswith("no verdict: its control has another size, +")
     content = (folder / "compare.md").read_text()
     assert "one has a control of another size" in content
-    assert not re.search(r"\]\*", content)
+    assert not re.search(r"\]\*", content)  # an asterisk after an interval marks a difference
     assert "no verdict" in (folder / "compare.html").read_text()
     assert 'class="score better"' not in (folder / "compare.html").read_text()
 
@@ -352,14 +373,16 @@ def test_html_loads_nothing_and_all_formats_have_the_same_rows(
     html, tex = (folder / "compare.html").read_text(), (folder / "compare.tex").read_text()
     inline = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", html)
     svgs = [b64decode(svg).decode() for svg in inline]
-    assert len(svgs) == 3
+    assert len(svgs) == 3  # differences, means and costs
     for content in (html, *svgs):
+        # w3.org is allowed: SVG files name their XML namespaces by such addresses.
         assert not re.findall(r"https?://(?!www\.w3\.org/)[^\s\"\'<]*", content)
         assert "<script" not in content
-    assert tex.count(r"\begin") == tex.count(r"\end") == 2
+    assert tex.count(r"\begin") == tex.count(r"\end") == 2  # table and tabular
     assert "One seed: one training run for each row." in tex[tex.index(r"\parbox") :]
     body = tex[tex.index(r"\midrule") : tex.index(r"\bottomrule")]
-    assert body.count(r" \\") == 4
+    assert body.count(r" \\") == 4  # base, both runs and the own control of the first run
+    # Eleven columns: title, six benchmarks, mean, verdict, p, corrected p.
     assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {10}
     for title in ("GRPO-only(mid+hard)", "GRPO-only(random)", "base model, not trained"):
         assert title in html
@@ -399,6 +422,7 @@ PERCEPTION = {
 
 def test_published_scores_are_shown_only_for_the_data_and_model_of_qi_et_al() -> None:
     scores = presets.paper_scores(PERCEPTION, "grpo_mid_hard", "pism")
+    # From the table "PISM, perception" of Qi et al. 2026, as fractions.
     assert scores == pytest.approx(
         {
             "MathVista": 0.676, "MMVet": 0.52477, "OCRBench": 0.776,
@@ -416,25 +440,26 @@ def test_published_scores_are_shown_only_for_the_data_and_model_of_qi_et_al() ->
 
 @pytest.mark.parametrize("measure", ["pism", "cmab"])
 @pytest.mark.parametrize("task_set", ["perception", "reasoning"])
-def test_every_row_has_published_scores_in_each_of_the_four_tables(
+def test_every_row_has_published_scores_in_all_four_tables_of_the_paper(
     measure: str, task_set: str
 ) -> None:
     tasks = sorted(presets.TASK_SETS[task_set])
     settings = PERCEPTION | {"data": PERCEPTION["data"] | {"tasks": tasks}}
     for row in PAPER_ROWS:
         scores = presets.paper_scores(settings, row.recipe, measure)
-        assert len(scores) == 6
+        assert len(scores) == 6  # benchmarks
+        # All scores in the paper are in this range; a percentage or a misread column is not.
         assert all(0.3 < value < 0.8 for value in scores.values()), (row, scores)
 
 
-def test_every_control_is_a_row_without_selection_by_difficulty() -> None:
+def test_a_row_that_selects_by_difficulty_is_never_the_control_of_another_row() -> None:
     by_recipe = {row.recipe: row for row in PAPER_ROWS}
     for row in PAPER_ROWS:
         assert row.control is None or not by_recipe[row.control].selects
     assert set(NEEDS_OWN_CONTROL) >= {"grpo_unsolved", "grpo_hard", "grpo_mid", "rap"}
 
 
-def test_a_row_without_a_control_says_why(finish_run: FinishRun) -> None:
+def test_the_table_says_why_a_row_has_no_control(finish_run: FinishRun) -> None:
     folder = compare_runs([finish_run("grpo_full", 0.5), finish_run("grpo_hard", 0.5)])
     content = (folder / "compare.md").read_text()
     assert "none: a random set of this size is the full set" in content
@@ -442,6 +467,6 @@ def test_a_row_without_a_control_says_why(finish_run: FinishRun) -> None:
     assert "so no selection can be judged" in content
 
 
-def test_a_row_without_a_control_is_described_by_the_reason() -> None:
+def test_describe_returns_the_reason_if_a_row_has_no_control() -> None:
     row = ComparisonRow(name="x", title="x", seeds=(1,), scores={}, no_control="none: because")
     assert describe(row) == "none: because"
