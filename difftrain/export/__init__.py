@@ -125,7 +125,6 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
     selected = [row_by_id[selection.sample_id] for selection in selections]
     for export_format in config.export.formats:
         _write_format(folder / export_format, export_format, selected)
-
     tasks = pd.Series([row.sample.task for row in rows], name="task")
     strata = pd.crosstab(tasks, pd.Series([row.stratum or "none" for row in rows]))
     strata = strata[[name for name in COLORS if name in strata]]

@@ -47,7 +47,8 @@ def write_report(inputs: RunInputs) -> dict[str, Any]:
 def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
     """The content of report.json."""
     settings = hide_secrets(inputs.settings)
-    measure, source = str(settings["difficulty"]["measure"]), settings["data"]
+    measure, data_settings = str(settings["difficulty"]["measure"]), settings["data"]
+    source = str(data_settings["source"])
     counts = {stage: content["counts"] for stage, content in data.manifests.items()}
     trained = {arm: counts[f"train {arm}"] for arm in inputs.arms}
     sft_arms = [arm for arm, folders in inputs.arms.items() if folders.sft]
@@ -64,7 +65,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
         "train_stages": str(settings["train_stages"]),
         "seed": settings["seed"],
         "model": settings["model"]["name"],
-        "data": source["path"] if source["source"] == "jsonl" else str(source["source"]),
+        "data": data_settings["path"] if source == "jsonl" else source,
         "measure": measure,
         "counts": sample_counts(data, measure),
         "other_measures": {

@@ -418,8 +418,8 @@ FAKE_COMMANDS = {
     "scontrol": "printf 'node7\\nnode8\\n'",
     "srun": 'printf "%s\\n" "$@" > "$RECORD.srun"; env > "$RECORD.env"',
 }
-"""Bash bodies of fake cluster commands. sbatch records its arguments in the file $RECORD, and prints
-the number of its calls as the job id. srun records its arguments and environment in files beside."""
+"""Bash bodies of fake cluster commands. sbatch writes its arguments to the file $RECORD and prints
+the number of its calls as the job id. srun writes its arguments and its environment to files."""
 
 
 @pytest.fixture
