@@ -3,9 +3,10 @@
 In each layer, a token's image mass is the sum of its attention weights on all image tokens: A m,
 with A the attention and m the 0/1 indicator of image tokens (Qi et al. 2026, Eq. 4). The text mass
 is the same sum over text tokens. Both indicators are appended to V as columns, so any fused kernel
-computes the masses with the layer's output. The same pass gives the largest log psi, RAP's measure
-ACE (difficulty/ace.py). Axes: B batch, S sequence, L layers, T response tokens, H heads, K key
-heads, G heads per key head, D head size, C rows of a chunk, 2: image and text.
+computes the masses with the layer's output. The same pass gives the largest log psi: the paper
+RAP's measure ACE of how much a response depends on one of its own tokens (difficulty/ace.py).
+Axes: B batch, S sequence, L layers, T response tokens, H heads, K key heads, G heads per key head,
+D head size, C rows of a chunk, 2: image and text.
 """
 
 import math

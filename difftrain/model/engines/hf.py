@@ -1,6 +1,6 @@
 """Generation in this process with transformers: continuous batching and seeded sampling.
 
-Responses end at different times, and early stopping requests a sample's responses one by one.
+Responses end at different times, and callers may need a response before their next request.
 So each row has its own cache slot (kv_cache.py), and a freed slot takes the next request. The
 continuous batching of transformers takes no images. Its `generate` keeps ended rows until the batch
 ends, and in every step it copies a shared key for each of its heads.
@@ -133,12 +133,12 @@ class ContinuousBatch(Generic[K]):
         max_tokens_of_row = max((token_bound(row.request) for row in self.rows.values()), default=0)
         for item in self.waiting:
             request = item[1]
-            count = len(self.rows) + len(joining) + 1
+            num_rows = len(self.rows) + len(joining) + 1
             width = max(max_tokens_of_row, token_bound(request))
-            fits = count * width <= self.max_tokens
+            fits = num_rows * width <= self.max_tokens
             if self.has_fixed_shapes:
                 fits = _fixed_width(request) == self.width
-            if (fits and count <= self.max_rows) or count == 1:
+            if (fits and num_rows <= self.max_rows) or num_rows == 1:
                 joining.append(item)
                 max_tokens_of_row = width
         return joining
@@ -151,8 +151,8 @@ class ContinuousBatch(Generic[K]):
         """
         joining = self.admissible()
         missing = self.prefixes.missing([request for _, request in joining])
-        tokens = sum(token_bound(request) - request.max_new_tokens for request in missing)
-        too_few = tokens < MIN_PREFILL_TOKENS and len(missing) * SLOTS_PER_PROMPT < self.max_rows
+        total = sum(token_bound(request) - request.max_new_tokens for request in missing)
+        too_few = total < MIN_PREFILL_TOKENS and len(missing) * SLOTS_PER_PROMPT < self.max_rows
         if too_few and self.rows:
             joining = [item for item in joining if not self.prefixes.missing([item[1]])]
         if not joining:
@@ -187,8 +187,8 @@ class ContinuousBatch(Generic[K]):
         """Decode one token for every row; rows that end free their slots."""
         if not self.rows:
             return
-        count = self.max_rows if self.has_fixed_shapes else max(self.rows) + 1
-        rows = [self.rows.get(slot) for slot in range(count)]
+        num_slots = self.max_rows if self.has_fixed_shapes else max(self.rows) + 1
+        rows = [self.rows.get(slot) for slot in range(num_slots)]
         inputs = [(row.ids[-1], row.position + len(row.ids) - 1) if row else (0, 0) for row in rows]
         token_N, position_N = torch.tensor(inputs, device=self.loaded.device).T
         tokens = self.sample(self.cache.decode(self.loaded, token_N, position_N), rows)

@@ -30,7 +30,7 @@ WIDTH_STEP = 64  # slot widths are multiples of it, for aligned kernels and few 
 def token_bound(request: Request) -> int:
     """An upper bound of prompt plus completion tokens: a text token has at least one byte."""
     areas = [image.width * image.height for image in request.images]
-    image_tokens = sum(-(-area // TOKEN_PIXELS) + 2 for area in areas)  # + 2: start, end
+    image_tokens = sum(-(-area // TOKEN_PIXELS) + 2 for area in areas)  # rounds up; + 2: start, end
     text_tokens = 0
     for text in (request.text, request.system or ""):
         # A tokenizer encodes the text unchanged or in the Unicode form NFC, which can be longer.
@@ -46,7 +46,7 @@ def overlong_reason(loaded: LoadedModel, request: Request) -> str | None:
         return None
     ids = loaded.processor.tokenizer(request.chat_text(loaded.processor))["input_ids"]
     image_tokens = sum(image.width * image.height // TOKEN_PIXELS for image in request.images)
-    tokens = len(ids) + image_tokens - len(request.images)  # ids has one per image
+    tokens = len(ids) + image_tokens - len(request.images)  # ids has one token per image
     fits = tokens < max_positions
     return None if fits else f"the prompt has {tokens} tokens, the model takes {max_positions}"
 

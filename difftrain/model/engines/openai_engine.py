@@ -136,7 +136,7 @@ def _reported_count(response: Mapping[str, Any], name: str) -> int | None:
 
 def open_client(config: ModelConfig) -> ServerClient:
     """A client of the configured server; opening it sends nothing."""
-    assert config.url is not None
+    assert config.url is not None  # ModelConfig.check() requires it for this engine
     key = os.environ.get(config.server.api_key_env, "")
     return ServerClient(config.url, key, config.server.timeout_s, FATAL_STATUSES)
 
@@ -153,7 +153,7 @@ class OpenAIEngine:
         self._lock = asyncio.Lock()  # held by a request that may crash the server
         self.faults: Counter[Fault] = Counter()  # of all attempts, even if a retry succeeded
         self.num_completions = 0
-        self.busy_since: float | None = None  # when the server began to reject requests
+        self.busy_since: float | None = None  # when rejections began; None: not busy
 
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body of a request."""
@@ -222,7 +222,7 @@ class OpenAIEngine:
                 future.cancel()
 
     def _works(self, streak: list[tuple[Any, ServerFailure]], on_idle: Callable[[], None]) -> bool:
-        """Whether the server refused the streak, but completes PLAIN_REQUEST of the same length."""
+        """Whether the server refused the streak, but completes PLAIN_REQUEST at its token limit."""
         if not all(failure.is_refusal for _, failure in streak):
             return False
         max_new_tokens = max(failure.max_new_tokens for _, failure in streak)

@@ -65,7 +65,7 @@ def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
             message = f"a request for the model {engine.name}: {error.message}"
             raise ConfigError([f"model.url={engine.client.url}: {message}"]) from None
         raise
-    engine.client.has_completed = True
+    engine.client.has_completed = True  # from now on, a 404 is transient
     return engine
 
 
@@ -131,11 +131,11 @@ class ServerCheck:
         if len(set(texts)) == 1:
             num_seeds = len(set(seeds))
             result = f"{num_seeds} seeds at temperature {REQUEST.temperature} give the same text"
-            reason = "so the server does not sample; all draws would be copies"
+            reason = "so the server does not sample; all responses to a prompt would be equal"
             raise ConfigError([f"{self.server}: {result}, {reason}"])
         if len({text for seed, text in zip(seeds, texts, strict=True) if seed == 1}) == 1:
             return "honored"
-        message = "the server does not honor seeds; draws cannot be reproduced"
+        message = "the server does not honor seeds; responses cannot be reproduced"
         logger.warning(f"{self.server}: {message}")
         return "ignored"
 

@@ -1,9 +1,8 @@
 """The client of OpenAI-compatible servers, shared by openai_engine.py and the judge (a grader).
 
-`ServerClient` sends each request once; its callers retry.
-`CircuitBreaker` holds all requests back while the server requires a pause or is away. Coroutines
-run on an event loop in a thread of the client, so that a timeout bounds a whole request and no open
-request needs its own thread.
+`ServerClient` sends each request once; its callers retry. `CircuitBreaker` holds all requests back
+while the server requires a pause or is away. Coroutines run on an event loop in a thread of the
+client, so that a timeout bounds a whole request and no open request needs its own thread.
 """
 
 import asyncio
@@ -217,6 +216,7 @@ class CircuitBreaker:
         self._lock = asyncio.Lock()
         self._reachable, self._tripped = asyncio.Event(), asyncio.Event()
         self._reachable.set()
+        # Times of the last outage, healthy check and recovery, and the end of the last pause.
         self.last_outage = self._last_healthy = self._last_recovered = self._resume_at = 0.0
         self.error: str | None = None  # why no further request is sent
 

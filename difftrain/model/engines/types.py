@@ -16,7 +16,7 @@ from difftrain.pipeline import manifest
 
 K = TypeVar("K")  # the caller's key of a request
 ENGINE_FOLDER = "engines"  # in a folder of responses; has one record per engine
-SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")  # as in Qwen2.5-VL's chat template
+SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")  # Qwen's, and the placeholder of data sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Request:
         return [part for part in self.parts if not isinstance(part, str)]
 
     def special_token_error(self) -> str | None:
-        """An error if the prompt contains a special token, which is not plain text; else None."""
+        """An error if the prompt has a special token, which the tokenizer does not take as text."""
         match = SPECIAL_TOKEN.search(f"{self.system or ''}\n{self.text}")
         return f"the prompt contains the special token {match.group()}" if match else None
 
@@ -119,7 +119,7 @@ def generate_all(engine: Engine, requests: Sequence[Request]) -> list[Result]:
 def write_engine_info(folder: Path, info: Mapping[str, Any]) -> None:
     """Record an engine in a folder, under a name that is a hash of the record.
 
-    Written before the first response, so that the engine of a killed run is known too.
+    Call it before the first response, so that a killed run has the record too.
     """
     text = json.dumps(info, indent=2, sort_keys=True) + "\n"
     name = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

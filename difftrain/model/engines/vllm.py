@@ -1,7 +1,7 @@
 """vLLM's offline engine in this process (vLLM 0.31.0, from the extra `vllm`; needs a GPU).
 
 With n > 1, vLLM gives a request's completions the seeds s, s + 1, ... Here each response has its
-own seed, a hash (seeds.py), so each is a request with n = 1. Common prompts are still computed
+own seed, a hash (seeds.py), so each is a request with n = 1. Equal prompts are still computed
 once: vLLM caches images by their hash and prompts by their tokens. Another batch changes rounding,
 which can change a response despite its seed. vLLM's processor gets the data stage's pixel limits,
 so it does not resize images again. Image placeholders are never produced.
@@ -60,7 +60,7 @@ def sampling_arguments(request: Request, banned: Mapping[int, float]) -> dict[st
 
 @contextmanager
 def visible_gpus(num_gpus: int) -> Iterator[None]:
-    """Inside the block, vLLM's new process inherits a CUDA_VISIBLE_DEVICES of this rank's GPUs."""
+    """Inside the block, CUDA_VISIBLE_DEVICES names only this rank's GPUs, for vLLM's process."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     indices = range(rank * num_gpus, (rank + 1) * num_gpus)
