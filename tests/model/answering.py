@@ -37,7 +37,7 @@ def expected_response(request: Request) -> str:
 def completion_body(
     text: Any, prompt_tokens: int = 10, tokens: int = 5, reason: str = "stop"
 ) -> dict[str, Any]:
-    """A completion as vLLM writes it."""
+    """A completion as vLLM writes it; `tokens` is its reported length."""
     message = {"role": "assistant", "content": text, "reasoning_content": None}
     return {
         "choices": [{"index": 0, "message": message, "finish_reason": reason}],
@@ -128,7 +128,7 @@ class ModelServer(FakeServer):
 def generate(
     loaded: LoadedModel, requests: Sequence[Request], config: ModelConfig | int
 ) -> list[Result]:
-    """The hf engine's results in the order of the requests; the shortest request is sent first.
+    """The hf engine's results in the order of the requests; the engine gets short requests first.
 
     A number as `config` is a batch size.
     """

@@ -93,7 +93,8 @@ def test_every_response_belongs_to_its_request_and_concurrency_is_limited(
             all_open.wait()  # the first eight are responded to only when all of them are open
         return False
 
-    server.inject_fault, server.delay_s, server.max_open = inject_fault, 0.01, 0
+    server.max_open = 0  # forget the requests of the server check
+    server.inject_fault, server.delay_s = inject_fault, 0.01
     results = generate_all(engine, requests)
     assert all_correct(results, requests)
     assert results[0] == Completion(expected_response(requests[0]), (), True, 5)
@@ -306,7 +307,7 @@ def test_refusals_before_the_first_completion_are_blamed_on_the_samples(
     results = generate_all(engine, requests)
     assert set(results[1:120]) == {GenerationError("the server answers 400: too long")}
     assert all_correct(results[:1] + results[120:], requests[:1] + requests[120:])
-    assert server.num_requests == 150  # none more to test the server
+    assert server.num_requests == 150  # and no plain request to test the server
 
 
 def test_a_request_that_is_rejected_while_others_are_completed_fails(
@@ -470,7 +471,7 @@ def test_a_request_that_kills_the_server_does_not_fail_the_others(
 
     def restart() -> None:
         server.models_status = 503
-        time.sleep(0.3)
+        time.sleep(0.3)  # all requests are dropped meanwhile
         server.models_status = 200
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:

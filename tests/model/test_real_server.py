@@ -118,10 +118,11 @@ def score_command(folder: Path, url: str, model: str) -> list[str]:
         "data.num_samples=16",
         "probe.mask_percents=[0,40,80]",
         "probe.draws=3",
+        "difficulty=pism",
         f"output_dir={folder}",
     ]
     engine = ["model.engine=http", f"model.url={url}", f"model.server.name={model}"]
-    limits = ["model.server.max_concurrency=2", "model.server.max_attempts=10", "difficulty=pism"]
+    limits = ["model.server.max_concurrency=2", "model.server.max_attempts=10"]
     return [sys.executable, str(ROOT / "launch" / "score.py"), *overrides, *engine, *limits]
 
 
