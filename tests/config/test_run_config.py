@@ -1,6 +1,7 @@
-"""The settings tree: its defaults, the rules between settings, the fingerprints they count in."""
+"""The settings: their defaults, their rules, and the fingerprints that each of them is part of."""
 
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,9 @@ from difftrain.config.setting import counted_settings
 from difftrain.config.train import SftTargets, TrainStages
 
 
-def settings_classes(node: object) -> list[type]:
-    values = [getattr(node, field.name) for field in fields(node)]  # type: ignore[arg-type]
+def settings_classes(node: Any) -> list[type]:
+    """The dataclasses of a settings tree: that of this node and those below it."""
+    values = [getattr(node, field.name) for field in fields(node)]
     return [
         type(node),
         *(cls for value in values if is_dataclass(value) for cls in settings_classes(value)),
@@ -55,6 +57,7 @@ def test_lora_adapters_in_a_frozen_vision_tower_are_refused(stage: str) -> None:
 def sft_target_problems(
     source: Source, train_stages: TrainStages, targets: SftTargets
 ) -> list[str]:
+    """The error messages about sft.targets for these settings."""
     config = RunConfig(train_stages=train_stages)
     config.data.source, config.sft.targets = source, targets
     return [text for text in run_config.problems(config) if text.startswith("sft.targets")]
@@ -73,9 +76,9 @@ def test_sft_on_rationales_is_refused_for_data_without_rationales(source: Source
     ]
 
 
-def test_settings_are_part_of_the_fingerprints_that_their_metadata_names() -> None:
+def test_a_setting_is_part_of_the_fingerprints_that_its_field_lists() -> None:
     config = RunConfig()
-    assert "grid" not in counted_settings(config.probe, "probe")
+    assert "until" not in counted_settings(config.probe, "probe")
     assert counted_settings(config.probe, "score", own=False).keys() == {"until", "cde_rollouts"}
     assert "lambda_a" not in counted_settings(config.difficulty.ace, "attention", own=False)
     assert "judge_client" not in counted_settings(config.evaluate, "evaluate")

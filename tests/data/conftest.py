@@ -1,4 +1,4 @@
-"""A fixture that writes a small jsonl file with an image beside it."""
+"""A fixture for small jsonl files with an image beside them."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,10 @@ WriteRows = Callable[..., Path]
 
 @pytest.fixture
 def write_rows(tmp_path: Path, encode: Encode, red_square: Image.Image) -> WriteRows:
-    """Writes a jsonl beside `images/red.png`; a row is an object, or a string written unchanged."""
+    """A function that writes a jsonl file beside `images/red.png` and returns its path.
+
+    A row is an object, or a string that becomes a line unchanged.
+    """
 
     def write(*rows: Any, name: str = "my.jsonl") -> Path:
         (tmp_path / "images").mkdir(exist_ok=True)

@@ -8,13 +8,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, List, Value
 
-MESSAGES = [{"content": Value("string"), "role": Value("string")}]
-RATIOS = ("iou_max_label_first", "iou_max_iou_first", "iou_completeness", "map", "map50", "map75")
+TURNS = [{"content": Value("string"), "role": Value("string")}]
+DETECTION_RATIOS = (
+    "iou_max_label_first",
+    "iou_max_iou_first",
+    "iou_completeness",
+    "map",
+    "map50",
+    "map75",
+)
+"""Weights of Orsta's detection reward."""
 ORSTA = Features(
     {
         "data_source": Value("string"),
         "images": List(Image()),
-        "prompt": MESSAGES,
+        "prompt": TURNS,
         "ability": Value("string"),
         "reward_model": {
             "answer": Value("string"),
@@ -24,7 +32,7 @@ ORSTA = Features(
             "verifier": Value("string"),
             "verifier_parm": {
                 "det_verifier_normalized": Value("bool"),
-                "det_reward_ratio": {name: Value("float32") for name in RATIOS},
+                "det_reward_ratio": {name: Value("float32") for name in DETECTION_RATIOS},
             },
         },
         "extra_info": {"id": Value("string"), "image_path": Value("string")},
@@ -34,10 +42,13 @@ ORSTA = Features(
 
 
 def orsta_row(
-    image: bytes, question: str, gold: str, ability: str | None, boxed: bool = False
+    image: bytes, question: str, gold: str, ability: str | None, has_box: bool = False
 ) -> dict[str, Any]:
-    """One row of Orsta-Data-47k; `boxed`: a detection or grounding row, whose answer is a box."""
-    ratios = dict.fromkeys(RATIOS, 0.0 if boxed else None)
+    """One row of Orsta-Data-47k. `has_box`: the gold answer is a box (detection and grounding).
+
+    Orsta writes a box in <answer> and any other gold answer in LaTeX's \\boxed{}.
+    """
+    ratios = dict.fromkeys(DETECTION_RATIOS, 0.0 if has_box else None)
     return {
         "data_source": "synthetic",
         "images": [{"bytes": image, "path": None}],
@@ -45,12 +56,12 @@ def orsta_row(
         "ability": ability,
         "reward_model": {
             "answer": gold,
-            "ground_truth": f"<answer>\n{gold}\n</answer>" if boxed else f"\\boxed{{{gold}}}",
+            "ground_truth": f"<answer>\n{gold}\n</answer>" if has_box else f"\\boxed{{{gold}}}",
             "accuracy_ratio": 1.0,
-            "format_ratio": 0.1 if boxed else 0.0,
-            "verifier": "detection" if boxed else "mathverify",
+            "format_ratio": 0.1 if has_box else 0.0,
+            "verifier": "detection" if has_box else "mathverify",
             "verifier_parm": {
-                "det_verifier_normalized": True if boxed else None,
+                "det_verifier_normalized": True if has_box else None,
                 "det_reward_ratio": ratios,
             },
         },

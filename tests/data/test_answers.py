@@ -1,4 +1,4 @@
-r"""Gold answers are unwrapped (tags, \boxed{}); their kind is inferred from task, options, form."""
+r"""Gold answers lose their tags and \boxed{}; task, options and text decide their kind."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from difftrain.data import answers
 from difftrain.data.quarantine import RowError
 from difftrain.records import AnswerKind, TaskSet
 
-LETTERED = "Which is larger?\nA. the red one\nB. the blue one"
+LETTERED_QUESTION = "Which is larger?\nA. the red one\nB. the blue one"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ LETTERED = "Which is larger?\nA. the red one\nB. the blue one"
         (" 52 ", "52"),
     ],
 )
-def test_a_gold_answer_is_unwrapped_to_its_last_balanced_box(gold, expected):
+def test_a_gold_answer_is_the_content_of_its_tags_and_its_last_complete_boxed(gold, expected):
     assert answers.unwrap(gold) == expected
 
 
@@ -68,7 +68,12 @@ def test_words_dates_and_lists_are_inferred_as_text(gold):
 
 @pytest.mark.parametrize(
     "question",
-    [LETTERED, "Which?\n(A) red\n(B) blue", "Which? A: red B: blue", "Which?\nA) red\nB) blue"],
+    [
+        LETTERED_QUESTION,
+        "Which?\n(A) red\n(B) blue",
+        "Which? A: red B: blue",
+        "Which?\nA) red\nB) blue",
+    ],
 )
 @pytest.mark.parametrize("gold", ["B", "(B)", "B.", "b"])
 def test_a_letter_is_a_choice_if_the_question_lists_lettered_options(question, gold):
@@ -77,7 +82,7 @@ def test_a_letter_is_a_choice_if_the_question_lists_lettered_options(question, g
 
 
 def test_a_letter_outside_the_options_is_a_text():
-    assert answers.infer_kind("D", "puzzle", LETTERED, ()) is AnswerKind.text
+    assert answers.infer_kind("D", "puzzle", LETTERED_QUESTION, ()) is AnswerKind.text
 
 
 def test_letters_that_name_points_are_not_options():
@@ -104,13 +109,15 @@ def test_the_text_of_an_option_becomes_its_letter():
     assert answers.choice_letter("A", ("red", "blue")) == "A"
 
 
-def test_the_letter_of_one_option_and_the_text_of_another_is_rejected():
+def test_an_answer_that_is_the_letter_of_one_option_and_the_text_of_another_is_rejected():
     with pytest.raises(RowError, match="the letter of one option and the text of another"):
         answers.choice_letter("B", ("B", "C", "A"))
+    # Here letter and text name the same option.
     assert answers.choice_letter("A", ("A", "B")) == "A"
 
 
 def test_letter_marks_are_removed_from_options():
     assert answers.strip_option_marks(["A. red", "B. blue"]) == ("red", "blue")
     assert answers.strip_option_marks(["(A) red", "(B) blue"]) == ("red", "blue")
+    # A and C are not the first two letters, so they are initials and not marks.
     assert answers.strip_option_marks(["A. Smith", "C. Jones"]) == ("A. Smith", "C. Jones")

@@ -27,12 +27,14 @@ def decompression_bomb() -> bytes:
             + struct.pack(">I", zlib.crc32(chunk_type + content))
         )
 
+    # Width, height, 8 bits per channel, color type 2 (RGB), and the three default methods.
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     body = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
 def encode_image(image: Image.Image, image_format: str, **options) -> bytes:
+    """The bytes of an image file; `encode` is a fixture, which module constants cannot use."""
     buffer = BytesIO()
     image.save(buffer, format=image_format, **options)
     return buffer.getvalue()
@@ -42,7 +44,7 @@ def rotated_jpeg() -> bytes:
     """A landscape JPEG that its EXIF orientation turns into portrait."""
     image = Image.new("RGB", (60, 30), "red")
     exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: rotate by 90 degrees
+    exif[0x0112] = 6  # tag 0x0112 is the orientation; 6: rotate by 90 degrees
     return encode_image(image, "JPEG", exif=exif)
 
 
@@ -66,6 +68,7 @@ IMAGE_FILES = {
 def write_rows_with_images(
     folder: Path, image_files: dict[str, bytes | None], question: str
 ) -> Path:
+    """A jsonl with a row per image file. A question ends in a file name, so no rows are equal."""
     for name, raw in image_files.items():
         if raw is not None:
             (folder / name).write_bytes(raw)
@@ -102,13 +105,13 @@ def test_every_kind_of_bad_image_is_rejected_with_its_reason(tmp_path: Path) -> 
     # Yellow and magenta of CMYK are red.
     red, green, _ = decoded["cmyk.jpg"].getpixel((5, 5))
     assert red > 200 > 60 > green
-    # The ramp from 0 to 65535 is scaled to 0 to 255, not clipped.
+    # The ramp from 0 to 65535 is scaled to 0 to 255, with the mean 127.5. Clipped, it would be 255.
     levels = np.asarray(decoded["sixteen.png"])[..., 0]
     assert 100 < levels.mean() < 155
 
 
 def test_a_question_of_100_kilobytes_is_not_truncated(tmp_path: Path) -> None:
-    text = "why " * 25_600
+    text = "why " * 25_600  # 102,400 characters
     path = write_rows_with_images(tmp_path, {"a.png": encode_image(FRAMES[0], "PNG")}, text.strip())
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, Sample)

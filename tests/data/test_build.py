@@ -16,6 +16,7 @@ MISSING_IMAGE = {**GOOD, "image_paths": ["images/none.png"]}
 
 
 def read_quarantine(folder):
+    """The rejected rows in a data stage's folder."""
     lines = (folder / "quarantine.jsonl").read_text().splitlines()
     return [RejectedRow(**json.loads(line)) for line in lines]
 
@@ -51,7 +52,7 @@ def test_the_manifest_counts_the_reasons_and_names_the_file(write_rows, tmp_path
         "images": {
             "count": 1,
             "resized": 1,
-            "tokens": 609,
+            "tokens": 609,  # 800 x 600 resized to 812 x 588 pixels: 29 x 21 tokens
             "max_tokens": 609,
             "budget_pixels": [3136, 1_254_400],
             "budget_tokens": [4, 1600],
@@ -71,6 +72,7 @@ def test_the_shapes_source_writes_an_empty_quarantine(tmp_path):
 
 def test_parts_of_an_interrupted_run_do_not_mix_with_the_new_rows(tmp_path):
     build.build_dataset(DataConfig(num_samples=12, world_seed=1), tmp_path)
+    # An interrupted run can leave a part whose number the new run does not overwrite.
     (tmp_path / "part-00000.parquet").rename(tmp_path / "part-00007.parquet")
     (tmp_path / "manifest.json").unlink()
     build.build_dataset(DataConfig(num_samples=8), tmp_path)
@@ -78,10 +80,10 @@ def test_parts_of_an_interrupted_run_do_not_mix_with_the_new_rows(tmp_path):
 
 
 def test_a_source_without_usable_rows_is_an_error_that_counts_the_reasons(write_rows, tmp_path):
-    path = write_rows(MISSING_IMAGE, "nonsense", {**MISSING_IMAGE, "id": 2})
-    with pytest.raises(EmptyDatasetError) as error:
+    path = write_rows(MISSING_IMAGE, "nonsense", MISSING_IMAGE)
+    with pytest.raises(EmptyDatasetError) as caught:
         build.build_dataset(jsonl_config(path), tmp_path / "data")
-    message = str(error.value)
+    message = str(caught.value)
     assert message.startswith(f"none of the 3 rows of {path} can be used: 2 missing file, 1 not")
     assert "first: my.jsonl:1: missing file: images/none.png" in message
     assert manifest.read_manifest(tmp_path / "data") is None
@@ -113,7 +115,7 @@ def test_only_three_rejected_rows_per_reason_stay_in_memory():
     assert render_quarantine(5000, stats).count("\n* `a:") == 3
 
 
-def test_an_interrupted_read_leaves_no_partial_quarantine(tmp_path):
+def test_an_error_while_rows_are_read_leaves_no_incomplete_quarantine_file(tmp_path):
     def write_and_fail():
         with manifest.atomic_file(tmp_path / "quarantine.jsonl") as file:
             file.write("a rejected row")

@@ -23,7 +23,7 @@ def jsonl_config(path, **settings):
     return DataConfig(source=Source.jsonl, path=str(path), **settings)
 
 
-def test_the_shapes_source_is_the_training_pool():
+def test_source_shapes_yields_the_samples_of_split_pool():
     config = DataConfig(num_samples=12, world_seed=3)
     assert list(dataset.load_samples(config)) == list(pool.samples(Split.pool, 12, 3))
 
@@ -60,11 +60,11 @@ def test_the_inputs_have_a_fingerprint_of_the_files_content(write_rows):
     assert dataset.inputs(DataConfig()) == {}
 
 
-def test_the_fingerprint_changes_with_an_image_and_not_with_its_date(write_rows, tmp_path):
+def test_the_fingerprint_changes_with_an_images_size_and_not_with_its_date(write_rows, tmp_path):
     path = write_rows(ROW)
     before = dataset.fingerprint(jsonl_config(path))
     image = tmp_path / "images" / "red.png"
-    os.utime(image, (1, 1))
+    os.utime(image, (1, 1))  # access and modification time, in seconds since 1970
     assert dataset.fingerprint(jsonl_config(path)) == before
     image.write_bytes(image.read_bytes() + b"0")
     changed = dataset.fingerprint(jsonl_config(path))
@@ -73,7 +73,7 @@ def test_the_fingerprint_changes_with_an_image_and_not_with_its_date(write_rows,
     assert dataset.fingerprint(jsonl_config(path)) not in (before, changed)
 
 
-def test_an_image_inside_a_row_is_part_of_its_files_fingerprint_only(write_rows, tmp_path):
+def test_an_image_stored_in_a_row_adds_no_fingerprint_to_that_of_the_file(write_rows):
     encoded = base64.b64encode(
         (write_rows(ROW).parent / "images" / "red.png").read_bytes()
     ).decode()
@@ -100,7 +100,7 @@ def test_the_fingerprint_changes_with_settings_that_change_rows_of_a_file(write_
 
 
 @pytest.mark.parametrize("change", [{"limit": 3}, {"num_samples": 20}, {"world_seed": 1}])
-def test_the_fingerprint_changes_with_settings_that_change_the_shapes_world(change):
+def test_the_fingerprint_changes_with_settings_that_change_samples_of_source_shapes(change):
     assert dataset.fingerprint(DataConfig(**change)) != dataset.fingerprint(DataConfig())
 
 
@@ -114,7 +114,8 @@ def test_the_fingerprint_ignores_settings_that_its_source_does_not_use(write_row
     )
 
 
-def test_a_pixel_budget_that_shapes_images_do_not_fit_is_a_bad_setting():
+def test_pixel_limits_that_would_resize_the_images_of_source_shapes_are_refused():
+    # They have 112 x 112 = 12,544 pixels.
     assert [key for key, _ in DataConfig(max_pixels=10_000).check()] == ["max_pixels"]
     assert [key for key, _ in DataConfig(min_pixels=20_000).check()] == ["min_pixels"]
     assert not list(DataConfig().check())

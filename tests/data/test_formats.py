@@ -23,6 +23,9 @@ from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 from tests.data.small_files import orsta_file, orsta_row, write_jsonl
 
 BOXES = "[{'bbox_2d': [250, 250, 500, 750], 'label': \"child's kite\"}]"
+RED_SQUARE_BOX = [203, 147, 406, 441]
+"""The red square in pixels of the resized image, 812 x 588: sides are multiples of 28 pixels."""
+# Task -> (gold answer, its kind, the row's `ability`; None: only the file name has the task).
 TASKS = {
     "math": ("52", AnswerKind.number, None),
     "puzzle": ("blue", AnswerKind.text, None),
@@ -36,16 +39,18 @@ TASKS = {
 
 
 @pytest.fixture
-def red(encode, red_square) -> bytes:
+def red_png(encode, red_square) -> bytes:
     """800 x 600 white with a red square from (200, 150) to (400, 450), as PNG."""
     return encode(red_square)
 
 
 def read(source: Source, path: Path, **settings: Any) -> list[Any]:
+    """A Sample or RejectedRow for each row at this path."""
     return list(dataset.load_samples(DataConfig(source=source, path=str(path), **settings)))
 
 
-def read_one(source: Source, path: Path, **settings: Any) -> Sample:
+def read_sample(source: Source, path: Path, **settings: Any) -> Sample:
+    """The sample of the only row at this path."""
     (result,) = read(source, path, **settings)
     assert isinstance(result, Sample), result
     return result
@@ -60,18 +65,18 @@ def verdict_of(sample: Sample, answer: str) -> Verdict:
 
 
 @pytest.fixture
-def orsta(tmp_path, red) -> Path:
+def orsta_folder(tmp_path, red_png) -> Path:
     """A folder like Orsta's: one parquet file per task, in train/ and test/."""
     for task, (gold, _, ability) in TASKS.items():
-        rows = [orsta_row(red, f"A {task} question?", gold, ability, gold is BOXES)]
+        rows = [orsta_row(red_png, f"A {task} question?", gold, ability, gold is BOXES)]
         orsta_file(tmp_path / "train" / f"train_{task}_syn_{len(rows)}.parquet", rows)
-    rows = [orsta_row(red, "An online question?", "1", "math")]
+    rows = [orsta_row(red_png, "A test question?", "1", "math")]
     orsta_file(tmp_path / "test" / "test_math_megabench_1.parquet", rows)
     return tmp_path
 
 
-def test_orstas_tasks_come_from_ability_or_file_name_and_its_test_split_is_not_read(orsta):
-    result = read(Source.orsta, orsta)
+def test_orstas_tasks_come_from_ability_or_file_name_and_its_test_split_is_not_read(orsta_folder):
+    result = read(Source.orsta, orsta_folder)
     assert {row.task: row.answer_kind for row in result} == {
         task: kind for task, (_, kind, _) in TASKS.items()
     }
@@ -82,23 +87,23 @@ def test_orstas_tasks_come_from_ability_or_file_name_and_its_test_split_is_not_r
         assert verdict_of(row, row.answer) is Verdict.correct
 
 
-def test_orstas_boxes_are_relative_even_if_data_box_format_is_pixels(orsta):
-    (result,) = read(Source.orsta, orsta / "train" / "train_detection_syn_1.parquet")
+def test_orstas_boxes_are_relative_even_if_data_box_format_is_pixels(orsta_folder):
+    (result,) = read(Source.orsta, orsta_folder / "train" / "train_detection_syn_1.parquet")
     (box,) = json.loads(result.answer)
-    assert box == {"bbox_2d": [203, 147, 406, 441], "label": "child's kite"}
+    assert box == {"bbox_2d": RED_SQUARE_BOX, "label": "child's kite"}
 
 
-def test_data_tasks_selects_files_and_rows(orsta):
-    result = read(Source.orsta, orsta, tasks=["math", "ocr"])
+def test_data_tasks_selects_files_and_rows(orsta_folder):
+    result = read(Source.orsta, orsta_folder, tasks=["math", "ocr"])
     assert sorted(row.task for row in result) == ["math", "ocr"]
     stats = dataset.DatasetStats()
-    config = DataConfig(source=Source.orsta, path=str(orsta), tasks=["puzzle"], split="test")
+    config = DataConfig(source=Source.orsta, path=str(orsta_folder), tasks=["puzzle"], split="test")
     with pytest.raises(EmptyDatasetError, match=r"no \.parquet file for source=orsta, split=test"):
         list(dataset.load_samples(config, stats))
 
 
-def test_rows_of_other_tasks_in_one_file_are_counted(tmp_path, red):
-    rows = [orsta_row(red, "How many?", "1", task) for task in ("math", "counting", "math")]
+def test_rows_of_other_tasks_in_one_file_are_counted(tmp_path, red_png):
+    rows = [orsta_row(red_png, "How many?", "1", task) for task in ("math", "counting", "math")]
     path = orsta_file(tmp_path / "rows.parquet", rows)
     stats = dataset.DatasetStats()
     config = DataConfig(source=Source.orsta, path=str(path), tasks=["counting"])
@@ -106,31 +111,31 @@ def test_rows_of_other_tasks_in_one_file_are_counted(tmp_path, red):
     assert stats.other_tasks == 2
 
 
-def test_orsta_without_schema_metadata_and_with_null_parameters_is_read(tmp_path, red):
-    row = orsta_row(red, "Perimeter?", "52", "math")
+def test_orsta_without_schema_metadata_and_with_null_parameters_is_read(tmp_path, red_png):
+    row = orsta_row(red_png, "Perimeter?", "52", "math")
     row["reward_model"]["verifier_parm"] = None
-    result = read_one(Source.orsta, orsta_file(tmp_path / "a.parquet", [row], metadata=False))
+    result = read_sample(Source.orsta, orsta_file(tmp_path / "a.parquet", [row], metadata=False))
     assert (result.answer, result.task) == ("52", "math")
 
 
-def test_with_duplicates_keep_each_duplicate_has_its_own_stable_id(tmp_path, red):
-    rows = [orsta_row(red, "Which?", "blue", None)] * 3
+def test_with_duplicates_keep_each_duplicate_has_its_own_stable_id(tmp_path, red_png):
+    rows = [orsta_row(red_png, "Which?", "blue", None)] * 3
     path = orsta_file(tmp_path / "train_puzzle_puzzlevqa_3_x3.parquet", rows)
-    kept = read(Source.orsta, path, duplicates=Duplicates.keep)
-    assert len({row.sample_id for row in kept}) == 3
-    assert kept == read(Source.orsta, path, duplicates=Duplicates.keep)
-    assert kept[0] == read_one(Source.orsta, path, limit=1)
+    samples = read(Source.orsta, path, duplicates=Duplicates.keep)
+    assert len({row.sample_id for row in samples}) == 3
+    assert samples == read(Source.orsta, path, duplicates=Duplicates.keep)
+    assert samples[0] == read_sample(Source.orsta, path, limit=1)
     assert short_reasons(read(Source.orsta, path)) == ["duplicate", "duplicate"]
 
 
 @pytest.fixture
-def eureka(tmp_path, red, encode) -> Path:
+def eureka_folder(tmp_path, red_png, encode) -> Path:
     """A folder like MM-Eureka's: one image in a folder, one in a zip under a longer path."""
     (tmp_path / "K12").mkdir()
-    (tmp_path / "K12" / "ab.png").write_bytes(red)
+    (tmp_path / "K12" / "ab.png").write_bytes(red_png)
     with zipfile.ZipFile(tmp_path / "MMPR.zip", "w") as archive:
-        archive.writestr("mnt/far/dataset/report_data/MMPR/images/x/1.png", red)
-        archive.writestr("mnt/far/dataset/report_data/MMPR/images/y/1.png", b"another")
+        archive.writestr("mnt/far/dataset/report_data/MMPR/images/x/1.png", red_png)
+        archive.writestr("mnt/far/dataset/report_data/MMPR/images/y/1.png", b"no image")
     white = encode(Image.new("RGB", (224, 224), "white"))
     (tmp_path / "white.jpg").write_bytes(white)
     return tmp_path
@@ -141,7 +146,7 @@ def eureka_row(image: str, answer: str, question: str = "<image>\nQuestion: Area
     return {"id": "s", "conversations": turns, "answer": answer, "image_urls": [image]}
 
 
-def test_mm_eureka_images_are_found_in_folders_and_zips_under_any_prefix(eureka):
+def test_mm_eureka_images_are_found_in_folders_and_zips_under_any_prefix(eureka_folder):
     chat = [
         {
             "role": "user",
@@ -158,16 +163,11 @@ def test_mm_eureka_images_are_found_in_folders_and_zips_under_any_prefix(eureka)
         {"id": "s", "message": str(chat), "answer": "2"},
         eureka_row("K12/ab.png", "30°", "Question: No placeholder?"),
     ]
-    result = read(Source.mm_eureka, write_jsonl(eureka / "dataset.jsonl", rows).parent)
-    assert [row.question for row in result] == ["Area?"] * 2 + ["How many?"] * 2 + [
-        "No placeholder?"
-    ]
-    assert (
-        verdict_of(result[0], "169")
-        is verdict_of(result[1], "6")
-        is verdict_of(result[4], "30")
-        is Verdict.correct
-    )
+    result = read(Source.mm_eureka, write_jsonl(eureka_folder / "dataset.jsonl", rows).parent)
+    questions = ["Area?", "Area?", "How many?", "How many?", "No placeholder?"]
+    assert [row.question for row in result] == questions
+    for row, answer in zip(result, ("169", "6", "1", "2", "30"), strict=True):
+        assert verdict_of(row, answer) is Verdict.correct
     assert verdict_of(result[1], "7") is Verdict.incorrect
 
 
@@ -187,41 +187,44 @@ def test_mm_eureka_images_are_found_in_folders_and_zips_under_any_prefix(eureka)
         ),
     ],
 )
-def test_an_unusable_mm_eureka_row_is_rejected_with_its_reason(eureka, image, answer, reason):
+def test_an_unusable_mm_eureka_row_is_rejected_with_its_reason(
+    eureka_folder, image, answer, reason
+):
     (result,) = read(
-        Source.mm_eureka, write_jsonl(eureka / "dataset.jsonl", [eureka_row(image, answer)])
+        Source.mm_eureka, write_jsonl(eureka_folder / "dataset.jsonl", [eureka_row(image, answer)])
     )
     assert isinstance(result, RejectedRow)
     assert result.reason.startswith(reason)
 
 
-def test_mm_eureka_conversations_may_be_plain_text(eureka):
+def test_mm_eureka_conversations_may_be_plain_text(eureka_folder):
     row = {**eureka_row("K12/ab.png", "1"), "conversations": "<image>How many?"}
-    result = read_one(Source.mm_eureka, write_jsonl(eureka / "dataset.jsonl", [row]))
+    result = read_sample(Source.mm_eureka, write_jsonl(eureka_folder / "dataset.jsonl", [row]))
     assert result.question == "How many?"
 
 
-STEPS = "### Rationales:\nLook.\n\n### Step 1:\nIt is red.\n\n### The final answer is:\n"
-CHOICES = "<image>\nQuestion: What color?\nChoices:\nA: red\nB: blue"
+# The beginning of a response in Mulberry, before its final answer.
+MULBERRY_STEPS = "### Rationales:\nLook.\n\n### Step 1:\nIt is red.\n\n### The final answer is:\n"
+CHOICE_QUESTION = "<image>\nQuestion: What color?\nChoices:\nA: red\nB: blue"
 
 
-def mulberry_row(question: str, final: str, image: str = "clevr/1.png") -> dict:
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": final}]
+def mulberry_row(question: str, response: str, image: str = "clevr/1.png") -> dict:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": response}]
     return {"messages": turns, "images": image}
 
 
-def test_mulberrys_gold_answer_follows_the_last_final_answer_marker(tmp_path, red):
+def test_mulberrys_gold_answer_follows_the_last_final_answer_marker(tmp_path, red_png):
     (tmp_path / "mulberry_images" / "clevr").mkdir(parents=True)
-    (tmp_path / "mulberry_images" / "clevr" / "1.png").write_bytes(red)
+    (tmp_path / "mulberry_images" / "clevr" / "1.png").write_bytes(red_png)
     first_attempt = (
         "### The final answer is:\n4\nI think I have made a mistake. Let me rethink it.\n"
     )
     rows = [
-        mulberry_row(CHOICES, STEPS + "A: red"),
-        mulberry_row(CHOICES + " ", STEPS + "blue.", "/clevr/1.png"),
-        mulberry_row("<image>How many?", first_attempt + STEPS + '"5". #'),
+        mulberry_row(CHOICE_QUESTION, MULBERRY_STEPS + "A: red"),
+        mulberry_row(CHOICE_QUESTION, MULBERRY_STEPS + "blue.", "/clevr/1.png"),
+        mulberry_row("<image>How many?", first_attempt + MULBERRY_STEPS + '"5". #'),
         mulberry_row("<image>How many?", "Five, I think."),
-        mulberry_row("<image>How many?", STEPS + "6", "clevr/2.png"),
+        mulberry_row("<image>How many?", MULBERRY_STEPS + "6", "clevr/2.png"),
     ]
     (tmp_path / "mulberry_sft.json").write_text(json.dumps(rows, indent=1))
     result = read(Source.mulberry, tmp_path)
@@ -232,21 +235,22 @@ def test_mulberrys_gold_answer_follows_the_last_final_answer_marker(tmp_path, re
     assert result[4].source == "mulberry_sft.json:5"
 
 
-def test_mulberrys_tar_is_read_without_unpacking_and_only_by_full_path(tmp_path, red):
+def test_mulberrys_tar_is_read_without_unpacking_and_only_by_full_path(tmp_path, red_png):
     rows = [
-        mulberry_row(CHOICES, STEPS + "A: red", "cauldron/clevr/images/1.png"),
-        mulberry_row(CHOICES + " ", STEPS + "B", "/cauldron/clevr/images/1.png"),
-        mulberry_row("<image>How many?", STEPS + "4", "cauldron/other/images/1.png"),
-        mulberry_row("<image>How many?", STEPS + "5", "cauldron/clevr/images/text.png"),
-        mulberry_row("<image>How many?", STEPS + "6", "../mulberry_sft.json"),
+        mulberry_row(CHOICE_QUESTION, MULBERRY_STEPS + "A: red", "cauldron/clevr/images/1.png"),
+        mulberry_row(CHOICE_QUESTION, MULBERRY_STEPS + "B", "/cauldron/clevr/images/1.png"),
+        mulberry_row("<image>How many?", MULBERRY_STEPS + "4", "cauldron/other/images/1.png"),
+        mulberry_row("<image>How many?", MULBERRY_STEPS + "5", "cauldron/clevr/images/text.png"),
+        mulberry_row("<image>How many?", MULBERRY_STEPS + "6", "../mulberry_sft.json"),
     ]
     (tmp_path / "mulberry_sft.json").write_text(json.dumps(rows))
     root = "mulberry_images/cauldron/clevr/images"
     with tarfile.open(tmp_path / "mulberry_images.tar", "w") as archive:
-        for name, content in ((f"{root}/1.png", red), (f"./{root}/text.png", b"no image")):
+        for name, content in ((f"{root}/1.png", red_png), (f"./{root}/text.png", b"no image")):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, BytesIO(content))
+        # A symbolic link is not followed, so its image counts as missing.
         link = tarfile.TarInfo("mulberry_images/cauldron/other/images/1.png")
         link.type, link.linkname = tarfile.SYMTYPE, f"/{root}/1.png"
         archive.addfile(link)
@@ -257,8 +261,10 @@ def test_mulberrys_tar_is_read_without_unpacking_and_only_by_full_path(tmp_path,
     assert not (tmp_path / "mulberry_images").exists()
 
 
-def test_the_error_for_a_damaged_tar_names_it_and_says_what_to_do(tmp_path, red):
-    (tmp_path / "mulberry_sft.json").write_text(json.dumps([mulberry_row(CHOICES, STEPS + "A")]))
+def test_the_error_for_a_damaged_tar_names_it_and_says_what_to_do(tmp_path, red_png):
+    (tmp_path / "mulberry_sft.json").write_text(
+        json.dumps([mulberry_row(CHOICE_QUESTION, MULBERRY_STEPS + "A")])
+    )
     (tmp_path / "mulberry_images.tar").write_bytes(b"no tar" * 500)
     with pytest.raises(
         EmptyDatasetError, match=r"images\.tar is not a readable tar .*; download it"
@@ -267,15 +273,17 @@ def test_the_error_for_a_damaged_tar_names_it_and_says_what_to_do(tmp_path, red)
 
 
 @pytest.mark.parametrize("is_new_revision", [False, True])
-def test_geometry3ks_gold_answer_is_the_value_not_the_letter(tmp_path, red, is_new_revision):
-    row: dict[str, Any] = {"images": [{"bytes": red, "path": "img_diagram.png"}]}
+def test_the_gold_answer_of_geometry3k_is_the_value_and_not_the_letter(
+    tmp_path, red_png, is_new_revision
+):
+    row: dict[str, Any] = {"images": [{"bytes": red_png, "path": "img_diagram.png"}]}
     row |= {"problem": "<image>Find x.", "answer": "2\\sqrt{3}"}
     if is_new_revision:
         row |= {"id": 7, "choices": ["2", "2\\sqrt{3}", "4"], "ground_truth": "B"}
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "train-00000-of-00001.parquet")
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "test-00000-of-00001.parquet")
-    result = read_one(Source.geometry3k, tmp_path)
+    result = read_sample(Source.geometry3k, tmp_path)
     assert (result.question, result.answer, result.answer_kind) == (
         "Find x.",
         "2\\sqrt{3}",
@@ -285,11 +293,11 @@ def test_geometry3ks_gold_answer_is_the_value_not_the_letter(tmp_path, red, is_n
     assert verdict_of(result, "2") is Verdict.incorrect
 
 
-def test_rap_files_written_by_pandas_are_read(tmp_path, red):
+def test_rap_files_written_by_pandas_are_read(tmp_path, red_png):
     rows = [
         {
             "problem": f"<image>Question: Area {gold}?",
-            "images": [{"bytes": red, "path": None}],
+            "images": [{"bytes": red_png, "path": None}],
             "answer": gold,
             "onlyid": 1,
             "id": "s",
@@ -300,15 +308,16 @@ def test_rap_files_written_by_pandas_are_read(tmp_path, red):
     pd.DataFrame(rows).to_parquet(path)
     result = read(Source.easyr1, path)
     assert [row.answer for row in result] == ["$169$", "3.5", "-7", "A"]
-    assert verdict_of(result[0], "169") is verdict_of(result[2], "-7") is Verdict.correct
+    assert verdict_of(result[0], "169") is Verdict.correct
+    assert verdict_of(result[2], "-7") is Verdict.correct
     assert verdict_of(result[2], "7") is Verdict.incorrect
 
 
 @pytest.fixture
-def image_folder(tmp_path, red, encode) -> Path:
+def image_folder(tmp_path, red_png, encode) -> Path:
     """A folder with images/a.png and images/b.png."""
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.png").write_bytes(red)
+    (tmp_path / "images" / "a.png").write_bytes(red_png)
     (tmp_path / "images" / "b.png").write_bytes(encode(Image.new("RGB", (84, 56), "blue")))
     return tmp_path
 
@@ -331,31 +340,32 @@ def test_easyr1_rows_with_none_one_and_two_images(image_folder):
         "first",
         "no image",
     )
+    # The first has 800 x 600 pixels before its sides are rounded to multiples of 28.
     assert [Image.open(BytesIO(png)).size for png in two_images.images] == [(812, 588), (84, 56)]
 
 
-def test_verl_rows_are_read(image_folder, red):
+def test_verl_rows_are_read(image_folder, red_png):
     row = {
         "data_source": "synthetic/squares",
         "prompt": [{"role": "user", "content": "<image>How many squares?"}],
-        "images": [{"bytes": red, "path": None}],
+        "images": [{"bytes": red_png, "path": None}],
         "ability": "counting",
         "reward_model": {"style": "rule", "ground_truth": "1"},
         "extra_info": {"split": "train", "index": 0, "answer": "1", "question": "How many?"},
     }
     path = image_folder / "rows.parquet"
     pq.write_table(pa.Table.from_pylist([row]), path)
-    result = read_one(Source.verl, path)
+    result = read_sample(Source.verl, path)
     assert (result.task, result.answer_kind, result.answer) == ("counting", AnswerKind.count, "1")
 
 
-def test_trl_rows_are_read_despite_null_keys_that_arrow_adds(image_folder, red):
+def test_trl_rows_are_read_despite_null_keys_that_arrow_adds(image_folder, red_png):
     parts = [{"type": "image"}, {"type": "text", "text": "How many squares?"}]
-    text = [{"role": "assistant", "content": [{"type": "text", "text": "One."}]}]
+    completion = [{"role": "assistant", "content": [{"type": "text", "text": "One."}]}]
     row = {
         "prompt": [{"role": "user", "content": parts}],
-        "completion": text,
-        "images": [{"bytes": red, "path": None}],
+        "completion": completion,
+        "images": [{"bytes": red_png, "path": None}],
         "solution": "1",
     }
     path = image_folder / "rows.parquet"
@@ -387,18 +397,21 @@ def test_ms_swift_boxes_come_from_objects(image_folder):
     )
     for row in result:
         assert row.question == "Locate the red square."
-        box = {"bbox_2d": [203, 147, 406, 441], "label": "red square"}
+        box = {"bbox_2d": RED_SQUARE_BOX, "label": "red square"}
         assert json.loads(row.answer) == [box]
 
 
 def test_ms_swift_rows_may_have_query_and_response(image_folder):
     row = {"query": "<image>How many?", "response": "3", "images": "images/a.png"}
-    assert read_one(Source.ms_swift, write_jsonl(image_folder / "rows.jsonl", [row])).answer == "3"
+    assert (
+        read_sample(Source.ms_swift, write_jsonl(image_folder / "rows.jsonl", [row])).answer == "3"
+    )
 
 
-@pytest.mark.parametrize("shape", ["sharegpt", "openai", "alpaca", "described"])
-def test_llama_factory_rows_of_all_shapes_are_read(image_folder, shape):
-    row_of_shape: dict[str, dict[str, Any]] = {
+@pytest.mark.parametrize("layout", ["sharegpt", "openai", "alpaca", "dataset_info"])
+def test_llama_factory_rows_of_every_layout_are_read(image_folder, layout):
+    """dataset_info: dataset_info.json names the columns and tags."""
+    row_of_layout: dict[str, dict[str, Any]] = {
         "sharegpt": {
             "conversations": [
                 {"from": "human", "value": "<image>What color?"},
@@ -413,22 +426,22 @@ def test_llama_factory_rows_of_all_shapes_are_read(image_folder, shape):
             ]
         },
         "alpaca": {"instruction": "<image>What color?", "input": "", "output": "Red."},
-        "described": {
+        "dataset_info": {
             "talk": [{"who": "me", "what": "<image>What color?"}, {"who": "it", "what": "Red."}]
         },
     }
-    key = "shown" if shape == "described" else "images"
+    key = "shown" if layout == "dataset_info" else "images"
     (image_folder / "rows.json").write_text(
-        json.dumps([{**row_of_shape[shape], key: ["images/a.png"]}])
+        json.dumps([{**row_of_layout[layout], key: ["images/a.png"]}])
     )
-    if shape == "described":
+    if layout == "dataset_info":
         tags = {"role_tag": "who", "content_tag": "what", "user_tag": "me", "assistant_tag": "it"}
         columns = {"messages": "talk", "images": "shown"}
         entry = {"file_name": "rows.json", "formatting": "sharegpt", "columns": columns}
         (image_folder / "dataset_info.json").write_text(
             json.dumps({"mine": {**entry, "tags": tags}})
         )
-    result = read_one(Source.llama_factory, image_folder)
+    result = read_sample(Source.llama_factory, image_folder)
     assert (result.question, result.answer, result.answer_kind) == ("What color?", "Red", "text")
 
 
@@ -443,12 +456,12 @@ def test_rows_of_mixed_formats_in_one_file_are_recognized(image_folder):
     images = ["images/a.png"]
     turns = [{"role": "user", "content": "<image>How many?"}]
     rows = [
-        {"image_paths": images, "prompt": "Released?", "ground_truth": "1", "ability": "math"},
+        {"image_paths": images, "prompt": "Qi et al.?", "ground_truth": "1", "ability": "math"},
         {"images": images, "messages": turns, "solution": "2"},
         {"images": images, "problem": "EasyR1?", "answer": "3"},
         {"images": images, "prompt": turns, "reward_model": {"ground_truth": "4"}},
         {"images": images, "prompt": turns, "solution": "5"},
-        {**eureka_row("images/a.png", "6")},
+        eureka_row("images/a.png", "6"),
         {
             "images": images,
             "conversations": [
@@ -465,6 +478,7 @@ def test_rows_of_mixed_formats_in_one_file_are_recognized(image_folder):
 
 
 def test_with_rationale_lists_exactly_the_sources_with_a_rationale() -> None:
+    # A function can set a rationale only if its code passes `rationale=` to RawRow.
     functions = {name: entry.rule for name, entry in FORMATS.items() if callable(entry.rule)}
     with_rationale = {
         name for name, rule in functions.items() if "rationale=" in inspect.getsource(rule)

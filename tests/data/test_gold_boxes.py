@@ -1,4 +1,7 @@
-"""Gold boxes in every notation and coordinate system become pixels of the resized image."""
+"""Gold boxes in every notation and coordinate system become pixels of the resized image.
+
+Axes: H height, W width, C color channels.
+"""
 
 import json
 from io import BytesIO
@@ -16,7 +19,18 @@ from difftrain.images import DecodedImage, PixelBudget
 
 @pytest.fixture(scope="module")
 def decoded(encode, red_square) -> DecodedImage:
+    """The red square, resized from 800 x 600 to 504 x 364, below the limit of 200,704 pixels."""
     return images.decode(encode(red_square), PixelBudget(3136, 200_704))
+
+
+def iou_with_red_square(box: list[float], decoded: DecodedImage) -> float:
+    """Intersection over union of a box with the red pixels of the resized image."""
+    x1, y1, x2, y2 = (round(value) for value in box)
+    pixels_HWC = np.asarray(Image.open(BytesIO(decoded.png))).astype(int)
+    red_HW = pixels_HWC[..., 1] < 128  # of red and white, only white has green
+    inside_HW = np.zeros_like(red_HW)
+    inside_HW[y1:y2, x1:x2] = True
+    return float((red_HW & inside_HW).sum() / (red_HW | inside_HW).sum())
 
 
 @pytest.mark.parametrize(
@@ -25,12 +39,7 @@ def decoded(encode, red_square) -> DecodedImage:
 )
 def test_a_converted_box_covers_the_red_square(decoded, gold, box_format):
     (result,) = json.loads(answers.boxes_in_model_pixels(gold, decoded, box_format))
-    x1, y1, x2, y2 = (round(value) for value in result["bbox_2d"])
-    pixels = np.asarray(Image.open(BytesIO(decoded.png))).astype(int)
-    red = pixels[..., 1] < 128
-    inside = np.zeros_like(red)
-    inside[y1:y2, x1:x2] = True
-    assert (red & inside).sum() / (red | inside).sum() > 0.98
+    assert iou_with_red_square(result["bbox_2d"], decoded) > 0.98
 
 
 def test_width_and_height_are_scaled_separately(decoded):
@@ -101,6 +110,7 @@ def test_a_box_without_area_is_rejected(decoded):
         answers.boxes_in_model_pixels("[10, 10, 10, 50]", decoded, BoxFormat.pixels)
 
 
+# 16384, 1600, 1280 and 256 image tokens of 784 pixels.
 @pytest.mark.parametrize("max_pixels", [12_845_056, 1_254_400, 1_003_520, 200_704])
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize(
@@ -116,29 +126,27 @@ def test_boxes_in_every_format_cover_the_red_square_of_the_upright_image(
     encode, red_square, box_format, frame, orientation, max_pixels
 ):
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    # Orientation 6 means: turn the stored image clockwise to see it upright.
+    exif[0x0112] = orientation  # the EXIF tag of the orientation
+    # 1: the stored image is upright; 6: a viewer must turn it clockwise.
     stored = red_square if orientation == 1 else red_square.transpose(Image.Transpose.ROTATE_90)
     decoded = images.decode(encode(stored, exif=exif), PixelBudget(3136, max_pixels))
     assert decoded.original_size == (800, 600)
     width, height = frame or decoded.size
     gold = [0.25 * width, 0.25 * height, 0.5 * width, 0.75 * height]
     (result,) = json.loads(answers.boxes_in_model_pixels(json.dumps(gold), decoded, box_format))
-    x1, y1, x2, y2 = (round(value) for value in result["bbox_2d"])
-    pixels = np.asarray(Image.open(BytesIO(decoded.png))).astype(int)
-    red = pixels[..., 1] < 128
-    inside = np.zeros_like(red)
-    inside[y1:y2, x1:x2] = True
-    assert (red & inside).sum() / (red | inside).sum() > 0.98
+    assert iou_with_red_square(result["bbox_2d"], decoded) > 0.98
 
 
-def test_the_worked_example_of_a_wide_image(encode):
+def test_boxes_of_a_wide_image_are_scaled_once(encode):
     decoded = images.decode(encode(Image.new("RGB", (1920, 1080))), PixelBudget(3136, 1_003_520))
     (result,) = json.loads(
         answers.boxes_in_model_pixels("[480,270,960,810]", decoded, BoxFormat.pixels)
     )
+    # The image shrinks below 1,003,520 pixels. The box covers 1/4 to 1/2 of its width, and 1/4 to
+    # 3/4 of its height.
     assert (decoded.size, result["bbox_2d"]) == ((1316, 728), [329, 182, 658, 546])
-    again = json.loads(
+    # Boxes that are in pixels of the resized image already stay as they are.
+    unchanged = json.loads(
         answers.boxes_in_model_pixels(json.dumps([result]), decoded, BoxFormat.resized)
     )
-    assert again == [result]
+    assert unchanged == [result]

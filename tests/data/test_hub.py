@@ -18,12 +18,15 @@ from difftrain.data.storage import HubUnavailable
 from difftrain.records import Sample
 from tests.data.small_files import write_jsonl
 
-COMMIT = "0123456789abcdef" * 2 + "01234567"
+COMMIT = "0123456789abcdef" * 2 + "01234567"  # 40 hex digits
 REPOSITORY = "owner/name"
 
 
 class HubStandIn(BaseHTTPRequestHandler):
-    """Serves one folder as a dataset: its commit, its file tree, its paths, ranges of its files."""
+    """Serves one folder as a dataset, with the requests of the hub that its client needs.
+
+    These are the dataset's commit, its file tree, information on paths, and ranges of files.
+    """
 
     root: Path
 
@@ -31,6 +34,7 @@ class HubStandIn(BaseHTTPRequestHandler):
         """Log nothing."""
 
     def entry(self, path: Path) -> dict[str, object]:
+        """What the hub says about a file or folder."""
         name = path.relative_to(self.root).as_posix()
         entry_type = "file" if path.is_file() else "directory"
         return {"type": entry_type, "oid": "0" * 40, "size": path.stat().st_size, "path": name}
@@ -44,21 +48,24 @@ class HubStandIn(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_POST(self) -> None:
+        """Answer paths-info, whose body is JSON or a form: the entries of the paths that exist."""
         text = self.rfile.read(int(self.headers["Content-Length"])).decode()
         names = json.loads(text)["paths"] if text.startswith("{") else []
         if not names:
-            names = [unquote(p.split("=", 1)[1]) for p in text.split("&") if p.startswith("paths")]
-        self.send_json([self.entry(self.root / n) for n in names if (self.root / n).exists()])
+            pairs = [pair for pair in text.split("&") if pair.startswith("paths")]
+            names = [unquote(pair.split("=", 1)[1]) for pair in pairs]
+        paths = [self.root / name for name in names]
+        self.send_json([self.entry(path) for path in paths if path.exists()])
 
     def do_HEAD(self) -> None:
-        self.send_file(False)
+        self.send_file(with_body=False)
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         if not path.removeprefix("/api").startswith(f"/datasets/{REPOSITORY}"):
             self.send_error(404)
         elif "/resolve/" in path:
-            self.send_file(True)
+            self.send_file(with_body=True)
         elif "/tree/" in path:
             self.send_json([self.entry(path) for path in sorted(self.root.rglob("*"))])
         else:
@@ -68,7 +75,8 @@ class HubStandIn(BaseHTTPRequestHandler):
 
     def send_file(self, with_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        content = (self.root / path.split("/resolve/", 1)[1].split("/", 1)[1]).read_bytes()
+        name = path.split("/resolve/", 1)[1].split("/", 1)[1]  # /datasets/ID/resolve/REVISION/NAME
+        content = (self.root / name).read_bytes()
         start, end = 0, len(content)
         if byte_range := self.headers.get("Range"):
             first, _, last = byte_range.removeprefix("bytes=").partition("-")
@@ -85,7 +93,7 @@ class HubStandIn(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[HubStandIn]]:
-    """Points the hub client to a local server that has one dataset, tmp_path."""
+    """Points the hub client to a server whose one dataset is tmp_path; gives its handler class."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(encode(red_square))
     row = {"images": ["images/a.png"], "problem": "<image>How many?", "answer": "1"}
@@ -100,7 +108,7 @@ def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[HubStandIn]]
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(storage, "HfFileSystem", lambda: HfFileSystem(endpoint=address))
     monkeypatch.setattr(storage, "HfApi", lambda: HfApi(endpoint=address))
-    storage.hub_files.cache_clear()
+    storage.hub_files.cache_clear()  # its result belongs to another test's server
     yield Served
     server.shutdown()
     server.server_close()

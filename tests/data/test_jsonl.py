@@ -16,6 +16,7 @@ from difftrain.grade import grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 
 RED = "images/red.png"
+# A row in the format that Qi et al. 2026 released, and one in the format of chat messages.
 RELEASED = {
     "ability": "math",
     "prompt": "<image>Perimeter of a square with side 13?",
@@ -31,20 +32,21 @@ BOX = "<answer>\n[{'bbox_2d': [200, 150, 400, 450], 'label': 'red square'}]\n</a
 
 
 def read(path, **settings) -> list[Any]:
+    """A Sample or RejectedRow for each row of a jsonl file."""
     config = DataConfig(source=Source.jsonl, path=str(path), **settings)
     return list(dataset.load_samples(config))
 
 
 @pytest.fixture
 def convert_row(write_rows):
-    """Converts one row, `base` with changes; the value None removes a key."""
+    """A function that writes one row and reads it: `base` with changes; None removes a key."""
 
-    def read_one(base=RELEASED, **changes):
+    def convert(base=RELEASED, **changes):
         row = {key: value for key, value in {**base, **changes}.items() if value is not None}
         (result,) = read(write_rows(row))
         return result
 
-    return read_one
+    return convert
 
 
 def test_a_difficulty_sampling_row_becomes_a_sample(convert_row):
@@ -150,7 +152,7 @@ def test_image_placeholders_are_optional_and_removed(convert_row):
 
 
 @pytest.mark.parametrize("prompt", ["<image><image>\nHow much?", "<image>a <image>b <image>"])
-def test_a_number_of_placeholders_unequal_to_the_number_of_images_is_rejected(convert_row, prompt):
+def test_a_row_with_another_number_of_placeholders_than_images_is_rejected(convert_row, prompt):
     marks = prompt.count("<image>")
     expected = f"placeholder mismatch: {marks} <image>, but 1 images"
     assert convert_row(prompt=prompt).reason == expected
@@ -198,6 +200,7 @@ def test_boxes_are_converted_from_data_box_format(write_rows):
     gold = "<answer>[{'bbox_2d': [250, 250, 500, 750], 'label': 'red square'}]</answer>"
     row = {**RELEASED, "ability": "cv_detection", "ground_truth": gold}
     (result,) = read(write_rows(row), box_format=BoxFormat.relative)
+    # Per thousand of 812 x 588 pixels, the size of the resized image.
     assert json.loads(result.answer) == [{"bbox_2d": [203, 147, 406, 441], "label": "red square"}]
 
 
@@ -208,10 +211,14 @@ def test_boxes_are_converted_from_data_box_format(write_rows):
         ({"image_paths": ["images"]}, "missing file: images"),
         ({"image_paths": ["a\0b.png"]}, "missing file: a\0b.png"),
         ({"image_paths": ["x" * 5000]}, "missing file: xxx"),
-        ({"image_paths": ["/dev/zero"]}, "missing file: /dev/zero"),
+        (
+            {"image_paths": ["/dev/zero"]},
+            "missing file: /dev/zero",
+        ),  # not a regular file, and endless
         ({"image_paths": ["https://a.example/b.png"]}, "missing file: images are not downloaded"),
         ({"image_paths": ["data:image/png;base64,@@@"]}, "broken image: not base64"),
         ({"image_paths": ["data:image/png,abc"]}, "broken image: a data: URI"),
+        # "hello" in base64
         ({"image_paths": ["data:image/png;base64,aGVsbG8="]}, "broken image: no readable"),
         ({"image_paths": [7]}, "no image: an entry must be"),
         ({"image_paths": []}, "no image: image_paths is absent or empty"),
@@ -235,7 +242,7 @@ def test_boxes_are_converted_from_data_box_format(write_rows):
             "unusable gold answer: 'red' is neither",
         ),
         ({"options": "A B"}, "unusable options: must be a list"),
-        ({"options": list(range(27))}, "unusable options: 27"),
+        ({"options": list(range(27))}, "unusable options: 27"),  # more than there are letters
     ],
 )
 def test_an_unusable_row_is_rejected_with_its_reason(convert_row, changes, reason):
@@ -259,13 +266,13 @@ def test_a_messages_row_without_images_or_solution_is_rejected(convert_row):
         ('{"prompt": ', "not JSON"),
         ("hello", "not JSON"),
         ("[" * 100_000, "not JSON: nested too deeply"),
-        ('{"prompt": "\\ud800"}', "not JSON"),
+        ('{"prompt": "\\ud800"}', "not JSON"),  # half a surrogate pair
         ("[1, 2]", "not an object: the line is a list"),
         ("null", "not an object: the line is a NoneType"),
         ("{}", "missing keys: prompt, ground_truth (or messages, images, solution); found: none"),
     ],
 )
-def test_a_line_that_is_no_row_is_rejected_with_its_reason(write_rows, line, reason):
+def test_a_line_that_is_not_a_row_is_rejected_with_its_reason(write_rows, line, reason):
     (result,) = read(write_rows(line))
     assert isinstance(result, RejectedRow)
     assert result.reason.startswith(reason)
@@ -302,15 +309,15 @@ def test_the_same_question_with_other_options_is_another_sample(write_rows):
 
 
 def test_rows_are_read_one_by_one(write_rows):
+    """Rows that are appended while the file is read are read too, so it is not loaded whole."""
     path = write_rows(*[{**RELEASED, "ground_truth": str(number)} for number in range(50)])
     stream = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     first = next(stream)
     assert isinstance(first, Sample)
     assert first.answer == "0"
-    # Rows appended after the first was read are read too, so the file was not loaded whole.
     with path.open("a") as file:
         file.write("x" * 100_000 + "\nhello\n")
-    assert [row.source for row in stream][-1] == "my.jsonl:52"
+    assert [row.source for row in stream][-1] == "my.jsonl:52"  # 50 rows and the two new lines
 
 
 def test_a_question_with_a_token_of_the_chat_template_is_rejected(convert_row):

@@ -5,7 +5,6 @@ import logging
 import subprocess
 import sys
 import tracemalloc
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from tests.data.small_files import write_jsonl
 
 
 def read_file(path: Path) -> list[tuple[str, object]]:
+    """The (location, row or RowError) pairs of a file."""
     return list(readers.read_rows(Folder(path.parent), [path.name]))
 
 
@@ -33,9 +33,11 @@ def error_message(row: object) -> str:
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_an_array_is_read_element_by_element(tmp_path, indent):
+    # Brackets, backslashes and two-byte characters inside strings must not end an element.
     rows = [{"n": n, "text": "ä]} \\" * n} for n in range(50)]
     path = tmp_path / "rows.json"
-    path.write_text("\ufeff\n" + json.dumps(rows, indent=indent, ensure_ascii=False))
+    text = json.dumps(rows, indent=indent, ensure_ascii=False)
+    path.write_text(f"\ufeff\n{text}")  # \ufeff is the byte order mark
     assert read_file(path) == [(f"rows.json:{n + 1}", row) for n, row in enumerate(rows)]
 
 
@@ -84,13 +86,14 @@ def test_a_broken_parquet_file_gives_one_row_error(tmp_path):
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1 not really")
     ((location, row),) = read_file(path)
-    assert (location, error_message(row)[:11]) == ("rows.parquet:1", "broken file")
+    assert location == "rows.parquet:1"
+    assert error_message(row).startswith("broken file")
 
 
 def test_a_jsonl_of_100_megabytes_is_read_in_3_megabytes_of_memory(tmp_path):
     path = tmp_path / "large.jsonl"
     with path.open("w") as file:
-        for number in range(1000):
+        for number in range(1000):  # rows of 100 kB
             file.write(json.dumps({"n": number, "padding": "x" * 100_000}) + "\n")
     tracemalloc.start()
     assert sum(1 for _ in readers.read_rows(Folder(tmp_path), [path.name])) == 1000
@@ -109,6 +112,7 @@ def test_a_jsonl_of_a_gigabyte_becomes_samples_in_60_megabytes_of_memory(tmp_pat
             row = {"image_paths": ["a.png"], "prompt": "How many?", "ground_truth": str(number)}
             file.write(json.dumps({**row, "padding": "x" * 550_000}) + "\n")
     assert path.stat().st_size > 1_000_000_000
+    # ru_maxrss is the peak memory of a process in KiB, so the rows are read in a fresh one.
     code = (
         "import resource, sys\n"
         "from difftrain.data import dataset\n"
@@ -136,7 +140,7 @@ def test_a_jsonl_of_a_gigabyte_becomes_samples_in_60_megabytes_of_memory(tmp_pat
         ("dataset.jsonl", None),
     ],
 )
-def test_the_split_is_found_in_a_files_folders_or_first_word(name, split):
+def test_the_split_of_a_file_is_the_name_of_a_folder_or_the_first_word_of_its_name(name, split):
     assert storage.split_of(name) == split
 
 
@@ -171,10 +175,11 @@ def test_the_error_without_network_suggests_a_local_folder(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = DataConfig(source=Source.orsta, path="owner/name-of-nothing")
     for read in (dataset.fingerprint, lambda config: list(dataset.load_samples(config))):
-        with pytest.raises(HubUnavailable) as error:
+        with pytest.raises(HubUnavailable) as caught:
             read(config)
-        assert "owner/name-of-nothing: this dataset cannot be read from the hub" in str(error.value)
-        assert "data.path=FOLDER" in str(error.value)
+        message = str(caught.value)
+        assert "owner/name-of-nothing: this dataset cannot be read from the hub" in message
+        assert "data.path=FOLDER" in message
 
 
 def test_a_full_commit_is_fingerprinted_without_network():
@@ -183,6 +188,7 @@ def test_a_full_commit_is_fingerprinted_without_network():
 
 
 def drawing(size=(300, 200), left=60) -> Image.Image:
+    """A blue rectangle above a line, drawn on 300 x 200 and scaled; `left`: of the rectangle."""
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     scale = size[0] / 300
@@ -221,24 +227,27 @@ def test_near_duplicates_are_reported_and_not_dropped(tmp_path, encode, make_oth
     reported = [
         json.loads(line) for line in (folder / "near_duplicates.jsonl").read_text().splitlines()
     ]
-    assert reported == [{"source": "my.jsonl:2", "similar_to": "my.jsonl:1"}] * is_similar
+    pair = {"source": "my.jsonl:2", "similar_to": "my.jsonl:1"}
+    assert reported == ([pair] if is_similar else [])
 
 
 def test_each_row_is_paired_with_the_first_similar_row():
     rng = np.random.default_rng(0)
-    dhash_of_group = rng.integers(0, 2**63, (3, 2, 4), dtype=np.uint64)
-    hashes = np.stack([dhash_of_group[n % 3] for n in range(200)])
-    hashes[7, 1, 0] ^= np.uint64(0b111_1111)  # seven bits differ, too many to be similar
-    result = dict(dataset.similar_pairs(hashes))
+    # Axes: G groups of equal rows, N rows, I images of a row, 4 x 64 bits of an image's dhash.
+    dhash_GI4 = rng.integers(0, 2**63, (3, 2, 4), dtype=np.uint64)
+    dhash_NI4 = np.stack([dhash_GI4[n % 3] for n in range(200)])
+    dhash_NI4[7, 1, 0] ^= np.uint64(0b111_1111)  # seven bits differ, too many to be similar
+    result = dict(dataset.similar_pairs(dhash_NI4))
     assert 7 not in result
     assert all(result[n] == n % 3 for n in range(3, 200) if n != 7)
 
 
-def test_the_dhash_of_a_plain_noisy_image_is_zero(encode):
+def test_the_noise_of_jpeg_in_a_single_color_does_not_change_the_dhash(encode):
+    # The limits of 1 and a million pixels leave the image as large as it is.
     image = images.decode(
         encode(Image.new("RGB", (84, 84), (250, 251, 252)), "JPEG"), PixelBudget(1, 10**6)
     )
-    assert images.dhash(image.to_pil(), images.DEDUP_MARGIN) == bytes(32)
+    assert images.dhash(image.to_pil(), images.DEDUP_MARGIN) == bytes(32)  # 256 bits, all 0
 
 
 def test_quarantine_md_shows_counts_and_three_examples_of_each_reason(tmp_path, encode):
@@ -271,7 +280,7 @@ def test_the_log_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog
     row = {"image_paths": ["a.png"], "prompt": "How many?", "ground_truth": "1"}
     path = write_jsonl(tmp_path / "my.jsonl", [row, row])
     caplog.set_level("INFO", logger="difftrain")
-    monkeypatch.setattr(logging.getLogger("difftrain"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("difftrain"), "propagate", True)  # caplog reads the root
     build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
     text = caplog.text
     assert "data: 2 rows, 1 samples, 1 quarantined (1 duplicate; see quarantine.jsonl)" in text
@@ -279,5 +288,3 @@ def test_the_log_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog
     assert "1 images, 77 image tokens, at most 77 in one" in text
     assert "(budget 3136 to 1254400 pixels = 4 to 1600 tokens)" in text
     assert "1 rows are exact duplicates" in text
-    with Image.open(BytesIO((tmp_path / "a.png").read_bytes())) as image:
-        assert image.size == (300, 200)
