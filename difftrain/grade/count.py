@@ -30,7 +30,7 @@ _CHANGING_CHARACTER = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
 """Characters that change a number, such as <, ~, + and -. A claim includes its number's sign."""
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boxed)(?![a-zA-Z])")
 _VARIABLE = re.compile(r"(?i)\b[a-z]\s*(?:=|is\b)")  # as in `x = 7`
-_COUNTED = re.compile(
+_COUNTED = re.compile(  # as in `the number of red cats is`
     r"(?is)\b(?:number|count|total|amount) of (?P<what>.*?)(?:\b(?:is|are|equals)\b|[:=])"
 )
 _BREAK = re.compile(r"[.,;:!(\[=\n]")  # ends the name of the counted things

@@ -61,9 +61,9 @@ _WORD = re.compile(r"(?<![a-zA-Z0-9])[a-zA-Z]{2,}|[a-zA-Z]{4,}")  # not the `xyz
 _ALLOWED_TEXT = re.compile(r"[\sa-zA-Z0-9+\-*/^_=<>(){}\[\]|.,:;\\$%°']*")
 _TOO_LARGE_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*0+(?![.0-9])")
 """An exponent of four or more digits, a number of 21 or more digits, a division by zero."""
-_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^")
-_LARGE_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")
-# Maximum number of "(" and "[": the work to expand a product of sums is exponential in it.
+_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^")  # as in `(x + 1)^2`
+_LARGE_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")  # as in `(x + 1)^12`
+# Maximum number of "(" and "[". The time to expand a product grows exponentially with it.
 _MAX_BRACKETS_WITH_LETTERS, _MAX_BRACKETS = 4, 12
 
 

@@ -75,7 +75,7 @@ def write_evaluation(
     folder: Path, scores: list[float | None], prompt_hash: str = "a", **changes: Any
 ) -> Path:
     """Write a finished evaluation of MMStar with these scores; `changes` are other settings."""
-    parquet.write_part(folder, "r000-00000", results_with(scores))
+    parquet.write_part(folder, "r000-00000", results_with(scores))  # part 0 of rank 0
     settings = {"rules": "2025-11", "system": "none", "judge": "none", **changes}
     keys = [(result.benchmark, result.item_id, prompt_hash) for result in results_with(scores)]
     inputs = {"checkpoint": folder.name, **item_inputs(keys)}

@@ -145,7 +145,7 @@ def test_an_interrupted_comparison_is_resumed_and_a_finished_one_is_not_repeated
     tmp_path: Path,
 ) -> None:
     row = SampleOverlap(sample_id="same", kind=None, item=None, items=0, same_question=False)
-    parquet.write_part(tmp_path, "r000-00000", [row])
+    parquet.write_part(tmp_path, "r000-00000", [row])  # part 0 of rank 0
     assert len(compare(tmp_path)) == len(SAMPLES)
     parts = parquet.parts(tmp_path)
     assert len(parts) == 2  # the part above, and one for the other samples

@@ -117,16 +117,14 @@ def test_a_prompt_is_built_as_the_reference_builds_it(case: Case) -> None:
 
 
 def test_hallusionbench_accuracies_agree_with_the_recorded_table() -> None:
-    case = next(
-        case for case in recorded_cases("hallusionbench") if case.get("kind") == "aggregate"
-    )
+    case = aggregate_case("hallusionbench")
     scores = {}
     for row in case["items"]:
         category, subcategory, *ids = row["key"]
         scores["/".join([f"{category}_{subcategory}", *ids])] = float(row["correct"])
     accuracies = hallusionbench.accuracies(scores)
     table = case["expected_metrics"]["Overall"]
-    for name in ("aAcc", "fAcc", "qAcc"):
+    for name in ("aAcc", "fAcc", "qAcc"):  # of all items, of figures, of questions
         assert math.isclose(100 * (accuracies[name] or 0), table[name], abs_tol=1e-4)
 
 
@@ -195,6 +193,7 @@ def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> No
     assert table.keys() == expected.keys()
     for name, row in expected.items():
         cells = table[name]
+        # On the right are the harness's names of the columns.
         assert (cells["n"], cells["by_rule"], cells["right"]) == (
             row["tot"],
             row["prefetch"],

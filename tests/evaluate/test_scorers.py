@@ -48,6 +48,7 @@ READING_ITEM = {
     "answer": "['STOP', 'HALT']",
     "category": "Irregular Text Recognition",
 }
+# The item of a benchmark for which no rule reads an answer in the prediction `hm`.
 ITEMS = {
     "MathVista": INTEGER_ITEM,
     "MMVet": OPEN_ITEM,

@@ -173,13 +173,13 @@ def nonzero_outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
 
 def test_every_item_has_exactly_one_outcome() -> None:
     results = [
-        result("s", 1.0),
-        result("s", 0.5, GradedBy.judge),
-        result("s", 0.0, None, response=" \n"),
-        result("s", 1.0, None, extracted="B"),
-        result("s", None, None),
-        result("s", None, None, response=None, status=ItemStatus.skipped),
-        result("s", None, None, response=None),
+        result("s", 1.0),  # rule
+        result("s", 0.5, GradedBy.judge),  # judge
+        result("s", 0.0, None, response=" \n"),  # undecided: neither a rule nor a judge
+        result("s", 1.0, None, extracted="B"),  # drawn: a random option
+        result("s", None, None),  # judge_failed
+        result("s", None, None, response=None, status=ItemStatus.skipped),  # skipped
+        result("s", None, None, response=None),  # no_response
     ]
     assert nonzero_outcomes(results[:1]) == {"rule": 1}
     counts = outcomes(results)

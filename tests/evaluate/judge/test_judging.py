@@ -106,6 +106,7 @@ def test_results_are_the_same_with_and_without_injected_faults(
     server_replies = counts["replies"] - counts["from_cache"]
     assert counts["calls"] == len(proxy.bodies) == server_replies + len(proxy.injected)
     assert sum(counts["faults"].values()) == len(proxy.injected)
+    # The client counts faults by these kinds.
     assert counts["faults"].keys() == {"limited", "server", "lost", "slow", "malformed", "empty"}
     config.output_dir += "-without-faults"
     proxy.fault = lambda number: None

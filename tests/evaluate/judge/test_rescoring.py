@@ -42,7 +42,7 @@ def no_engine(*_pixels: int) -> Engine:
 
 
 def store_responses(config: RunConfig, text: str) -> None:
-    """Store this text as the base model's response to every item."""
+    """Store this text as the base model's response to every item, as rank 0 does."""
     rows = [
         StoredResponse(benchmark=name, item_id=item_id, prompt_hash=digest, response=text)
         for name, item_id, digest in map(response_key, load_items(config.evaluate))
