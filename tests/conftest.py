@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: the shipped tiny model, drawn samples, image files."""
+"""Fixtures that many tests share: the tiny model, generated samples, image files."""
 
 import os
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from difftrain.shapes import pool
 
 Encode = Callable[..., bytes]
 
-MIN_PIXELS, MAX_PIXELS = 3136, 12544
+MIN_PIXELS, MAX_PIXELS = 56 * 56, 112 * 112  # 4 to 16 image tokens
 
 
 @pytest.fixture(scope="session")
 def tiny() -> LoadedModel:
-    """The shipped tiny model, loaded like any other model."""
+    """The tiny model that comes with difftrain, loaded like any other model."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(2)
     return load(ModelConfig(name="tiny", dtype=Dtype.float32), MIN_PIXELS, MAX_PIXELS)
@@ -29,13 +29,13 @@ def tiny() -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def shapes_samples() -> list[Sample]:
-    """The first two dozen samples of the default pool."""
+    """The first 24 generated samples (drawings of colored shapes) of the training pool."""
     return list(pool.samples(pool.Split.pool, 24))
 
 
 @pytest.fixture(scope="session")
 def encode() -> Encode:
-    """A function that returns an image as the bytes of an image file."""
+    """A function from an image to the bytes of an image file."""
 
     def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
         buffer = BytesIO()
@@ -47,7 +47,7 @@ def encode() -> Encode:
 
 @pytest.fixture(scope="session")
 def red_square() -> Image.Image:
-    """800 x 600 white, red from (200, 150) to (400, 450)."""
+    """A white image of 800 x 600 pixels with a red rectangle from (200, 150) to (400, 450)."""
     image = Image.new("RGB", (800, 600), "white")
     ImageDraw.Draw(image).rectangle((200, 150, 399, 449), fill=(255, 0, 0))
     return image

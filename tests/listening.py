@@ -1,4 +1,4 @@
-"""Fake HTTP servers on real ports: a base class, and a proxy that injects faults."""
+"""HTTP servers for tests, on real ports: a base class, and a proxy that injects faults."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def completion(text: Any, reason: str = "stop") -> bytes:
-    """A chat completion with this text, as OpenAI's servers write it."""
+    """The body of a chat completion with this text and finish_reason, in OpenAI's format."""
     message = {"role": "assistant", "content": text}
     return json.dumps({"choices": [{"message": message, "finish_reason": reason}]}).encode()
 
@@ -23,9 +23,9 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
-        self.keys: set[str | None] = set()
+        self.keys: set[str | None] = set()  # API keys, from the header Authorization
         self.headers: list[dict[str, str]] = []
-        self.open = self.max_open = 0
+        self.open = self.max_open = 0  # number of requests without a response, now and at most
         self.lock = threading.Lock()
         fake_server = self
 
@@ -51,22 +51,24 @@ class FakeServer:
                         fake_server.open -= 1
 
             def log_message(self, *_: Any) -> None:
-                pass
+                """Log no requests."""
 
         class QuietServer(ThreadingHTTPServer):
             daemon_threads = True
 
             def handle_error(self, *_: Any) -> None:
-                pass
+                """Print no traceback if a client has gone."""
 
         self.server = QuietServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def list_models(self, handler: BaseHTTPRequestHandler) -> None:
+        """Respond to GET /models: by default the server has no such list."""
         send(handler, 404, b"{}")
 
     def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+        """Respond to POST request `number`, counted from 0."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -87,6 +89,8 @@ class FaultyProxy(FakeServer):
     """Forwards requests to another server, except those for which `fault(number)` names a fault."""
 
     FAULTS = ("429", "500", "503", "dropped", "cut", "slow", "page", "empty")
+    """HTTP statuses; "dropped" resets the connection, "slow" does so after `slow_seconds`, "cut"
+    after a part of the body; "page" sends a web page, "empty" a completion without text."""
 
     def __init__(self, upstream: str) -> None:
         super().__init__()
@@ -94,7 +98,7 @@ class FaultyProxy(FakeServer):
         self.fault: Callable[[int], str | None] = lambda number: None
         self.injected: list[str] = []
         self.slow_seconds = 1.5
-        self.max_tokens: int | None = None
+        self.max_tokens: int | None = None  # replaces max_tokens in forwarded requests
 
     def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         fault = self.fault(number)
@@ -140,6 +144,6 @@ class FaultyProxy(FakeServer):
     def drop(handler: BaseHTTPRequestHandler) -> None:
         """Reset the connection, so that the client gets an error."""
         handler.close_connection = True
-        linger = struct.pack("ii", 1, 0)
+        linger = struct.pack("ii", 1, 0)  # wait 0 seconds for unsent data, then reset
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         handler.connection.close()

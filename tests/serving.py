@@ -1,4 +1,4 @@
-"""Starts `transformers serve`, a real server, with the tiny model; for the slow lane."""
+"""Starts `transformers serve`, a real server, with the tiny model; for tests marked slow."""
 
 import json
 import shutil
@@ -26,7 +26,8 @@ RESPONSE_TEMPLATE = {
 
 @contextmanager
 def serving(parent: Path, port: int | None = None) -> Iterator[tuple[str, str]]:
-    """The server's address and model name; it stops at the end of the block."""
+    """Run the server in a `with` block; yields its address and model name. Skips the test if a
+    package that the server needs is missing."""
     for name in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(name)
     folder = parent / "tiny"
@@ -45,7 +46,7 @@ def serving(parent: Path, port: int | None = None) -> Iterator[tuple[str, str]]:
     deadline = time.time() + 300
     try:
         while not is_up(url):
-            assert process.poll() is None, (parent / "log").read_text()[-3000:]
+            assert process.poll() is None, (parent / "log").read_text()[-3000:]  # the log's end
             assert time.time() < deadline
             time.sleep(0.5)
         yield url, str(folder)

@@ -14,6 +14,7 @@ from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.records import Measure
 
 SMALL = ("difficulty=pism", "probe.mask_percents=[0, 50]", "probe.draws=2")
+"""The difficulty measure PISM with 2 responses each for the whole and for the half-masked image."""
 
 
 def test_samples_are_loaded_probed_scored_and_selected(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_samples_are_loaded_probed_scored_and_selected(tmp_path: Path) -> None:
     strata = ", ".join(sorted({score.stratum for score in scores if score.stratum}))
     selected = difftrain.select_samples(scores, *settings, f"select.strata=[{strata}]")
     assert [row.sample_id for row in selected] == [score.sample_id for score in scores]
-    assert len(list((tmp_path / "probe").iterdir())) == 1
+    assert len(list((tmp_path / "probe").iterdir())) == 1  # both calls used the same responses
 
 
 def test_a_jsonl_file_is_loaded_by_its_path(tmp_path: Path) -> None:
@@ -52,8 +53,8 @@ def test_a_report_is_read_and_a_missing_report_is_named(tmp_path: Path) -> None:
         difftrain.read_report(tmp_path / "none")
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = "[name for name in ('torch', 'trl', 'pyarrow') if name in sys.modules]"
-    code = f"import sys, difftrain; print({heavy})"
+def test_importing_the_package_imports_no_large_library() -> None:
+    imported = "[name for name in ('torch', 'trl', 'pyarrow') if name in sys.modules]"
+    code = f"import sys, difftrain; print({imported})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr

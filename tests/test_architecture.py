@@ -1,4 +1,4 @@
-"""Rules about imports, names and docstrings; breaking one would harm users."""
+"""Rules about imports, names, docstrings and READMEs of the package."""
 
 import ast
 import subprocess
@@ -13,12 +13,22 @@ FILES = [
     path
     for folder in ("difftrain", "recipes", "launch")
     for path in sorted((ROOT / folder).rglob("*.py"))
+    # These two are links to recipes/ and conf/.
     if not {"difftrain/recipes", "difftrain/conf"} & {str(path.relative_to(ROOT).parent)}
 ]
-HEAVY = ("torch", "transformers", "trl", "accelerate", "vllm", "pandas", "matplotlib", "datasets")
+LARGE_LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "vllm",
+    "pandas",
+    "matplotlib",
+    "datasets",
+)
 STAGES = ("data", "difficulty", "probe", "select", "train", "evaluate", "report")
-"""In order: a stage may import only earlier stages. The probe comes after difficulty because it
-uses difficulty's formulas to decide when a sample is settled."""
+"""In order: a stage may import only earlier stages. The probe, which generates responses to measure
+difficulty, comes after difficulty: its formulas decide when a sample has enough responses."""
 VAGUE_MODULES = {"utils", "helpers", "common", "misc", "core", "base"}
 VAGUE_CLASSES = ("Manager", "Factory", "Handler", "Registry", "Builder", "Wrapper")
 
@@ -31,7 +41,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def imports(path: Path) -> set[str]:
+def imported_names(path: Path) -> set[str]:
     """Dotted names of everything that a file imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(tree_of(path)):
@@ -47,6 +57,7 @@ def modules_below(package: str) -> list[Path]:
 
 
 def stage_of(dotted_name: str) -> str | None:
+    """The stage of a module; None if it is in no stage."""
     parts = dotted_name.split(".")
     is_stage = len(parts) > 1 and parts[0] == "difftrain" and parts[1] in STAGES
     return parts[1] if is_stage else None
@@ -58,6 +69,7 @@ def test_no_two_public_classes_share_a_name() -> None:
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 files_by_class[node.name].append(name_of(path))
+            # NAME = StrEnum("NAME", [...]) also defines a class.
             if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("StrEnum("):
                 files_by_class[ast.unparse(node.targets[0])].append(name_of(path))
     assert {name: files for name, files in files_by_class.items() if len(files) > 1} == {}
@@ -69,17 +81,18 @@ def test_difficulty_and_select_import_only_numpy_and_modules_without_side_effect
 ) -> None:
     allowed = {*sys.stdlib_module_names, "numpy", "difftrain"}
     for path in modules_below(package):
-        used = {name.split(".")[0] for name in imports(path)}
+        used = {name.split(".")[0] for name in imported_names(path)}
         assert used <= allowed, f"{name_of(path)} imports {sorted(used - allowed)}"
-        ours = {name for name in imports(path) if name.startswith("difftrain.")}
-        pure = ("records", "seeds", "config", "difficulty", "select")
+        ours = {name for name in imported_names(path) if name.startswith("difftrain.")}
+        pure = ("records", "seeds", "config", "difficulty", "select")  # no side effects
         impure = {name for name in ours if name.split(".")[1] not in pure}
         assert not impure, f"{name_of(path)} imports {sorted(impure)}"
 
 
 @pytest.mark.parametrize("module", ["difftrain", "difftrain.cli", "difftrain.config.run_config"])
-def test_settings_and_the_command_line_import_nothing_heavy(module: str) -> None:
-    code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
+def test_settings_and_the_command_line_import_no_large_library(module: str) -> None:
+    imported = f"[name for name in {LARGE_LIBRARIES!r} if name in sys.modules]"
+    code = f"import sys, {module}; print({imported})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -96,7 +109,7 @@ def test_no_stage_imports_a_later_one() -> None:
         if stage is None:
             continue
         later = STAGES[STAGES.index(stage) + 1 :]
-        forbidden = {name for name in imports(path) if stage_of(name) in later}
+        forbidden = {name for name in imported_names(path) if stage_of(name) in later}
         assert not forbidden, f"{name_of(path)} imports {sorted(forbidden)}"
 
 

@@ -5,6 +5,8 @@ from importlib import import_module
 
 import pytest
 
+# The letters at the end of a name are the axes of an array: N samples, R mask ratios, K draws, M
+# rollouts, L layers, T response tokens, B batch, S sequence, H height, W width, C colors.
 SIGNATURES = {
     "seeds.derive": "root, *purpose",
     "probe.masks.mask": "pixels_HWC, percent, seed, kind='pixels'",
@@ -39,6 +41,7 @@ def test_a_public_function_keeps_its_parameters(name: str) -> None:
         star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
         default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
         text = f"{star}{parameter.name}{default}"
+        # The enumeration member Until.ratio equals the string "ratio": both are the same default.
         parameters.append(text.replace("<Until.ratio: 'ratio'>", "'ratio'"))
     expected = SIGNATURES[name].split(", ")
     assert parameters[: len(expected)] == expected  # further parameters may follow

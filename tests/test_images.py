@@ -14,10 +14,12 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from difftrain import images
 from difftrain.images import ImageError, PixelBudget
 
-BUDGET = PixelBudget(3136, 1_254_400)
+MIN_PIXELS = 4 * 28 * 28  # four image tokens of 28 x 28 pixels
+BUDGET = PixelBudget(MIN_PIXELS, 1600 * 28 * 28)
 
 
 def open_image(raw):
+    """The image in the bytes of an image file."""
     return Image.open(BytesIO(raw))
 
 
@@ -28,6 +30,7 @@ def pixel(decoded, position) -> tuple[int, int, int]:
 
 
 def noise(size, seed=0):
+    """An image of random pixels; `size` is (width, height)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -42,8 +45,10 @@ def noise(size, seed=0):
         ((30, 20), 1_254_400, (84, 56)),
     ],
 )
-def test_known_sizes_are_those_of_the_processor(size, max_pixels, expected):
-    assert images.fit_size(size, PixelBudget(3136, max_pixels)) == expected
+def test_fit_size_of_common_sizes_is_that_of_qwens_processor(size, max_pixels, expected):
+    assert images.fit_size(size, PixelBudget(MIN_PIXELS, max_pixels)) == expected
+    width, height = size
+    assert smart_resize(height, width, 28, MIN_PIXELS, max_pixels) == expected[::-1]
 
 
 @pytest.mark.parametrize("max_pixels", [200_704, 1_003_520, 1_254_400, 12_845_056])
@@ -53,11 +58,11 @@ def test_fit_size_is_the_processors_size_and_the_processor_does_not_change_it_ag
         width = rng.choice([rng.randint(1, 60), rng.randint(20, 3000)])
         height = rng.randint(20, 3000)
         if max(width, height) > 100 * min(width, height):
-            continue
-        size = images.fit_size((width, height), PixelBudget(3136, max_pixels))
-        processor_size = smart_resize(height, width, 28, 3136, max_pixels)
-        assert size == processor_size[::-1]
-        assert smart_resize(size[1], size[0], 28, 3136, max_pixels) == processor_size
+            continue  # the next test is about thin images
+        size = images.fit_size((width, height), PixelBudget(MIN_PIXELS, max_pixels))
+        processor_size = smart_resize(height, width, 28, MIN_PIXELS, max_pixels)
+        assert size == processor_size[::-1]  # the processor's sizes are (height, width)
+        assert smart_resize(size[1], size[0], 28, MIN_PIXELS, max_pixels) == processor_size
 
 
 @pytest.mark.parametrize(
@@ -65,27 +70,28 @@ def test_fit_size_is_the_processors_size_and_the_processor_does_not_change_it_ag
 )
 def test_a_thin_image_gets_a_size_that_the_processor_keeps_or_is_refused(budget):
     rng = Random(7)
-    stable = 0
+    num_stable = 0
     for _ in range(3000):
         width, height = rng.randint(1, 4000), rng.randint(1, 60)
         try:
             size = images.fit_size((width, height), budget)
         except ImageError:
             continue
-        stable += 1
+        num_stable += 1
         min_pixels, max_pixels = budget.min_pixels, budget.max_pixels
         assert min_pixels <= size[0] * size[1] <= max_pixels
         assert smart_resize(size[1], size[0], 28, min_pixels, max_pixels) == size[::-1]
-    assert stable
+    assert num_stable > 0
 
 
 def test_an_image_that_becomes_too_narrow_by_rounding_is_refused():
+    # 8200 to 41 is exactly the limit of 200 to 1; rounded to multiples of 28 it is 293 to 1.
     assert smart_resize(41, 8200) == (28, 8204)
     with pytest.raises(ImageError, match="image too narrow: 8204 x 28"):
         images.fit_size((8200, 41), BUDGET)
 
 
-def test_a_ratio_over_200_is_refused(encode):
+def test_sides_that_differ_by_more_than_200_to_1_are_refused(encode):
     with pytest.raises(ImageError, match="image too narrow: 2010 x 10"):
         images.decode(encode(Image.new("RGB", (2010, 10))), BUDGET)
 
@@ -114,11 +120,11 @@ def test_exif_rotation_is_applied(encode, orientation):
     image = Image.new("RGB", (84, 56), "white")
     ImageDraw.Draw(image).rectangle((0, 0, 27, 27), fill=(255, 0, 0))
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[0x0112] = orientation  # the tag Orientation
     decoded = images.decode(encode(image, "JPEG", exif=exif, quality=95), BUDGET)
     assert decoded.original_size == ((84, 56) if orientation < 5 else (56, 84))
     width, height = decoded.original_size
-    corner = {
+    corner = {  # the position (x, y) of the red corner in the upright image
         1: (5, 5),
         2: (width - 6, 5),
         3: (width - 6, height - 6),
@@ -163,7 +169,7 @@ def test_half_transparent_black_becomes_gray(encode):
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
 def test_a_sixteen_bit_image_is_scaled_and_not_clipped(encode, file_format):
-    levels = np.full((56, 56), 32896, dtype=np.uint16)
+    levels = np.full((56, 56), 128 * 257, dtype=np.uint16)  # 257 maps 0..255 to 0..65535
     levels[:, 28:] = 65535
     decoded = images.decode(encode(Image.fromarray(levels), file_format), BUDGET)
     assert pixel(decoded, (9, 9)) == (128, 128, 128)
@@ -172,23 +178,21 @@ def test_a_sixteen_bit_image_is_scaled_and_not_clipped(encode, file_format):
 
 def test_a_rotated_sixteen_bit_image_is_rotated_and_scaled(encode):
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # the tag Orientation; 6 is a rotation by 90 degrees
     levels = np.zeros((56, 84), dtype=np.uint16)
     decoded = images.decode(encode(Image.fromarray(levels), exif=exif), BUDGET)
     assert decoded.original_size == (56, 84)
 
 
 def test_a_one_bit_image_is_read(encode):
-    assert pixel(images.decode(encode(Image.new("1", (56, 56), 1)), BUDGET), (0, 0)) == (
-        255,
-        255,
-        255,
-    )
+    decoded = images.decode(encode(Image.new("1", (56, 56), 1)), BUDGET)
+    assert pixel(decoded, (0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(("mode", "message"), [("F", "floating-point gray"), ("I", "32-bit gray")])
 def test_grays_without_a_known_white_are_refused(encode, mode, message):
     with pytest.raises(ImageError, match=message):
+        # 70000 is beyond 16 bits.
         images.decode(encode(Image.new(mode, (56, 56), 70000), "TIFF"), BUDGET)
 
 
@@ -217,6 +221,7 @@ def test_damaged_bytes_give_an_image_or_an_image_error(encode, file_format):
     for _ in range(150):
         raw = bytearray(whole)
         for _ in range(rng.randint(1, 8)):
+            # Half of the damage is in the first 64 bytes, the header.
             raw[rng.choice([rng.randrange(len(raw)), rng.randrange(64)])] = rng.randrange(256)
         with suppress(ImageError):
             images.decode(bytes(raw), BUDGET)
@@ -245,10 +250,11 @@ def png_of_size(width, height):
     """A PNG whose header claims this size, but whose data are a few bytes."""
 
     def chunk(name, body):
+        """A chunk of a PNG: length, name, body, checksum."""
         check = struct.pack(">I", zlib.crc32(name + body))
         return struct.pack(">I", len(body)) + name + body + check
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
     body = chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
 

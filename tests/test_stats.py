@@ -1,4 +1,8 @@
-"""difftrain/stats.py against values computed by hand and by scipy."""
+"""difftrain/stats.py against values computed by hand and by scipy.
+
+The last letters of a name are axes: S seeds, I items. A cluster is a group of items that the
+bootstrap resamples together: the questions on one figure of HallusionBench, else a single item.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +18,7 @@ from difftrain.records import GradedBy, ItemResult
 
 
 def results(benchmark: str, scores: Sequence[float | None]) -> list[ItemResult]:
-    """One result per item; HallusionBench's have four questions to a figure."""
+    """One result per score; each figure of HallusionBench has four questions."""
     ids = [str(n) for n in range(len(scores))]
     if benchmark.endswith("HallusionBench"):
         ids = [f"VS_chart/0/{n // 4}/{n % 4}" for n in range(len(scores))]
@@ -37,13 +41,13 @@ def difference_tables(
     return stats.difference_tables(before_S, after_S, cluster_of)
 
 
-def coins(p: float, count: int, seed: int) -> list[float]:
+def random_scores(p: float, count: int, seed: int) -> list[float]:
     """Random scores: 1 with probability p, else 0."""
     return list(np.random.default_rng(seed).binomial(1, p, count).astype(float))
 
 
 def test_mcnemar_counts_only_items_that_exactly_one_model_answers_correctly() -> None:
-    # Ten such items, eight for one side: 2 x (1 + 10 + 45) / 1024.
+    # Of ten such items, eight are for one model: 2 x (1 + 10 + 45) / 1024.
     assert stats.mcnemar(8, 2) == pytest.approx(112 / 1024)
     assert stats.mcnemar(2, 8) == pytest.approx(112 / 1024)
     assert stats.mcnemar(0, 0) == 1.0
@@ -58,19 +62,21 @@ def test_holm_keeps_the_order_of_p_values() -> None:
 
 
 def test_without_clusters_the_standard_error_is_that_of_the_mean() -> None:
-    values = coins(0.3, 50, 1)
+    values = random_scores(0.3, 50, 1)
     scored = [(str(n), value) for n, value in enumerate(values)]
     assert stats.standard_error(scored) == pytest.approx(scipy_stats.sem(values))
 
 
 def test_equal_items_of_one_cluster_count_once() -> None:
-    values = coins(0.5, 30, 2)
-    doubled = [(str(n), value) for n, value in enumerate(values) for _ in range(4)]
-    assert stats.standard_error(doubled) == pytest.approx(scipy_stats.sem(values))
+    values = random_scores(0.5, 30, 2)
+    repeated = [(str(n), value) for n, value in enumerate(values) for _ in range(4)]
+    assert stats.standard_error(repeated) == pytest.approx(scipy_stats.sem(values))
 
 
-def test_for_one_seed_score_and_interval_equal_those_of_the_report() -> None:
-    actual = results("MMStar", coins(0.6, 80, 3)) + results("HallusionBench", coins(0.5, 80, 4))
+def test_for_one_seed_the_estimates_equal_those_of_the_report() -> None:
+    actual = results("MMStar", random_scores(0.6, 80, 3)) + results(
+        "HallusionBench", random_scores(0.5, 80, 4)
+    )
     pooled = stats.pool(score_tables([actual]), "bootstrap")
     for name in ("MMStar", "HallusionBench"):
         expected = summary.summarize(
@@ -84,12 +90,17 @@ def test_for_one_seed_score_and_interval_equal_those_of_the_report() -> None:
         for name in pooled
         if name != "mean"
     }
-    both = summary.summarize_mean(by_name)
-    assert (pooled["mean"].mean, pooled["mean"].low) == pytest.approx((both.score, both.low))
+    expected_mean = summary.summarize_mean(by_name)
+    assert (pooled["mean"].mean, pooled["mean"].low) == pytest.approx(
+        (expected_mean.score, expected_mean.low)
+    )
 
 
-def test_a_paired_difference_equals_that_of_the_report() -> None:
-    before, after = results("MMStar", coins(0.5, 80, 5)), results("MMStar", coins(0.7, 80, 6))
+def test_the_paired_difference_equals_the_one_in_the_report() -> None:
+    before, after = (
+        results("MMStar", random_scores(0.5, 80, 5)),
+        results("MMStar", random_scores(0.7, 80, 6)),
+    )
     pooled = stats.pool(difference_tables([before], [after]), "paired")
     expected = summary.paired_difference(before, after)
     actual = pooled["MMStar"]
@@ -98,8 +109,11 @@ def test_a_paired_difference_equals_that_of_the_report() -> None:
     )
 
 
-def test_one_seed_of_items_that_are_correct_or_incorrect_is_tested_by_mcnemar() -> None:
-    before, after = results("MMMU", coins(0.5, 60, 7)), results("MMMU", coins(0.7, 60, 8))
+def test_scores_of_zero_and_one_from_a_single_seed_are_tested_by_mcnemar() -> None:
+    before, after = (
+        results("MMMU", random_scores(0.5, 60, 7)),
+        results("MMMU", random_scores(0.7, 60, 8)),
+    )
     actual = stats.pool(difference_tables([before], [after]), "paired")["MMMU"]
     wins = sum((b.score or 0) > (a.score or 0) for a, b in zip(before, after, strict=True))
     losses = sum((b.score or 0) < (a.score or 0) for a, b in zip(before, after, strict=True))
@@ -110,23 +124,26 @@ def test_one_seed_of_items_that_are_correct_or_incorrect_is_tested_by_mcnemar() 
 @pytest.mark.parametrize("case", ["fractional scores", "figures", "two seeds", "two benchmarks"])
 def test_other_differences_are_tested_by_bootstrap(case: str) -> None:
     name = "HallusionBench" if case == "figures" else "MMVet"
-    before, after = results(name, coins(0.5, 40, 9)), results(name, coins(0.6, 40, 10))
+    before, after = (
+        results(name, random_scores(0.5, 40, 9)),
+        results(name, random_scores(0.6, 40, 10)),
+    )
     if case == "fractional scores":
         after[0] = replace(after[0], score=0.3)
     before_S, after_S = [before], [after]
     if case == "two seeds":
         before_S, after_S = [before, before], [after, after[:1] + before[1:]]
     if case == "two benchmarks":
-        more = results("MMMU", coins(0.5, 40, 11))
-        before_S, after_S = [before + more], [after + more]
+        second_benchmark = results("MMMU", random_scores(0.5, 40, 11))
+        before_S, after_S = [before + second_benchmark], [after + second_benchmark]
     actual = stats.pool(difference_tables(before_S, after_S), "paired")
     tested = actual["mean"] if case == "two benchmarks" else actual[name]
     assert tested.test == (stats.SEVERAL_SEEDS if case == "two seeds" else stats.BOOTSTRAP)
 
 
-def test_if_seeds_disagree_p_is_that_of_students_t() -> None:
-    before = results("MMStar", coins(0.5, 200, 13))
-    tuned = [results("MMStar", coins(chance, 200, 14 + n)) for n, chance in enumerate((0.9, 0.6))]
+def test_if_two_seeds_differ_much_p_is_far_larger_than_for_one_seed() -> None:
+    before = results("MMStar", random_scores(0.5, 200, 13))
+    tuned = [results("MMStar", random_scores(p, 200, 14 + n)) for n, p in enumerate((0.9, 0.6))]
     two_seeds = stats.pool(difference_tables([before] * 2, tuned), "paired")["MMStar"]
     one_seed = stats.pool(difference_tables([before], tuned[:1]), "paired")["MMStar"]
     assert two_seeds.low < 0 < two_seeds.high
@@ -151,13 +168,15 @@ def test_p_over_seeds_equals_that_of_the_t_test_and_agrees_with_the_interval() -
 
 def test_rows_that_differ_by_chance_alone_seldom_show_a_difference() -> None:
     rng, num_significant, num_tables = np.random.default_rng(18), 0, 150
+    # A table has 8 rows with 3 seeds each; the standard deviations are of a magnitude seen in runs.
+    item_deviation, seed_deviation, num_items = 0.0095, 0.022, 600
     for _ in range(num_tables):
-        means = rng.normal(0, 0.0095, (8, 1)) + rng.normal(0, 0.022, (8, 3))
-        by_items = 2 * scipy_stats.norm.sf(np.abs(means.mean(axis=1)) / 0.0095)
-        larger_p = [max(p, stats.p_over_seeds(row, 0.0095**2, 600))
-                for p, row in zip(by_items, means, strict=True)]  # fmt: skip
+        means = rng.normal(0, item_deviation, (8, 1)) + rng.normal(0, seed_deviation, (8, 3))
+        p_over_items = 2 * scipy_stats.norm.sf(np.abs(means.mean(axis=1)) / item_deviation)
+        larger_p = [max(p, stats.p_over_seeds(row, item_deviation**2, num_items))
+                for p, row in zip(p_over_items, means, strict=True)]  # fmt: skip
         num_significant += min(stats.holm(larger_p)) < 0.05
-    assert num_significant / num_tables < 0.2  # with the p over items alone: a third
+    assert num_significant / num_tables < 0.2  # the p over items alone would give a third
 
 
 def test_the_bootstrap_p_is_close_to_that_of_the_paired_t_test() -> None:
@@ -182,6 +201,7 @@ def test_questions_on_one_figure_make_the_interval_wider() -> None:
     figures = stats.pool(score_tables([results("HallusionBench", scores)]), "bootstrap")["mean"]
     items = stats.pool(score_tables([results("MMStar", scores)]), "bootstrap")["mean"]
     assert figures.mean == items.mean
+    # Four equal questions per figure double the width; the bootstrap varies around that.
     assert figures.high - figures.low > 1.6 * (items.high - items.low)
 
 
@@ -197,9 +217,12 @@ def test_without_variance_of_seeds_the_interval_is_students_t_over_items() -> No
     assert actual == pytest.approx(scipy_stats.t.interval(0.95, 299, loc=0.1, scale=0.02))
 
 
-def test_if_seeds_disagree_the_interval_contains_the_mean_of_each_seed() -> None:
-    before = results("MMStar", coins(0.5, 200, 13))
-    better, worse = results("MMStar", coins(0.8, 200, 14)), results("MMStar", coins(0.3, 200, 15))
+def test_if_two_seeds_differ_much_the_interval_contains_the_mean_of_each_seed() -> None:
+    before = results("MMStar", random_scores(0.5, 200, 13))
+    better, worse = (
+        results("MMStar", random_scores(0.8, 200, 14)),
+        results("MMStar", random_scores(0.3, 200, 15)),
+    )
     differences = difference_tables([before, before], [better, worse])
     actual = stats.pool(differences, "paired")["MMStar"]
     assert len(actual.seed_means) == 2
@@ -207,7 +230,7 @@ def test_if_seeds_disagree_the_interval_contains_the_mean_of_each_seed() -> None
 
 
 def test_intervals_end_at_the_smallest_and_largest_possible_score() -> None:
-    runs = [results("MMStar", coins(chance, 100, 17)) for chance in (0.4, 0.99)]
+    runs = [results("MMStar", random_scores(p, 100, 17)) for p in (0.4, 0.99)]
     actual = stats.pool(score_tables(runs), "bootstrap")["MMStar"]
     assert (actual.low, actual.high) == (0.0, 1.0)
     gains = difference_tables([results("MMStar", [0.0] * 100)] * 2, runs)
@@ -217,6 +240,8 @@ def test_intervals_end_at_the_smallest_and_largest_possible_score() -> None:
 def test_the_interval_covers_the_true_value_about_as_often_as_stated() -> None:
     rng, num_covered, num_tables = np.random.default_rng(16), 0, 400
     for _ in range(num_tables):
+        # 3 seeds and 300 items; the true mean is 0. The sum has the variance of seeds, of single
+        # responses and of items.
         value_SI = rng.normal(0, 0.012, (3, 1)) + rng.normal(0, 0.35, (3, 300))
         value_SI = value_SI + rng.normal(0, 0.15, (1, 300))
         item_variance = float(scipy_stats.sem(value_SI.mean(axis=0))) ** 2

@@ -1,4 +1,4 @@
-"""Incomplete or damaged model folders and checkpoints are noticed, and never written."""
+"""Incomplete or damaged model folders and checkpoints are detected, and never written."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from difftrain.train import checkpointing
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A copy of the shipped model's folder."""
+    """A copy of the folder of the tiny model that comes with difftrain."""
     return Path(shutil.copytree(SHIPPED["tiny"], tmp_path / "model"))
 
 
@@ -33,7 +33,7 @@ def test_a_complete_folder_has_no_missing_part(model: Path) -> None:
     assert resolve.missing_part(model) is None
 
 
-def test_a_weights_file_that_is_one_byte_too_short_is_noticed(model: Path) -> None:
+def test_a_weights_file_that_is_one_byte_too_short_is_detected(model: Path) -> None:
     cut(model / "model.safetensors")
     assert "model.safetensors has" in str(resolve.missing_part(model))
 
@@ -59,9 +59,7 @@ def test_an_incomplete_model_folder_is_reported_as_a_problem_of_the_settings(mod
     assert problem.endswith("config.json is missing; copy or make it again")
 
 
-def test_a_finished_stage_whose_checkpoint_was_damaged_is_refused(
-    model: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_of_a_finished_stage_is_refused(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stage"
     folder.mkdir()
     model.rename(folder / "checkpoint")
@@ -82,6 +80,7 @@ def test_an_interrupted_copy_leaves_no_part_of_a_checkpoint(
         chain.link_tree(model, target)
     link, linked = os.link, []
 
+    # Ctrl-C at the third file.
     def interrupted_link(source: str, destination: str) -> None:
         linked.append(source)
         if len(linked) > 2:
@@ -99,8 +98,8 @@ def test_an_interrupted_copy_leaves_no_part_of_a_checkpoint(
     assert [path.name for path in target.parent.iterdir()] == ["checkpoint"]
 
 
-def resumable(folder: Path, step: int) -> Path:
-    """A training checkpoint with all files that resuming needs."""
+def write_checkpoint(folder: Path, step: int) -> Path:
+    """Write a training checkpoint with all files that resuming needs; returns its folder."""
     path = folder / "checkpoints" / f"checkpoint-{step}"
     path.mkdir(parents=True)
     shutil.copy(SHIPPED["tiny"] / "model.safetensors", path)
@@ -117,9 +116,9 @@ def test_training_resumes_from_the_last_complete_checkpoint(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    first, second = resumable(tmp_path, 9), resumable(tmp_path, 10)
+    first, second = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 10)
     assert checkpointing.last_checkpoint(tmp_path) == second
-    cut(second / name, 40)
+    cut(second / name, 40)  # enough to make any of these files unreadable
     assert checkpointing.last_checkpoint(tmp_path) == first
     assert f"checkpoint-10: {name}" in caplog.text
     (second / name).unlink()
@@ -129,7 +128,7 @@ def test_training_resumes_from_the_last_complete_checkpoint(
 
 
 def test_a_checkpoint_of_two_processes_needs_the_rng_state_of_both(tmp_path: Path) -> None:
-    first, second = resumable(tmp_path, 9), resumable(tmp_path, 10)
+    first, second = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 10)
     for path in (first, second):
         for rank in range(2):
             torch.save({"rank": rank}, path / f"rng_state_{rank}.pth")

@@ -33,8 +33,8 @@ SFT_THEN_GRPO = [  # such as sft_mid_grpo_hard and sft_rand_m_grpo_rand_h
     for sft in (sft_stratum, f"rand_{sft_stratum[0]}")
     for grpo in (grpo_stratum, f"rand_{grpo_stratum[0]}")
 ]
-ROWS = [*GRPO_ONLY, *SFT_THEN_GRPO]
-ROW_KEYS = ("name", "recipe", "train_stages", "select.strata", "select.random",
+RECIPES = [*GRPO_ONLY, *SFT_THEN_GRPO]
+RECIPE_KEYS = ("name", "recipe", "train_stages", "select.strata", "select.random",
             "select.sft_strata", "select.sft_random")  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def settings_by_name(name: str) -> dict[str, object]:
     return settings
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_settings_that_its_name_says(name: str) -> None:
     composed = compose_recipe(name)
     assert composed.name == name
@@ -72,8 +72,8 @@ def test_the_presets_of_the_comparison_match_the_recipe_files(name: str) -> None
 
 
 def test_two_recipes_differ_only_in_the_settings_that_their_names_say() -> None:
-    composed = {name: compose_recipe(name) for name in ROWS}
-    for a, b in itertools.combinations(ROWS, 2):
+    composed = {name: compose_recipe(name) for name in RECIPES}
+    for a, b in itertools.combinations(RECIPES, 2):
         differing = {
             key
             for key in settings_by_name(a)
@@ -86,11 +86,11 @@ def test_two_recipes_differ_only_in_the_settings_that_their_names_say() -> None:
         assert other == composed[a], (a, b)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_default_run_with_the_recipe_settings_is_that_recipe(name: str) -> None:
     composed = compose_recipe(name)
     recipe_settings = overrides.recipe_settings(resolve(composed))
-    assert {text.split("=")[0] for text in recipe_settings} <= set(ROW_KEYS)
+    assert {text.split("=")[0] for text in recipe_settings} <= set(RECIPE_KEYS)
     default = overrides.compose_config([])
     for text in recipe_settings:
         key = text.split("=")[0]
@@ -99,7 +99,9 @@ def test_the_default_run_with_the_recipe_settings_is_that_recipe(name: str) -> N
     assert default == composed
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name not in ("grpo_hard", "grpo_mid")])
+@pytest.mark.parametrize(
+    "name", [name for name in RECIPES if name not in ("grpo_hard", "grpo_mid")]
+)
 def test_a_recipe_file_quotes_its_row_from_all_four_tables_of_qi_et_al(name: str) -> None:
     """The tables are for two measures (PISM and CMAB) and two sets of tasks."""
     text = (CONF / f"{name}.yaml").read_text()

@@ -13,11 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "difftrain")
+"""What the build reads from the checkout."""
 pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, *command: str | Path) -> str:
-    """stdout of a command that runs in this folder and does not see the checkout."""
+    """Run a command in this folder, without the checkout on Python's path; returns its stdout."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     completed = subprocess.run(
         [str(part) for part in command],
@@ -32,7 +33,7 @@ def run(folder: Path, *command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that it contains no files of an earlier build."""
+    """The file of the wheel, built from a copy so that it has no files of an earlier build."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in PACKAGED:
         if (ROOT / name).is_dir():
@@ -47,29 +48,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """bin/ of a new environment with the wheel, which uses the libraries of this environment."""
+    """The folder bin/ of a new environment that has the wheel and this environment's libraries."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     run(ROOT.parent, sys.executable, "-m", "venv", folder)
     run(folder, folder / "bin" / "pip", "install", "--no-deps", "--no-index", wheel)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # Python does not read .pth files (such as an editable install's) in a folder added by a .pth.
+    # This .pth file adds the libraries. Python ignores .pth files in a folder that is added so, and
+    # thus also an editable install of difftrain there.
     (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 
 
 def test_the_wheel_contains_the_package_with_configuration_recipes_and_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
+    # The top-level folders are difftrain and difftrain-VERSION.dist-info.
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"difftrain"}
     files = ("conf/run.yaml", "conf/recipe/grpo_hard.yaml", "recipes/grpo.py", "py.typed")
     for name in (*files, "plan.txt.jinja"):
         assert f"difftrain/{name}" in names
-    packaged = {
+    data_files = {
         f"difftrain/{path.relative_to(ROOT / 'difftrain')}"
         for folder in ("cli", "data", "evaluate", "export", "report", "shapes", "sweep", "conf")
         for path in (ROOT / "difftrain" / folder).rglob("*")
         if path.suffix in (".jinja", ".txt", ".css", ".csv", ".safetensors", ".json", ".yaml")
     }
-    assert packaged <= {*names}
+    assert data_files <= {*names}
 
 
 def test_the_installed_command_trains_and_prints_its_version(scripts: Path, tmp_path: Path) -> None:

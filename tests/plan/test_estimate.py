@@ -1,4 +1,10 @@
-"""The plan's estimates of responses and memory agree with a simulation and with real weights."""
+"""The plan's estimates of responses and memory agree with a simulation and with real weights.
+
+The responses are those of the probe, which draws up to 10 responses to a sample at each of 10 mask
+ratios (shares of the image that are masked) to compute difficulty measures: PISM, CMAB, CDE, DRM.
+The full grid is all 100. An estimate assumes that half of the responses are correct at a ratio that
+passes. A sample's stratum is easy, medium, hard or unsolved.
+"""
 
 import random
 from dataclasses import replace
@@ -9,7 +15,7 @@ from safetensors import safe_open
 
 from difftrain import plan
 from difftrain.config.difficulty import DifficultyConfig, PismConfig, ProbeConfig, Until
-from difftrain.config.model import ModelConfig
+from difftrain.config.model import FIXED_ROWS, ModelConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import LORA_TARGETS
 from difftrain.model.resolve import SHIPPED
@@ -19,26 +25,28 @@ from difftrain.probe.schedule import next_draws, requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
 PAPER_SAMPLES = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
+"""The samples of Qi et al. 2026."""
 
 
 def settings(
     measures: str = "pism", until: Until = Until.ratio
 ) -> tuple[DifficultyConfig, ProbeConfig]:
-    """Default settings for these measures, of which the first one selects."""
+    """Default settings for these measures, by the first of which a run selects samples."""
     first, *others = map(Measure, measures.split())
     return DifficultyConfig(measure=first, extra_measures=others), ProbeConfig(until=until)
 
 
 def responses(stratum: Stratum, measures: str, until: Until = Until.ratio) -> float:
+    """The expected number of responses for a sample of this stratum."""
     return plan.responses_of(stratum, *settings(measures, until))
 
 
-def test_the_papers_strata_need_about_an_eighth_of_the_full_grids_responses() -> None:
-    grid = sum(PAPER_SAMPLES.values()) * 100
+def test_qi_et_al_s_samples_need_about_an_eighth_of_the_full_grids_responses() -> None:
+    # An easy sample needs 20 responses, a medium one 21 on average, a hard one 15, an unsolved 10.
     reasoning = plan.expected_responses(*settings(), {TaskSet.reasoning: 27_133})
-    assert reasoning / 2_713_300 == pytest.approx(1 / 8, abs=0.01)
-    both = plan.expected_responses(*settings(), PAPER_SAMPLES)
-    assert both / grid == pytest.approx(0.145, abs=0.01)
+    assert reasoning / (27_133 * 100) == pytest.approx(1 / 8, abs=0.01)
+    all_samples = plan.expected_responses(*settings(), PAPER_SAMPLES)
+    assert all_samples / (sum(PAPER_SAMPLES.values()) * 100) == pytest.approx(0.145, abs=0.01)
 
 
 @pytest.mark.parametrize("stratum", Stratum)
@@ -49,22 +57,21 @@ def test_expected_draws_match_a_simulation_of_the_schedule(stratum: Stratum) -> 
         correct_RK = np.full((10, 10), -1, dtype=np.int8)  # mask ratios x draws; -1: not drawn
         while requested := next_draws(correct_RK):
             ((row, draw),) = requested
-            correct_RK[row, draw] = row != failing and rng.random() < 0.5
+            correct_RK[row, draw] = row != failing and rng.random() < 0.5  # plan.PASS_CHANCE
             total += 1
     assert responses(stratum, "pism") == pytest.approx(total / num_simulations, rel=0.05)
 
 
 def test_measures_share_the_responses_to_the_full_image() -> None:
-    solved = Stratum.easy
-    assert responses(solved, "pism") == 20
-    assert responses(solved, "pism cmab") == 20
-    assert responses(solved, "pism drm") == 23
-    assert responses(solved, "pism cde") == 28
-    assert responses(Stratum.unsolved, "pism drm") == 10
+    assert responses(Stratum.easy, "pism") == 20  # 2 until a correct one, at each of 10 ratios
+    assert responses(Stratum.easy, "pism cmab") == 20  # CMAB uses PISM's first correct response
+    assert responses(Stratum.easy, "pism drm") == 23  # DRM needs 5 with the full image, PISM has 2
+    assert responses(Stratum.easy, "pism cde") == 28  # CDE as DRM, and 5 without the image
+    assert responses(Stratum.unsolved, "pism drm") == 10  # all draws at ratio 0
     assert responses(Stratum.unsolved, "cmab") == 10
-    assert responses(solved, "cmab") == 2
-    assert responses(solved, "cde") == 10
-    assert responses(solved, "pism cde", Until.grid) == 105
+    assert responses(Stratum.easy, "cmab") == 2
+    assert responses(Stratum.easy, "cde") == 10
+    assert responses(Stratum.easy, "pism cde", Until.grid) == 105  # the grid, 5 without the image
 
 
 def test_the_number_of_parameters_matches_the_weights_file() -> None:
@@ -93,23 +100,25 @@ def test_the_known_dimensions_of_the_7b_model_match_its_config() -> None:
     assert counted.cache_values == known.cache_values == 28_672
 
 
-def test_memory_of_training_shrinks_with_each_zero_stage_by_the_formula() -> None:
+def test_training_memory_shrinks_with_each_zero_stage_by_the_formula() -> None:
+    """A parameter has 2 bytes of weights, 2 of gradients and 12 of optimizer states."""
     dims = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
     batch = plan.TokenBatch(rows=4, prompt=1800, response=1024, pixels=1_254_400)
 
-    def stages(gpus: int, frozen_vision: bool = False, **changes: bool) -> dict[int, float]:
-        plain = {"reference": False, "checkpointing": True} | changes
-        return plan.training_memory(dims, batch, gpus, frozen_vision=frozen_vision, **plain)
+    def memory(gpus: int, frozen_vision: bool = False, **changes: bool) -> dict[int, float]:
+        """Bytes on one GPU, by ZeRO stage."""
+        options = {"reference": False, "checkpointing": True} | changes
+        return plan.training_memory(dims, batch, gpus, frozen_vision=frozen_vision, **options)
 
-    by_zero_stage = stages(8)
+    by_zero_stage = memory(8)
     assert by_zero_stage[0] > by_zero_stage[1] > by_zero_stage[2] > by_zero_stage[3]
     assert by_zero_stage[0] - by_zero_stage[3] == pytest.approx(16 * dims.parameters * 7 / 8)
-    assert stages(1)[3] == stages(1)[0]
-    assert stages(8, reference=True)[2] - by_zero_stage[2] == pytest.approx(2 * dims.parameters)
-    assert by_zero_stage[2] - stages(8, frozen_vision=True)[2] == pytest.approx(
+    assert memory(1)[3] == memory(1)[0]
+    assert memory(8, reference=True)[2] - by_zero_stage[2] == pytest.approx(2 * dims.parameters)
+    assert by_zero_stage[2] - memory(8, frozen_vision=True)[2] == pytest.approx(
         14 * dims.vision_parameters / 8
     )
-    assert stages(8, checkpointing=False)[3] > by_zero_stage[3]
+    assert memory(8, checkpointing=False)[3] > by_zero_stage[3]
 
 
 def test_lora_saves_the_optimizer_memory_of_frozen_weights_and_the_reference_model() -> None:
@@ -118,42 +127,47 @@ def test_lora_saves_the_optimizer_memory_of_frozen_weights_and_the_reference_mod
     added = plan.lora_parameters(dims, 16, LORA_TARGETS, vision=False)
     assert added == 40_370_176  # what peft adds to the 7B's language model
     assert plan.lora_parameters(dims, 16, LORA_TARGETS, vision=True) > added
-    full, lora = (
+    all_weights, lora = (
         plan.training_memory(
             dims, batch, 1, reference=True, checkpointing=True, lora_parameters=adapters
         )
         for adapters in (None, added)
     )
-    reference = 2 * dims.parameters
-    assert full[0] - lora[0] == pytest.approx(14 * dims.parameters - 16 * added + reference)
+    reference = 2 * dims.parameters  # LoRA needs no second copy of the model
+    saved = 14 * dims.parameters - 16 * added + reference
+    assert all_weights[0] - lora[0] == pytest.approx(saved)
 
 
 def test_generation_memory_is_the_sum_of_weights_kv_cache_images_and_logits() -> None:
     dims = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
     one = plan.TokenBatch(rows=1, prompt=1600, response=448, pixels=1_254_400)
     sizes = plan.generation_memory(dims, one, 2)
-    assert sizes["weights"] == pytest.approx(16.58e9)
-    assert sizes["KV cache"] == 28_672 * 2 * 2048
-    assert sizes["logits"] == 4 * 152_064
+    assert sizes["weights"] == pytest.approx(2 * 8.29e9)
+    assert sizes["KV cache"] == 28_672 * 2 * 2048  # values per token, bytes, tokens
+    assert sizes["logits"] == 4 * 152_064  # float32, vocabulary
     in_process = plan.generation_memory(dims, one, 2, cached_prompts=8)
     assert in_process["cached prompts"] == 8 * 28_672 * 2 * 1600
+    # 8 cached prompts, and one that is being prefilled.
     assert sum(in_process.values()) - sum(sizes.values()) == (8 + 1) * 28_672 * 2 * 1600
 
 
 def test_the_estimated_batch_has_the_engines_number_of_rows() -> None:
-    def rows(**changes) -> int:
+    def num_rows(**changes) -> int:
+        """The rows of a batch whose prompts have 1600 tokens and responses 448, 2048 together."""
         model = replace(ModelConfig(), **changes)
         return plan.generation_batch(model, 1600, 448, 1_254_400).rows
 
-    assert rows(batch_size=64) == 64
-    assert rows(batch_size=64, batch_tokens=2048 * 10) == 10
-    assert rows(batch_size=64, batch_tokens=100) == 1
-    assert rows(batch_size=64, batch_tokens=100, deterministic=True) == 16
-    fixed_shapes = replace(ModelConfig(), deterministic=True)
-    assert plan.generation_batch(fixed_shapes, 1601, 448, 1_254_400).tokens == 16 * 4096
+    assert num_rows(batch_size=64) == 64
+    assert num_rows(batch_size=64, batch_tokens=2048 * 10) == 10
+    assert num_rows(batch_size=64, batch_tokens=100) == 1
+    # A deterministic engine always has FIXED_ROWS rows; it pads 2049 tokens to the next power of 2.
+    assert num_rows(batch_size=64, batch_tokens=100, deterministic=True) == FIXED_ROWS
+    model = replace(ModelConfig(), deterministic=True)
+    assert plan.generation_batch(model, 1601, 448, 1_254_400).tokens == FIXED_ROWS * 4096
 
 
 def test_a_pilot_without_a_response_is_ignored(tmp_path) -> None:
+    """A pilot is a probe of few samples that was run before to estimate a larger one."""
     config = RunConfig(output_dir=str(tmp_path))
     pilot_config = replace(config, data=replace(config.data, limit=config.plan.pilot))
     counts = {
@@ -195,8 +209,8 @@ def test_a_model_without_a_config_on_this_machine_has_no_dimensions(tmp_path) ->
     assert plan.model_dims(str(tmp_path)) is None
 
 
-def test_a_probe_that_stops_at_a_certain_stratum_is_expected_to_need_fewer_responses() -> None:
+def test_a_probe_that_settles_only_the_stratum_needs_fewer_responses_to_easy_samples() -> None:
     assert responses(Stratum.easy, "pism", Until.ratio) == 20
-    assert responses(Stratum.easy, "pism", Until.stratum) == 14
+    assert responses(Stratum.easy, "pism", Until.stratum) == 14  # none at the ratios from 0.7
     by_ratio = responses(Stratum.hard, "pism", Until.ratio)
     assert responses(Stratum.hard, "pism", Until.stratum) == by_ratio

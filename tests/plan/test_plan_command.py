@@ -1,4 +1,8 @@
-"""launch/plan.py prints settings and estimates, and with check=model runs eight checks."""
+"""launch/plan.py prints settings and estimates, and with check=model checks the model.
+
+The estimates are for the probe, which generates responses to the samples to measure their
+difficulty (pism, cmab, cde, ace, drm), and for training.
+"""
 
 import json
 import os
@@ -20,7 +24,7 @@ from difftrain.probe.schedule import requirements
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_plan(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "launch" / "plan.py"), *arguments],
         capture_output=True,
@@ -30,19 +34,19 @@ def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_check_model_the_plan_shows_settings_and_loads_no_model(tmp_path: Path) -> None:
-    done = plan(f"output_dir={tmp_path}", "recipe=grpo_mid", "seed=7")
+    done = run_plan(f"output_dir={tmp_path}", "recipe=grpo_mid", "seed=7")
     assert done.returncode == 0, done.stderr
     assert "\nseed=7\n" in done.stdout
     assert "settings in the recipe's file: name=grpo_mid, select.strata=[medium]" in done.stdout
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert json.loads((folder / "settings.json").read_text())["seed"] == 7
-    assert "✓" not in done.stdout  # the mark of a passed check
+    assert "✓" not in done.stdout  # check=model prints it for each passed check
 
 
 def test_samples_responses_hours_and_memory_are_estimated_without_a_probe(
     tmp_path: Path,
 ) -> None:
-    done = plan(
+    done = run_plan(
         f"output_dir={tmp_path}",
         "data.num_samples=40",
         "difficulty=all",
@@ -55,6 +59,7 @@ def test_samples_responses_hours_and_memory_are_estimated_without_a_probe(
         "shares of Qi et al. 2026" in done.stdout
     )
     assert "alone, with the stratum shares of Qi et al. 2026: pism" in done.stdout
+    # For 40 samples: cde 5 responses with and 5 without the image, ace 1, drm 5.
     assert "cde 400, ace 40, drm 200" in done.stdout
     assert "hours: 0.11 for the probe, at 0.1 samples a second" in done.stdout
     assert "memory, generation:" in done.stdout
@@ -64,7 +69,7 @@ def test_samples_responses_hours_and_memory_are_estimated_without_a_probe(
 
 def test_training_memory_is_listed_for_each_stage_and_for_lora(tmp_path: Path) -> None:
     arguments = ["data.num_samples=40", f"output_dir={tmp_path}", "recipe=sft_mid_grpo_hard"]
-    done = plan(*arguments, "grpo.lora.rank=16")
+    done = run_plan(*arguments, "grpo.lora.rank=16")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("memory, training")]
     assert [line.partition(" on ")[0].partition(" (")[0] for line in lines] == [
@@ -80,15 +85,16 @@ def test_the_estimate_uses_a_pilots_numbers_if_there_is_a_pilot(tmp_path: Path) 
     counts["settled"] = [requirements(config.difficulty, config.probe).describe(8)]
     folder = RunPaths(pilot).probe
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
-    done = plan(*arguments)
+    done = run_plan(*arguments)
     assert done.returncode == 0, done.stderr
+    # The pilot had 20 responses per sample, 20 tokens per response, and took 4 seconds.
     assert "about 800 for pism, cmab, estimated from a pilot of 8 samples" in done.stdout
     assert "16,000 response tokens (20 each in the pilot)" in done.stdout
     assert "hours: 0.01 for the probe, at the pilot's 2 samples a second" in done.stdout
 
 
 def test_zero_samples_per_second_and_zero_gpus_are_refused() -> None:
-    done = plan("plan.samples_per_second=0", "plan.gpus=0")
+    done = run_plan("plan.samples_per_second=0", "plan.gpus=0")
     assert done.returncode == 2
     assert "plan.samples_per_second=0.0: must lie above 0" in done.stderr
     assert "plan.gpus=0: must be at least 1" in done.stderr
@@ -101,21 +107,23 @@ def test_a_plan_needs_no_torch() -> None:
 
 
 def test_the_error_for_a_misspelt_check_suggests_the_right_one() -> None:
-    done = plan("check=modl")
+    done = run_plan("check=modl")
     assert done.returncode == 2
     assert "check=modl: no such check; did you mean model?" in done.stderr
 
 
 @pytest.mark.slow
-def test_the_shipped_model_passes_and_the_cause_is_named_for_a_broken_one(tmp_path: Path) -> None:
-    done = plan("check=model", f"output_dir={tmp_path}")
+def test_check_model_passes_the_tiny_model_and_names_the_cause_for_a_broken_one(
+    tmp_path: Path,
+) -> None:
+    done = run_plan("check=model", f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("✓") == 8
+    assert done.stdout.count("✓") == 8  # all checks
     broken = tmp_path / "broken"
     shutil.copytree(SHIPPED["tiny"], broken)
     template = broken / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|image_pad|>", ""))
-    done = plan("check=model", f"output_dir={tmp_path}", "model=tiny", f"model.name={broken}")
+    done = run_plan("check=model", f"output_dir={tmp_path}", "model=tiny", f"model.name={broken}")
     assert done.returncode == 1
     assert "chat template has the image: 0 placeholders for 1 images" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,9 @@
-"""The statistics of studies/measure_validity.py, on numbers that can be checked by hand."""
+"""The statistics of studies/measure_validity.py, on numbers that can be checked by hand.
+
+The study compares difficulty measures (PISM, CMAB, CDE, DRM) with the known truth of generated
+samples: a question needs the image, or the text alone gives the answer ("prior"), or nobody can
+answer it ("noise"). Samples come in families, one per function that generates them.
+"""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +14,7 @@ from measure_validity_stats import agreement, auc, confusion, pooled_rank_correl
 from difftrain.shapes import pool
 
 
-def test_an_auc_counts_pairs_in_the_right_order_and_ties_by_half() -> None:
+def test_an_auc_counts_the_pairs_in_the_right_order_and_half_of_the_ties() -> None:
     assert auc(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == 1
     assert auc(np.array([0.0, 3.0]), np.array([1.0, 2.0])) == 0.5
     assert auc(np.array([1.0, 2.0]), np.array([1.0])) == 0.75
@@ -40,6 +45,7 @@ def test_strata_that_agree_as_often_as_by_chance_have_a_kappa_of_zero() -> None:
 
 
 def sample_frame() -> pd.DataFrame:
+    """The study's table for six samples."""
     return pd.DataFrame(
         {
             "truth": ["needs the image"] * 3 + ["prior"] * 2 + ["noise"],
@@ -55,6 +61,7 @@ def sample_frame() -> pd.DataFrame:
 def test_noise_is_left_out_of_the_separation_and_missing_values_are_counted() -> None:
     all_samples = separation(sample_frame(), "cde", solved_only=False)
     assert (all_samples.n, all_samples.left_out) == (5, 0)
+    # Of the pairs of 0.8, 0.6, 0.0 with 0.2, 0.0, four are in the right order and one is a tie.
     assert all_samples.value == pytest.approx(4.5 / 6)
     assert separation(sample_frame(), "cde", solved_only=True).value == 1
     assert separation(sample_frame(), "cmab", solved_only=False).left_out == 1
@@ -74,12 +81,14 @@ def test_the_number_of_possible_answers_is_known_for_every_family() -> None:
     assert answer_space(pool.sample(pool.Split.pool, "compare", 0, seed=0)) == 2
 
 
-def test_a_replay_has_exactly_the_requests_of_early_stopping() -> None:
+def test_ladder_requests_are_exactly_the_draws_of_early_stopping() -> None:
+    # Row 0 passes at its second draw; row 1 fails after all its draws, which settles the label.
     correct_RK = np.array([[0, 1, 1], [0, 0, 0], [1, 1, 1]], dtype=np.int8)
     requests = ladder_requests(correct_RK, minimum=1)
     assert requests == {("ladder", 0, 0), ("ladder", 0, 1)} | {("ladder", 1, k) for k in range(3)}
 
 
-def test_a_replay_over_draws_that_were_not_probed_is_refused() -> None:
+def test_ladder_requests_of_a_table_that_lacks_a_needed_draw_are_refused() -> None:
+    # -1: the probe has no such draw.
     with pytest.raises(ValueError, match="was not probed"):
         ladder_requests(np.array([[0, -1, 1]], dtype=np.int8), minimum=1)

@@ -1,4 +1,8 @@
-"""The page of the selection ablation: averages over seeds, missing runs, refused selections."""
+"""The page of the selection ablation: averages over seeds, missing runs, refused selections.
+
+The study trains arms: ways to select the training samples, such as RAP (a paper's method), CDE and
+ACE alone (two measures of RAP), random samples and the full pool.
+"""
 
 import json
 from pathlib import Path
@@ -26,6 +30,7 @@ COST = ArmCost(
 
 
 def results(*scores: float | None) -> list[ItemResult]:
+    """Item results with these scores in every built-in benchmark."""
     return [
         ItemResult(
             benchmark=name,
@@ -42,6 +47,7 @@ def results(*scores: float | None) -> list[ItemResult]:
 
 
 def outcome(*scores: float | None) -> ArmOutcome:
+    """The outcome of an arm whose items have these scores."""
     return ArmOutcome(samples=7, cost=COST, results=results(*scores))
 
 
@@ -54,6 +60,7 @@ def test_an_interval_over_seeds_needs_two_seeds_and_is_students_t() -> None:
     assert seed_interval([0.1]) is None
     interval = seed_interval([0.0, 0.1, 0.2])
     assert interval is not None
+    # 4.3027 is the 97.5 % quantile of Student's t with 2 degrees of freedom.
     assert interval["high"] - interval["mean"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-3)
 
 
@@ -70,22 +77,23 @@ def test_an_incomplete_page_says_what_is_missing(tmp_path: Path) -> None:
     text = page.path.read_text()
     assert "**Not complete**" in text
     assert "steps, seed 1: full pool, CDE alone, ACE alone;" in text
-    assert "+50.0" in text
+    assert "+50.0" in text  # RAP's mean of 0.5 minus random's 0, in points of 100
     assert "data.num_samples=48" in text
-    assert len(json.loads((tmp_path / "selection_ablation.json").read_text())["missing"]) == 4
+    content = json.loads((tmp_path / "selection_ablation.json").read_text())
+    assert len(content["missing"]) == 4  # some arm of both views and both seeds
 
 
 def test_a_complete_page_names_shared_selections_and_refusals(
     tmp_path: Path,
 ) -> None:
-    shared = outcome(1.0, 0.0)
-    twin = ArmOutcome(samples=9, cost=COST, results=results(1.0, 1.0), same_as="full pool")
+    trained = outcome(1.0, 0.0)
+    same_samples = ArmOutcome(samples=9, cost=COST, results=results(1.0, 1.0), same_as="full pool")
     refused = ArmOutcome(samples=0, refused="EmptySelectionError: RAP selects 0 samples")
     arms = {
-        "RAP": shared,
-        "random": shared,
-        "full pool": shared,
-        "ACE alone": twin,
+        "RAP": trained,
+        "random": trained,
+        "full pool": trained,
+        "ACE alone": same_samples,
         "CDE alone": refused,
     }
     page = Page(tmp_path, steps=3, seeds=[1], overrides=[])

@@ -1,5 +1,5 @@
 import sys
 from pathlib import Path
 
-# tools/ is no package: its programs import one another from their own folder, and so do the tests.
+# tools/ is not a package: this makes its modules importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))

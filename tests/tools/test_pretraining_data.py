@@ -1,4 +1,9 @@
-"""The tiny model's pretraining examples: rationales that describe every tile, and token weights."""
+"""The tiny model's pretraining examples: rationales that describe every tile, and token weights.
+
+An image has 4 x 4 tiles with a colored shape or nothing on each. A rationale may list them row by
+row, with a dot for an empty tile, "|" between rows and a mark ("!" or a number) after each object
+that the question is about. Questions come in families, one per function that generates them.
+"""
 
 import re
 from random import Random
@@ -16,30 +21,34 @@ from difftrain.shapes.families import SceneObject
 from difftrain.shapes.pool import Split
 
 LISTING_FAMILIES = ("count_colour", "colour", "verify", "locate", "compare", "odd")
+"""The families whose rationales list all tiles."""
 
 
 @pytest.fixture(scope="module")
 def processor():
+    """The tiny model's processor, with a tokenizer trained on two texts."""
     return pretrain_tiny.build_processor(
         ["a red circle. a blue square. row 2, column 3", "colour of the circle"]
     )
 
 
 def scene_object(shape: str, color: str, row: int, column: int) -> SceneObject:
-    return SceneObject(shape, color, (row, column), 22, 1.0, (0, 0))
+    return SceneObject(shape, color, (row, column))
 
 
 def drawn(family: str, index: int) -> families.DrawnSample:
-    return pool.draw(Split.pretrain, family, index, 7)[2]
+    """Sample number `index` of a family: image, question, rationale and answer."""
+    _, _, drawn_sample = pool.draw(Split.pretrain, family, index, seed=7)
+    return drawn_sample
 
 
-def test_a_tile_list_has_every_tile_in_its_place() -> None:
+def test_a_tile_list_has_every_tile_at_its_position() -> None:
     objects = [scene_object("circle", "red", 1, 2), scene_object("square", "blue", 0, 0)]
     text = families.describe_tiles(objects, "color", "shape", marks={(1, 2): "!23"})
     assert text == "blue square....|.. red circle!23.|....|...."
 
 
-def test_running_counts_number_only_objects_with_one_of_the_names_row_by_row() -> None:
+def test_running_counts_number_the_objects_with_a_name_row_by_row() -> None:
     objects = [scene_object("circle", "red", 3, 0), scene_object("square", "blue", 0, 1)]
     objects.append(scene_object("square", "red", 0, 3))
     assert families.running_counts(objects, "color", ["red"]) == {(0, 3): "1", (3, 0): "2"}
@@ -49,6 +58,7 @@ def test_running_counts_number_only_objects_with_one_of_the_names_row_by_row() -
 def test_rationales_list_sixteen_tiles_before_their_conclusion(family: str) -> None:
     for index in range(30):
         tile_list, conclusion = drawn(family, index).rationale.split(":")
+        # A tile ends in a dot (also after an object without a mark) or in a mark.
         tiles = [re.findall(r"\.|!\d*|(?<=[a-z])\d+", row) for row in tile_list.split("|")]
         assert [len(row) for row in tiles] == [4, 4, 4, 4]
         assert conclusion
@@ -86,6 +96,7 @@ def test_the_mark_is_on_the_tile_that_the_question_asks_for() -> None:
 
 
 def weighted_tokens(processor, example: Example) -> list[tuple[str, float]]:
+    """The tokens of a response, each with its loss weight."""
     tokens = processor.tokenizer(example.response).input_ids
     return list(
         zip(
@@ -96,7 +107,9 @@ def weighted_tokens(processor, example: Example) -> list[tuple[str, float]]:
     )
 
 
-def test_names_in_a_tile_list_have_low_weight_and_marks_behind_them_full_weight(processor) -> None:
+def test_names_in_a_tile_list_have_low_weight_and_the_marks_after_them_full_weight(
+    processor,
+) -> None:
     counted = drawn("count_colour", 3)
     example = pretraining_data.to_example(
         processor, (counted.image, counted.question), counted, tagged=True
@@ -133,6 +146,7 @@ def test_the_loss_is_on_the_response_alone(processor) -> None:
 
 
 def responses(processor, mixture: Mixture, family: str, monkeypatch) -> list[str]:
+    """The responses of 40 examples, all of one family."""
     monkeypatch.setattr(pretraining_data, "MIX", {family: 1})
     return [pretraining_data.example(processor, number, mixture).response for number in range(40)]
 
@@ -155,22 +169,29 @@ def test_only_untagged_families_leave_out_answer_tags(
     num_untagged = sum(
         "<answer>" not in text for text in responses(processor, mixture, family, monkeypatch)
     )
-    expect_some = family in ("count_plus", "compare", "bar")
-    assert 12 < num_untagged < 36 if expect_some else num_untagged == 0
+    if family in ("count_plus", "compare", "bar"):
+        assert 12 < num_untagged < 36  # about 60 % of 40
+    else:
+        assert num_untagged == 0
 
 
 @pytest.mark.parametrize("family", pool.FAMILIES)
-def test_the_last_phase_gives_up_on_masked_images_except_in_the_control_family(
+def test_the_last_phase_gives_up_on_masked_images_except_in_the_family_prior(
     processor, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Questions of the family `prior` need no image. "dark" is the rationale of giving up."""
     mixture = Mixture(captions=0.0, masked=1.0, seed=3, gives_up=True)
     num_given_up = sum("dark" in t for t in responses(processor, mixture, family, monkeypatch))
-    assert num_given_up == 0 if family == "prior" else 5 < num_given_up < 36
+    if family == "prior":
+        assert num_given_up == 0
+    else:
+        assert 5 < num_given_up < 36  # of 40
     earlier_phase = Mixture(captions=0.0, masked=1.0, seed=3)
     assert not any("dark" in t for t in responses(processor, earlier_phase, family, monkeypatch))
 
 
 def test_harder_drawings_and_larger_masks_are_recognized_less_often() -> None:
+    # visibility(masked_share, gen_difficulty)
     assert pretraining_data.visibility(0, 1) == 1
     assert pretraining_data.visibility(0.5, 0.9) < pretraining_data.visibility(0.5, 0.1)
     assert pretraining_data.visibility(0.8, 0.5) < pretraining_data.visibility(0.4, 0.5)
@@ -191,9 +212,12 @@ def test_every_pretraining_question_comes_from_the_pretraining_split(
 ) -> None:
     splits: set[Split] = set()
     draw = pool.draw
-    monkeypatch.setattr(
-        pool, "draw", lambda split, *rest: (splits.add(split), draw(split, *rest))[1]
-    )
+
+    def recording_draw(split: Split, *rest):
+        splits.add(split)
+        return draw(split, *rest)
+
+    monkeypatch.setattr(pool, "draw", recording_draw)
     list(pretrain_tiny.corpus())
     assert splits == {Split.pretrain}
 
