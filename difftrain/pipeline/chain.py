@@ -1,4 +1,4 @@
-"""The chain of stages that the commands train, probe, score, evaluate and report run.
+"""The chain of stages, and the commands that run it. All commands get the same three arguments.
 
 data -> probe -> score -> select -> train -> evaluate -> report; finished work is not repeated.
 Arms are the models that a run compares: base, tuned (on selected samples), control (on random).

@@ -1,4 +1,4 @@
-"""The retest: probes some samples again with other seeds and compares the scores of both probes.
+"""The retest lets the model answer some samples again, and compares the new scores with the first.
 
 It shows whether probe.draws and probe.cde_rollouts, the numbers of responses (rollouts) per prompt,
 are large enough. The retest has its own folder (RunPaths.retest); the run's scores never use it.
@@ -29,7 +29,7 @@ RESULT = "reliability.json"
 
 def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:
     """Run the retest; returns the folder of reliability.json and the second scores."""
-    second = RunPaths(config, retest=True)
+    second_paths = RunPaths(config, retest=True)
 
     def order(sample: Sample) -> tuple[int, str]:  # a larger retest contains a smaller one
         return seeds.derive(config.seed, "again", sample.sample_id), sample.sample_id
@@ -38,31 +38,31 @@ def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession)
     subset = sorted(samples, key=order)[: config.probe.retest_samples]
     subset_ids = {sample.sample_id for sample in subset}
     samples = [sample for sample in samples if sample.sample_id in subset_ids]
-    difficulty.probe(config, second, world, session, samples)
+    difficulty.probe(config, second_paths, world, session, samples)
 
     def write_agreement() -> dict[str, Any]:
-        write_scores_and_agreement(config, paths, second, samples)
-        probed = manifest.read_manifest(second.probe) or {"counts": {}}
+        write_scores_and_agreement(config, paths, second_paths, samples)
+        probed = manifest.read_manifest(second_paths.probe) or {"counts": {}}
         cost = {name: probed["counts"][name] for name in ("generations", "tokens")}
         return {"samples": len(samples), **cost}
 
     def probe_seconds() -> float:
-        manifests = map(manifest.read_manifest, (second.probe, second.attention))
+        manifests = map(manifest.read_manifest, (second_paths.probe, second_paths.attention))
         return sum(content["seconds"] for content in manifests if content)
 
     run_stage(
         paths.reliability,
         world,
         write_agreement,
-        settings={"retest_samples": config.probe.retest_samples, "seed": second.seed},
-        inputs={"score": paths.score.name, "retest": second.probe.name},
+        settings={"retest_samples": config.probe.retest_samples, "seed": second_paths.seed},
+        inputs={"score": paths.score.name, "retest": second_paths.probe.name},
         other_seconds=probe_seconds,
     )
     return paths.reliability
 
 
 def write_scores_and_agreement(
-    config: RunConfig, paths: RunPaths, second: RunPaths, samples: list[Sample]
+    config: RunConfig, paths: RunPaths, second_paths: RunPaths, samples: list[Sample]
 ) -> None:
     """Score the second rollouts and compare them with the first scores of the same samples.
 
@@ -71,10 +71,10 @@ def write_scores_and_agreement(
     """
     first_scores = parquet.read_rows(paths.score, Score)
     scored = {score.sample_id for score in first_scores}
-    completed = schedule.without_failed(samples, second.probe)
+    completed = schedule.without_failed(samples, second_paths.probe)
     # dict keys: no repetitions, in the order of the samples
     retested = dict.fromkeys(row.sample_id for row in completed if row.sample_id in scored)
-    second_scores, _ = difficulty.score_samples(config, second, list(retested))
+    second_scores, _ = difficulty.score_samples(config, second_paths, list(retested))
     parquet.write_all(paths.reliability, second_scores)
     first_scores = [score for score in first_scores if score.sample_id in retested]
     both_scores = (first_scores, second_scores)

@@ -1,4 +1,4 @@
-"""Runs that are killed, split over processes or out of disk space end like undisturbed runs. Slow.
+"""Runs that are killed, split over processes or out of disk space end like undisturbed runs.
 
 The probe samples responses (rollouts) of the base model and writes them as parquet parts.
 """
@@ -28,8 +28,6 @@ SMALL = (
     "model.batch_size=16",
 )
 pytestmark = pytest.mark.slow
-
-
 MAX_STEPS = 6
 # Six Adam steps with learning rate 1e-4; a step may exceed the rate a few times.
 MAX_WEIGHT_CHANGE = MAX_STEPS * 1e-4 * 5
@@ -48,6 +46,7 @@ def run(launcher: str, *arguments: str) -> Path:
 
 
 def rollouts(folder: Path) -> list[Rollout]:
+    """All rollouts in a folder, sorted, so that those of two probes can be compared."""
     rows = parquet.read_rows(folder, Rollout)
     return sorted(rows, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
@@ -75,7 +74,7 @@ def test_a_killed_probe_resumes_without_repeating_a_rollout(
                 child.wait()
                 kills += 1
             time.sleep(0.02)
-        if child.returncode == 0:
+        if child.returncode == 0:  # the probe finished before it could be killed
             break
     folder = run("probe", f"output_dir={tmp_path}")
     assert kills >= 2
@@ -111,7 +110,7 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
     assert masses.keys() == expected.keys()
     for sample_id, row in masses.items():
         for mass_T, expected_T in zip(row.image_LT, expected[sample_id].image_LT, strict=True):
-            # Batches of other sizes round differently.
+            # T: the tokens of a response, in one layer. Batches of other sizes round differently.
             assert mass_T == pytest.approx(expected_T, abs=2e-3)
 
 
@@ -147,7 +146,7 @@ def test_if_preflight_fails_on_the_first_rank_the_second_rank_reports_the_reason
         for rank in range(2)
     )
     _, first_output = first.communicate(timeout=200)
-    _, second_output = second.communicate(timeout=30)
+    _, second_output = second.communicate(timeout=30)  # seconds after the first has ended
     assert (first.returncode, second.returncode) == (1, 1)
     assert "chat template has the image" in first_output
     assert "rank 1: rank 0 stopped: PreflightFailed: " in second_output

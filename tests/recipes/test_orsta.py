@@ -1,4 +1,4 @@
-"""Training on samples in the format of the Orsta data set, with all of its eight tasks. Slow."""
+"""Training on samples in the format of the Orsta data set, with all of its eight tasks."""
 
 import json
 import os

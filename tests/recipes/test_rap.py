@@ -18,7 +18,7 @@ from difftrain.records import Measure, Rollout, Sample, Score, Selection, View
 from difftrain.select.rap import DECISIONS_FOLDER, Decision, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_SAMPLES, RETEST_SAMPLES = 60, 8  # 60: of debug=smoke
+NUM_SAMPLES, RETEST_SAMPLES = 60, 8  # debug=smoke sets data.num_samples=60
 SMALL = ("debug=smoke", f"probe.retest_samples={RETEST_SAMPLES}", "grpo.max_steps=1")
 RECIPES = ("rap", "rap_cde", "rap_ace", "rap_cde_ace")
 pytestmark = pytest.mark.slow
@@ -72,7 +72,7 @@ def test_rap_selects_no_sample_that_its_scores_call_easy_or_biased(output_dir: P
     selections = parquet.read_rows(folder, Selection)
     assert selections
     for selection in selections:
-        assert value[selection.sample_id, Measure.drm] > 0
+        assert value[selection.sample_id, Measure.drm] > 0  # 0: all responses are correct
         bias = value[selection.sample_id, Measure.ace]
         assert bias is None or bias <= math.log(0.1)  # difficulty.ace.lambda_a
     decisions = {
@@ -103,12 +103,13 @@ def test_the_report_describes_the_selection(output_dir: Path, recipe: str) -> No
 def test_an_empty_selection_is_reported_with_the_counts_and_exit_code_2(
     output_dir: Path,
 ) -> None:
-    # In four tokens the model gives no answer, and this lambda_a calls every sample biased.
+    # The model cannot answer in four tokens.
     done = run(output_dir, "recipe=rap_cde", "probe.max_new_tokens=4")
     assert done.returncode == 2
     assert "RAP selects 0 samples" in done.stderr
     assert f"of {NUM_SAMPLES} samples CDE leaves 0" in done.stderr
     assert "Traceback" not in done.stderr
+    # With this threshold every sample counts as biased.
     done = run(output_dir, "recipe=rap_ace", "difficulty.ace.lambda_a=1e-30")
     assert done.returncode == 2
     assert f"of {NUM_SAMPLES} samples ACE leaves 0" in done.stderr

@@ -1,4 +1,4 @@
-"""A recipe with SFT before GRPO, run without a disturbance and killed in both stages. Slow."""
+"""A recipe with SFT before GRPO, run without a disturbance and killed in both stages."""
 
 import json
 import shutil

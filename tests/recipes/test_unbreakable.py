@@ -1,4 +1,4 @@
-"""The probe, which samples responses of the base model, is killed and gets unusual data. Slow."""
+"""The probe, which samples responses of the base model, is killed and gets unusual data."""
 
 import json
 import os
@@ -139,4 +139,5 @@ def test_a_question_of_100_kilobytes_is_quarantined_and_the_other_question_is_pr
     assert len({rollout.sample_id for rollout in parquet.read_rows(folder, Rollout)}) == 1
     counts = json.loads((folder / "manifest.json").read_text())["counts"]
     assert counts["quarantined"] == 1
+    # The question has more tokens than the model takes.
     assert "the model takes 2048" in (folder / "quarantine.jsonl").read_text()

@@ -1,4 +1,4 @@
-"""SFT and GRPO, interrupted and resumed, end with the weights of an uninterrupted training. Slow.
+"""SFT and GRPO, interrupted and resumed, end with the weights of an uninterrupted training.
 
 Here an exception interrupts training; tests/recipes/test_sft.py kills the whole command instead.
 """

@@ -84,7 +84,7 @@ def test_alarms_are_shares_of_all_completions(shapes_samples: list[Sample]) -> N
     logged: Metrics = []
     texts = ["<answer></answer>", prompts.SYSTEM, "<answer>1</answer><answer>1</answer>", "1"]
     rewards.log_alarms(texts, shapes_samples[:4], lambda *pair: logged.append(pair))
-    row = step_metrics(trl_mean([logged]) | {"completions/clipped_ratio": 0.25}, 1)
+    row = step_metrics(trl_mean([logged]) | {"completions/clipped_ratio": 0.25}, num_processes=1)
     assert row == {
         "alarms/empty": 0.5,  # the first two: the system prompt has empty answer tags too
         "alarms/several_options": 0.0,
@@ -97,7 +97,7 @@ def test_alarms_are_shares_of_all_completions(shapes_samples: list[Sample]) -> N
 def test_an_alarm_warns_once_while_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = callbacks.JsonlLogger(tmp_path, 0.0, "test")
+    log = callbacks.JsonlLogger(tmp_path, elapsed=0.0, title="test")
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     state, control = TrainerState(), TrainerControl()
     for step in range(1, 31):  # three times the number of steps over which an alarm is averaged
@@ -112,7 +112,7 @@ def test_an_alarm_warns_once_while_training(
 
 
 def test_an_evaluation_on_held_out_samples_is_not_logged_as_a_step(tmp_path: Path) -> None:
-    log = callbacks.JsonlLogger(tmp_path, 0.0, "test")
+    log = callbacks.JsonlLogger(tmp_path, elapsed=0.0, title="test")
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     state = TrainerState(global_step=5)
     log.on_log(arguments, state, TrainerControl(), logs={callbacks.EVAL_REWARD: 0.5})
@@ -179,14 +179,14 @@ def test_a_reward_of_weight_zero_does_not_count_for_the_variance(
 ) -> None:
     completions = ["no", "no", "no", "rather"]
     logged = metrics_of([(shapes_samples[0], completions)], subsets, format_weight=0)
-    assert step_metrics(dict(logged), 1)["frac_reward_zero_std/stratum/easy"] == 1.0
+    assert step_metrics(dict(logged), num_processes=1)["frac_reward_zero_std/stratum/easy"] == 1.0
 
 
 def test_an_incomplete_group_is_not_counted_as_a_group(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
     half_groups = [(shapes_samples[0], ["right"] * 2), (shapes_samples[2], ["right"] * 2)]
-    row = step_metrics(dict(metrics_of(half_groups, subsets)), 1)
+    row = step_metrics(dict(metrics_of(half_groups, subsets)), num_processes=1)
     assert "frac_reward_zero_std/stratum/easy" not in row
     assert row["completions/mean_length/stratum/easy"] == len("right")
 
@@ -194,5 +194,7 @@ def test_an_incomplete_group_is_not_counted_as_a_group(
 def test_a_stratum_without_a_completion_is_left_out_and_not_zero(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
-    row = step_metrics(dict(metrics_of([(shapes_samples[0], ["no"] * 4)], subsets)), 1)
+    row = step_metrics(
+        dict(metrics_of([(shapes_samples[0], ["no"] * 4)], subsets)), num_processes=1
+    )
     assert not [name for name in row if name.endswith("stratum/hard")]

@@ -44,9 +44,9 @@ def test_tags_within_a_rationale_do_not_break_the_format(shapes_samples: list[Sa
 
 
 def test_a_sample_without_a_rationale_is_counted_and_reported(shapes_samples: list[Sample]) -> None:
-    none, blank = (replace(shapes_samples[0], rationale=text) for text in (None, "  "))
+    missing, blank = (replace(shapes_samples[0], rationale=text) for text in (None, "  "))
     targets = {
-        "a": sft.from_rationale(none),
+        "a": sft.from_rationale(missing),
         "b": sft.from_rationale(blank),
         "c": "a target",
     }

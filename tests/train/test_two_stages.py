@@ -1,4 +1,4 @@
-"""SFT then GRPO on one process, and on two with ZeRO-2 or ZeRO-3, with and without LoRA. Slow."""
+"""SFT then GRPO on one process, and on two with ZeRO-2 or ZeRO-3, with and without LoRA."""
 
 import json
 import os
