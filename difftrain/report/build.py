@@ -253,7 +253,7 @@ def versions(manifests: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def chance_correction(data: RunData) -> dict[str, Any] | None:
-    """How strata change if PISM's criterion allows for guessing; None if the run does not correct.
+    """How strata change if the measure PISM allows for correct guesses; None if it does not.
 
     `labels` counts samples by both strata: {uncorrected: {corrected: count}}.
     """
@@ -284,7 +284,7 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
 
 
 def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
-    """An arm's accuracy rewards by task and stratum, and its alarms; empty if the log is empty."""
+    """The rewards by task and stratum, and the alarms (signs of reward hacking), of a log."""
     if log.empty:
         return {"rewards": {}, "alarms": {}}
     return {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples)}

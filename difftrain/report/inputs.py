@@ -43,7 +43,7 @@ class RunInputs:
 
     folder: Path
     settings: dict[str, Any]
-    recipe_difference: list[str]
+    recipe_difference: list[str]  # the settings that the recipe changes, as `key=value`
     data: Path
     probe: Path
     attention: Path | None
@@ -92,7 +92,7 @@ def read_columns(folder: Path, record: type, names: list[str], ids: list[str] | 
     """
     filters = None if ids is None else [("sample_id", "in", ids)]
     frames = []
-    for path in parquet.parts(folder):
+    for path in parquet.parts(folder):  # partitioning=None: a folder named a=b adds no column a
         try:
             frames.append(pd.read_parquet(path, columns=names, filters=filters, partitioning=None))
         except ValueError as error:

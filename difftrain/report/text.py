@@ -148,7 +148,7 @@ def sentence(topic: str, *values: Any, template: str = "sentences.jinja") -> str
 def table(topic: str, *values: Any) -> list[list[str]]:
     """The cells of the table that the macro `topic` of tables.jinja writes; row 0 is the head."""
     lines = sentences(topic, *values, template="tables.jinja")
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]  # at unescaped pipes
     return [[cell.strip().replace("\\|", "|").replace("&lt;", "<") for cell in row] for row in rows]
 
 

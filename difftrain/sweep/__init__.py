@@ -46,7 +46,7 @@ class SweepArguments:
     """The arguments of a sweep, sorted by purpose."""
 
     options: dict[str, str] = field(default_factory=dict)  # values of SWEEP_KEYS
-    axes: dict[str, list[str]] = field(default_factory=dict)
+    axes: dict[str, list[str]] = field(default_factory=dict)  # values of AXES
     slurm: dict[str, str] = field(default_factory=dict)  # options of sbatch
     overrides: list[str] = field(default_factory=list)  # settings of every run
     flags: list[str] = field(default_factory=list)

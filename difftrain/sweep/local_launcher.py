@@ -79,7 +79,7 @@ class StartedRun:
     run: SweepRun
     process: subprocess.Popen[bytes]
     slot: int
-    started: float = field(default_factory=time.time)
+    start_time: float = field(default_factory=time.time)
 
 
 def available_gpus() -> list[str]:
@@ -171,7 +171,7 @@ def run_all(plan: SweepPlan) -> None:
     If a run fails, the last lines of its log are printed and the sweep goes on. On Ctrl-C and
     SIGTERM it ends all runs and raises KeyboardInterrupt.
     """
-    waiting, started_at = deque(unfinished_runs(plan)), time.time()
+    waiting, sweep_start_time = deque(unfinished_runs(plan)), time.time()
     total = len(waiting)
     print(f"sweep {plan.name}: {len(plan.runs)} runs, {len(plan.runs) - total} finished earlier, "
           f"{plan.at_a_time} at a time; logs in {plan.folder}", flush=True)  # fmt: skip
@@ -190,7 +190,7 @@ def run_all(plan: SweepPlan) -> None:
                     started.process.returncode = os.waitstatus_to_exitcode(status)
                     running.remove(started)
                     remaining = len(waiting) + len(running)
-                    elapsed = time.time() - started_at
+                    elapsed = time.time() - sweep_start_time
                     minutes = remaining * elapsed / (total - remaining) / 60
                     time_left = f"; about {minutes:.0f} min left" if remaining else ""
                     progress = f"[{total - remaining}/{total}]"
@@ -237,7 +237,7 @@ def _record_end(
 ) -> None:
     """Write a run's outcome into status.json and print it, with its last lines if it failed."""
     run, exit_code, log = started.run, started.process.returncode, plan.log(started.run)
-    seconds, succeeded = time.time() - started.started, exit_code == 0 and run.is_finished()
+    seconds, succeeded = time.time() - started.start_time, exit_code == 0 and run.is_finished()
     outcome = {
         "code": exit_code,
         "finished": succeeded,

@@ -1,6 +1,6 @@
 """Compare finished runs: each row of a table with a control trained on equally many random samples.
 
-Differences are paired on the same benchmark items and tested. Lists named _S have an entry a seed.
+Differences are paired on benchmark items and tested. A list named ..._S has one entry per seed.
 """
 
 from collections import defaultdict
@@ -70,7 +70,7 @@ def item_results(folder: Path) -> list[ItemResult]:
 
 
 def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparison:
-    """One table. Its notes list the differing settings of `incompatible`, which has them by run."""
+    """One table. `incompatible` has the problems of runs by folder; the table's notes list them."""
     first = runs[0]
     benchmarks = [
         name for name in BENCHMARK_ORDER if all(name in run.report["base"] for run in runs)
@@ -208,8 +208,8 @@ def split_unscored(
 ) -> tuple[dict[str, Estimate], list[list[ItemResult]]]:
     """Splits off benchmarks that lack a score in some seed; raises NotComparable if all do.
 
-    Returns their empty estimates with the reason (then also one for the mean), and the results of
-    the other benchmarks.
+    Returns an empty estimate with the reason for each of them, and the results of the others. If
+    there are any, the mean gets an empty estimate, too.
     """
     reasons: dict[str, str] = {}
     for name in benchmarks:

@@ -17,7 +17,7 @@ from difftrain.report.plots import ARM_COLORS, INK, RULE, name_rows, new_figure,
 from difftrain.report.text import NO_DIFFERENCE, percent, points
 from difftrain.stats import MEAN, Estimate
 
-ALPHA = 0.05
+ALPHA = 0.05  # significance level
 BETTER, WORSE = "better", "worse"
 NOT_AFTER_CORRECTION = "no difference shown after correction for the number of rows"
 UNTESTED = "not tested"
@@ -182,7 +182,7 @@ def differences_figure(comparison: Comparison) -> Figure | None:
     figure, axes = row_axes(0.75 + 0.42 * len(differences), [row for row, _ in differences])
     axes.axvline(0, color=INK, linewidth=0.9)
     ends = [abs(end) for _, difference in differences for end in interval_in_percent(difference)]
-    limit = 1.15 * max(ends) or 1.0
+    limit = 1.15 * max(ends) or 1.0  # 1.0 if all differences are zero
     for y, (row, difference) in enumerate(differences):
         color = VERDICT_COLORS.get(row_verdict(row), NO_VERDICT_COLOR)
         low, mean, high = interval_in_percent(difference)
@@ -267,7 +267,7 @@ def costs_figure(comparison: Comparison) -> Figure | None:
     return figure
 
 
-text.templates().filters |= {
+text.templates().filters |= {  # for the templates in this folder
     "difference": format_difference,
     "estimate": format_score,
     "p_value": format_p,

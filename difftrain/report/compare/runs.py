@@ -109,7 +109,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting by its full key."""
+        """Every setting by its full key, such as `grpo.learning_rate`."""
         return flatten(self.report["settings"])
 
     @property
@@ -132,8 +132,8 @@ class Run:
     def cost(self, arm: str = "tuned") -> RowCost:
         """The cost of this arm's training and of selecting its samples.
 
-        The probe (responses that measure difficulty) counts if samples are selected by difficulty,
-        or if SFT trains on its responses. It is free if it only sets the size of a random set.
+        The probe (responses that measure difficulty) counts if samples are selected by difficulty
+        or SFT trains on its responses, but not if it only determines the size of a random set.
         """
         stages = self.report["cost"]["by_stage"]
         training = [stages[name] for name in (f"sft {arm}", f"train {arm}") if name in stages]
@@ -177,7 +177,7 @@ def read_runs(folders: list[Path]) -> list[Run]:
     return runs
 
 
-# Settings that must be equal in all runs, even if they are in different tables.
+# Prefixes of settings that must be equal in all runs, even if they are in different tables.
 SHARED_BY_ALL_TABLES = ("model.", "evaluate.")
 # ROW_KEYS and the settings of a run's recipe may differ between rows, but not between two runs of
 # one row. RUN_KEYS may differ between any two runs.
@@ -197,7 +197,7 @@ NAME_CONFLICT = "according to its name, but"  # in messages on settings that con
 
 
 class NotComparable(ValueError):
-    """Raised for runs that cannot be in one table; the message lists their differing keys."""
+    """Raised for runs that cannot be in one table; the message lists the settings that differ."""
 
 
 def differing_settings(a: Run, b: Run) -> list[str]:
