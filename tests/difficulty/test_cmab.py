@@ -1,3 +1,8 @@
+"""CMAB: the ratio of a response's attention on the image to that on the text, and its strata.
+
+Tables have a row for each decoder layer and a column for each response token.
+"""
+
 import numpy as np
 import pytest
 
@@ -6,9 +11,10 @@ from difftrain.records import Stratum
 
 
 def test_balance_is_geometric_over_layers_and_arithmetic_over_tokens() -> None:
-    image = np.array([[9.0, 9.0], [1.0, 2.0], [4.0, 2.0], [9.0, 9.0]])
+    image = np.array([[9.0, 9.0], [1.0, 3.0], [4.0, 3.0], [9.0, 9.0]])
     text = np.ones((4, 2))
-    assert cmab.balance(image, text, epsilon=1e-12) == pytest.approx((2.0 + 2.0) / 2)
+    token_means = (1.0 * 4.0) ** 0.5, (3.0 * 3.0) ** 0.5  # over the two inner layers
+    assert cmab.balance(image, text, epsilon=1e-12) == pytest.approx(sum(token_means) / 2)
 
 
 def test_balance_ignores_the_first_and_last_layer() -> None:
@@ -18,12 +24,14 @@ def test_balance_ignores_the_first_and_last_layer() -> None:
     assert cmab.balance(image, text) == cmab.balance(changed, text) == pytest.approx(0.5)
 
 
-def test_an_image_without_attention_has_a_balance_of_epsilon() -> None:
-    assert cmab.balance(np.zeros((3, 2)), np.ones((3, 2))) == pytest.approx(1e-8)
+def test_without_attention_on_the_image_the_balance_is_epsilon() -> None:
+    assert cmab.balance(np.zeros((3, 2)), np.ones((3, 2))) == pytest.approx(1e-8)  # the default
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (4, 0), (5,)])
-def test_too_few_layers_or_tokens_are_refused(shape: tuple[int, ...]) -> None:
+def test_tables_with_too_few_layers_tokens_or_dimensions_are_refused(
+    shape: tuple[int, ...],
+) -> None:
     with pytest.raises(ValueError, match=r"layers|L x T"):
         cmab.balance(np.ones(shape), np.ones(shape))
 
@@ -38,9 +46,10 @@ def test_a_token_without_attention_on_the_text_is_refused() -> None:
         cmab.balance(np.ones((4, 1)), np.zeros((4, 1)))
 
 
-def test_strata_have_the_papers_edges() -> None:
-    rhos = (0.05, 0.1, 0.39, 0.4, 1.6, 1.61, 1.9, 1.91)
-    strata = [cmab.stratum(rho, solved=True) for rho in rhos]
+def test_strata_have_the_limits_of_the_paper() -> None:
+    """Qi et al. 2026, section 3.2: hard from 0.4 to 1.6, else medium from 0.1 to 1.9, else easy."""
+    balances = (0.05, 0.1, 0.39, 0.4, 1.6, 1.61, 1.9, 1.91)
+    strata = [cmab.stratum(balance, solved=True) for balance in balances]
     assert strata == ["easy", "medium", "medium", "hard", "hard", "medium", "medium", "easy"]
 
 

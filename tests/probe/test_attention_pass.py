@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,21 +22,23 @@ from difftrain.probe.attention_pass import (
 from difftrain.probe.schedule import ProbeRequest, write_failure
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
-TOKEN_IDS = (7, 9, 30, 31, 5)
+TOKEN_IDS = (7, 9, 30, 31, 5)  # any tokens of the tiny model
 
 
-def rollout(sample_id: str, draw: int, correct: bool, **changes: object) -> Rollout:
+def rollout(sample_id: str, draw: int, correct: bool, **changes: Any) -> Rollout:
+    """A response to the full image, with some fields changed."""
     row = Rollout(
         sample_id=sample_id, view=View.full_image, mask_percent=0, draw=draw, seed=0, response="",
         num_tokens=len(TOKEN_IDS), token_ids=TOKEN_IDS, hit_eos=True,
         verdict=Verdict.correct if correct else Verdict.incorrect,
     )  # fmt: skip
-    return dataclasses.replace(row, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(row, **changes)
 
 
 def run_pass(
     load: Callable[[], LoadedModel], samples: list[Sample], folder: Path, *measures: Measure
 ) -> list[Attention]:
+    """The attention rows after a pass over the rollouts in `folder`/probe."""
     config = RunConfig()
     config.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
     config.model.attention_batch_size = 16
@@ -56,7 +59,7 @@ def test_ace_measures_the_first_response_and_cmab_the_first_correct_one() -> Non
     assert keys(Measure.cmab, Measure.ace) == {("a", 0), ("a", 2), ("b", 0), ("c", 0)}
 
 
-def test_only_full_images_and_responses_with_tokens_are_measured() -> None:
+def test_only_responses_with_tokens_to_the_full_image_are_measured() -> None:
     rows = [
         rollout("a", 0, True, view=View.text_only),
         rollout("b", 0, True, view=View.masked, mask_percent=10),
@@ -66,19 +69,21 @@ def test_only_full_images_and_responses_with_tokens_are_measured() -> None:
     assert responses_to_measure(rows, [Measure.cmab, Measure.ace], draws=10) == {}
 
 
-def test_a_pass_writes_attention_masses_and_ace_bias_and_a_second_run_writes_nothing(
+def test_a_pass_writes_a_row_for_every_response_and_a_second_pass_writes_none(
     tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     samples = shapes_samples[:3]
     rows = [rollout(sample.sample_id, 0, True) for sample in samples[:2]]
-    rows.append(rollout(samples[2].sample_id, 0, False, token_ids=(7,), num_tokens=1))
+    one_token = {"token_ids": (7,), "num_tokens": 1}  # ACE needs at least two
+    rows.append(rollout(samples[2].sample_id, 0, False, **one_token))
     parquet.write_part(tmp_path / "probe", "00000", rows)
     measures = Measure.cmab, Measure.ace
     attention = {row.sample_id: row for row in run_pass(lambda: tiny, samples, tmp_path, *measures)}
     assert len(attention) == 3
+    num_layers = 4  # of the tiny model
     for sample in samples[:2]:
         assert attention[sample.sample_id].max_log_psi is not None
-        assert np.array(attention[sample.sample_id].image_LT).shape == (4, len(TOKEN_IDS))
+        assert np.array(attention[sample.sample_id].image_LT).shape == (num_layers, len(TOKEN_IDS))
     assert attention[samples[2].sample_id].max_log_psi is None
 
     def load() -> LoadedModel:

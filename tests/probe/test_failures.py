@@ -31,55 +31,55 @@ def server() -> Iterator[ModelServer]:
 
 
 def make_config(server: ModelServer, folder: Path) -> RunConfig:
+    """A small probe: 2 mask ratios, 3 draws at every ratio, at most 6 requests at a time."""
     config = RunConfig(output_dir=str(folder))
     config.probe.mask_percents, config.probe.draws = [0, 50], 3
-    config.data.min_pixels, config.data.max_pixels = 3136, 12544
+    config.data.min_pixels, config.data.max_pixels = 56 * 56, 112 * 112
     config.model.engine, config.model.url = EngineKind.http, server.url
     config.model.server.max_concurrency, config.model.server.backoff_s = 6, 0.01
     return config
 
 
-def run_probe(
-    server: ModelServer, samples: list[Sample], folder: Path, **changes: Any
-) -> tuple[Path, RunConfig]:
+def run_probe(server: ModelServer, samples: list[Sample], folder: Path, **changes: Any) -> Path:
+    """The folder of a finished probe; `changes` are settings of config.model.server."""
     config = make_config(server, folder)
     for name, value in changes.items():
         setattr(config.model.server, name, value)
 
-    def engine() -> OpenAIEngine:
+    def create_engine() -> OpenAIEngine:
         return server_check.connect(config.model, config.data.max_pixels)
 
-    run.run_probe(engine, samples, folder / "probe", World(), {}, config, config.seed)
-    return folder / "probe", config
+    run.run_probe(create_engine, samples, folder / "probe", World(), {}, config, config.seed)
+    return folder / "probe"
 
 
-def rows(folder: Path) -> list[Rollout]:
+def sorted_rollouts(folder: Path) -> list[Rollout]:
     return sorted(
         parquet.read_rows(folder, Rollout),
         key=lambda row: (row.sample_id, row.mask_percent, row.draw),
     )
 
 
-def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
+def test_a_sample_that_the_server_refuses_fails_with_its_reason_and_the_others_are_scored(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     failing_text = prompts.user_text(shapes_samples[3].question, shapes_samples[3].options)
-    pixels: list[bytes] = []
+    failing_pixels: list[bytes] = []
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        text, images, _ = parse_body(body)
-        if is_failing := text == failing_text and (not pixels or images == pixels):
-            pixels[:] = images  # one sample only: others may have the same text
+        text, pixels, _ = parse_body(body)
+        if is_failing := text == failing_text and (not failing_pixels or pixels == failing_pixels):
+            failing_pixels[:] = pixels  # one sample only: others may have the same text
             send(handler, 400, b'{"error": {"message": "too long"}}')
         return is_failing
 
     server.inject_fault = inject_fault
-    folder, _ = run_probe(server, shapes_samples, tmp_path)
+    folder = run_probe(server, shapes_samples, tmp_path)
     ((failed_id, reason),) = schedule.failed_samples(folder).items()
     assert reason == "the server answers 400: too long"
     content = manifest.read_manifest(folder)
     assert content is not None
-    scored = {row.sample_id for row in rows(folder)} - {failed_id}
+    scored = {row.sample_id for row in sorted_rollouts(folder)} - {failed_id}
     assert len(scored) + 1 == len(shapes_samples) == content["counts"]["samples"]
     assert content["counts"]["quarantined"] == 1
     assert content["counts"]["reasons"] == {"no answer": 1}
@@ -92,56 +92,58 @@ def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
     assert engine["seeds"] == "honored"
 
 
-def test_faults_change_no_row_and_written_draws_are_not_requested_again(
+def test_faults_change_no_rollout_and_a_written_draw_is_not_requested_again(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     samples = shapes_samples[:8]
-    undisturbed, _ = run_probe(server, samples, tmp_path / "one", max_concurrency=1)
-    faults = [None, "500", None, "drop", None, "page", None]
+    without_faults = run_probe(server, samples, tmp_path / "one", max_concurrency=1)
+    faults = [None, "status 500", None, "drop the connection", None, "HTML page", None]
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         fault = faults[number % len(faults)]
-        if fault == "500":
+        if fault == "status 500":
             send(handler, 500, b"oops")
-        elif fault == "page":
+        elif fault == "HTML page":
             send(handler, 200, b"<html>")
-        elif fault == "drop":
+        elif fault == "drop the connection":
             FaultyProxy.drop(handler)
         return fault is not None
 
     server.inject_fault = inject_fault
-    disturbed, _ = run_probe(server, samples, tmp_path / "two", max_attempts=12)
-    assert rows(disturbed) == rows(undisturbed)
-    assert not schedule.failed_samples(disturbed)
+    with_faults = run_probe(server, samples, tmp_path / "two", max_attempts=12)
+    assert sorted_rollouts(with_faults) == sorted_rollouts(without_faults)
+    assert not schedule.failed_samples(with_faults)
     num_requests = len(server.bodies)
-    (disturbed / "manifest.json").unlink()
+    (with_faults / "manifest.json").unlink()  # so that the probe runs again
     run_probe(server, samples, tmp_path / "two")
     assert len(server.bodies) == num_requests
 
 
-def test_responses_from_before_a_lasting_outage_are_kept(
+def test_a_run_after_an_outage_requests_only_the_missing_responses(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        if number > 30:
-            server.models_status = 503
+        is_away = number > 30
+        if is_away:
+            server.models_status = 503  # the engine polls the list of models in an outage
             FaultyProxy.drop(handler)
-        return number > 30
+        return is_away
 
     server.inject_fault = inject_fault
     with pytest.raises(OSError, match="has been away"):
         run_probe(server, shapes_samples, tmp_path, max_outage_s=0.2)
-    kept = rows(tmp_path / "probe")
-    assert len(kept) == 30
+    first = sorted_rollouts(tmp_path / "probe")
+    assert len(first) == 30
     assert manifest.read_manifest(tmp_path / "probe") is None
-    server.models_status, server.inject_fault, before = 200, lambda *_: False, server.num_requests
-    folder, _ = run_probe(server, shapes_samples, tmp_path)
-    after = rows(folder)
-    assert len(after) - len(kept) == server.num_requests - before
-    assert len({(row.sample_id, row.mask_percent, row.draw) for row in after}) == len(after)
+    server.models_status, server.inject_fault = 200, lambda *_: False
+    num_requests = server.num_requests
+    all_rollouts = sorted_rollouts(run_probe(server, shapes_samples, tmp_path))
+    assert len(all_rollouts) - len(first) == server.num_requests - num_requests
+    draws = {(row.sample_id, row.mask_percent, row.draw) for row in all_rollouts}
+    assert len(draws) == len(all_rollouts)
 
 
-def test_responses_reach_the_disk_while_the_server_is_silent(
+def test_responses_are_written_while_the_server_does_not_respond(
     server: ModelServer,
     shapes_samples: list[Sample],
     tmp_path: Path,
@@ -153,6 +155,7 @@ def test_responses_reach_the_disk_while_the_server_is_silent(
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         deadline = time.monotonic() + 20  # the first verdict may wait for the graders to start
+        # Six requests are answered at once; the others wait until a part file is on disk.
         while number > 6 and not parquet.parts(tmp_path / "probe") and not timed_out:
             time.sleep(0.05)
             if time.monotonic() > deadline:
@@ -160,45 +163,48 @@ def test_responses_reach_the_disk_while_the_server_is_silent(
         return False
 
     server.inject_fault = inject_fault
-    folder, _ = run_probe(server, shapes_samples[:8], tmp_path)
+    folder = run_probe(server, shapes_samples[:8], tmp_path)
     assert not timed_out
-    assert len(rows(folder)) > 12
+    assert len(sorted_rollouts(folder)) > 12  # the probe went on after the wait
 
 
-def test_the_manifest_adds_up_the_seconds_of_all_starts(
+def test_the_manifest_has_the_sum_of_the_seconds_of_all_runs(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        if number > 5:
-            time.sleep(1.0)
+        is_away = number > 5
+        if is_away:
+            time.sleep(1.0)  # the first run takes at least this long
             server.models_status = 503
             FaultyProxy.drop(handler)
-        return number > 5
+        return is_away
 
     server.inject_fault = inject_fault
     with pytest.raises(OSError, match="has been away"):
         run_probe(server, shapes_samples[:4], tmp_path, max_outage_s=0.1)
     server.models_status, server.inject_fault = 200, lambda *_: False
     started = time.time()
-    folder, _ = run_probe(server, shapes_samples[:4], tmp_path)
+    folder = run_probe(server, shapes_samples[:4], tmp_path)
+    second_run = time.time() - started
     content = manifest.read_manifest(folder)
     assert content is not None
-    assert content["seconds"] > time.time() - started + 0.5
+    assert content["seconds"] > second_run + 0.5  # half of the first run's second, to be safe
     assert not list(folder.glob(".elapsed-*"))
 
 
-def test_text_from_a_server_is_measured_as_the_tokens_that_spell_it(tiny: LoadedModel) -> None:
+def test_a_response_without_token_ids_is_measured_with_the_tokens_of_its_text(
+    tiny: LoadedModel,
+) -> None:
     text = "<think>2 and 3 <|image_pad|></think><answer>5</answer>"
     row = Rollout(
         sample_id="a", view=View.full_image, mask_percent=0, draw=0, seed=1, response=text,
-        num_tokens=9,
-        token_ids=(), hit_eos=True, verdict=Verdict.correct,
+        num_tokens=9, token_ids=(), hit_eos=True, verdict=Verdict.correct,
     )  # fmt: skip
     ids = response_token_ids(tiny, row)
     tokenizer = tiny.processor.tokenizer
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids[:-1]) == text
     assert tiny.image_token not in ids
-    # Without splitting special tokens, the text would contain an image token.
+    # By default, the tokenizer would turn <|image_pad|> into an image token.
     assert tokenizer(text)["input_ids"].count(tiny.image_token) == 1
     assert list(responses_to_measure([row], [Measure.cmab], draws=10)) == [("a", 0)]

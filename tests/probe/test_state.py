@@ -1,4 +1,7 @@
-"""One probe serves all measures: which draws each needs, and that nothing is drawn twice."""
+"""Which draws the probe makes for which difficulty measures, and that it makes no draw twice.
+
+A draw is one sampled response: with the full image, with a masked image, or without the image.
+"""
 
 from pathlib import Path
 
@@ -19,6 +22,7 @@ RATIOS = np.arange(10) / 10
 def config_of(
     *measures: Measure, correction: ChanceCorrection = ChanceCorrection.none
 ) -> RunConfig:
+    """Default settings (K = 10 draws, M = 5 rollouts) with these measures."""
     config = RunConfig()
     config.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
     config.difficulty.pism.chance_correction = correction
@@ -28,7 +32,7 @@ def config_of(
 def settle(
     state: ProbeState, sample: Sample, truth: dict[tuple[View, int], np.ndarray]
 ) -> list[ProbeRequest]:
-    """Draw until the sample is settled; `truth` has the verdict of every draw."""
+    """The requests until the sample is settled; `truth` has whether each draw is correct."""
     drawn: list[ProbeRequest] = []
     while requests := state.next_requests(sample):
         assert not set(requests) & set(drawn)
@@ -38,15 +42,18 @@ def settle(
 
 
 def random_truth(
-    rng: np.random.Generator, kept_skill: float = 0.9
+    rng: np.random.Generator, decay: float = 0.9
 ) -> dict[tuple[View, int], np.ndarray]:
-    """The verdict of every draw; the more is hidden, the fewer are correct."""
-    skill, guess = rng.random() ** 0.5, rng.random() ** 2
+    """By view and mask percent: whether each of 16 draws is correct.
+
+    Every further 10 % hidden multiplies the accuracy by `decay`.
+    """
+    accuracy, guess_rate = rng.random() ** 0.5, rng.random() ** 2
     truth = {}
     for percent in range(0, 100, 10):
         view = View.masked if percent else View.full_image
-        truth[view, percent] = rng.random(16) < skill * kept_skill ** (percent / 10)
-    truth[View.text_only, 0] = rng.random(16) < guess
+        truth[view, percent] = rng.random(16) < accuracy * decay ** (percent / 10)
+    truth[View.text_only, 0] = rng.random(16) < guess_rate
     return truth
 
 
@@ -58,21 +65,23 @@ def count(requests: list[ProbeRequest], view: View) -> int:
     return sum(request.view is view for request in requests)
 
 
-def test_raps_measures_need_no_masks(shapes_samples: list[Sample], tmp_path: Path) -> None:
-    for measures, full_image, text_only in (
+def test_the_measures_of_rap_need_no_masked_draws(
+    shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    for measures, num_full_image, num_text_only in (
         ((Measure.drm, Measure.cde, Measure.ace), 5, 5),
         ((Measure.drm, Measure.ace), 5, 0),
         ((Measure.drm,), 5, 0),
     ):
         state = state_of(config_of(*measures), shapes_samples[0], tmp_path)
         drawn = settle(state, shapes_samples[0], random_truth(np.random.default_rng(1)))
-        assert count(drawn, View.full_image) == full_image
-        assert count(drawn, View.text_only) == text_only
+        assert count(drawn, View.full_image) == num_full_image
+        assert count(drawn, View.text_only) == num_text_only
         assert count(drawn, View.masked) == 0
 
 
 @pytest.mark.parametrize("until", Until)
-def test_pism_alone_draws_what_the_schedule_says(
+def test_a_probe_for_pism_alone_makes_the_draws_of_next_draws(
     shapes_samples: list[Sample], tmp_path: Path, until: Until
 ) -> None:
     for seed in range(50):
@@ -82,13 +91,13 @@ def test_pism_alone_draws_what_the_schedule_says(
         state = state_of(config, shapes_samples[0], tmp_path)
         drawn = settle(state, shapes_samples[0], truth)
         table = np.full((10, 10), -1, dtype=np.int8)
-        scheduled = 0
-        while cells := next_draws(table, 0.1, until):
+        num_scheduled = 0
+        while cells := next_draws(table, config.difficulty.pism.tau, until):
             for row, draw in cells:
                 view = View.masked if row else View.full_image
                 table[row, draw] = truth[view, row * 10][draw]
-                scheduled += 1
-        assert len(drawn) == scheduled
+                num_scheduled += 1
+        assert len(drawn) == num_scheduled
         assert (state.tables[shapes_samples[0].sample_id].correct_RK == table).all()
 
 
@@ -101,12 +110,13 @@ def test_full_image_draws_are_shared_between_the_measures(
         truth = random_truth(np.random.default_rng(seed))
         alone = settle(state_of(config_of(Measure.pism), sample, tmp_path), sample, truth)
         together = settle(state_of(config_of(*all_measures), sample, tmp_path), sample, truth)
+        # CDE and DRM need five draws with the full image, and CDE five without it.
         assert count(together, View.full_image) == max(5, count(alone, View.full_image))
         assert count(together, View.text_only) == 5
         assert count(together, View.masked) == count(alone, View.masked)
 
 
-def test_more_rollouts_than_draws_do_not_enter_pisms_table(
+def test_pism_uses_only_its_first_draws_if_another_measure_needs_more(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     config = config_of(Measure.pism, Measure.cde, Measure.drm)
@@ -117,12 +127,12 @@ def test_more_rollouts_than_draws_do_not_enter_pisms_table(
     drawn = settle(state, shapes_samples[0], truth)
     assert count(drawn, View.full_image) == 12
     tables = state.tables[shapes_samples[0].sample_id]
-    assert pism.failure_ratio(tables.correct_RK, RATIOS) == 0.0
-    assert tables.full_image_M.sum() == 8
+    assert pism.failure_ratio(tables.correct_RK, RATIOS) == 0.0  # the first four are incorrect
+    assert tables.full_image_M.sum() == 12 - 4
     assert count(drawn, View.masked) == 0
 
 
-def test_in_a_folder_of_another_run_only_missing_draws_are_made(
+def test_in_the_folder_of_another_run_only_missing_draws_are_requested(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     sample, truth = shapes_samples[0], random_truth(np.random.default_rng(4))
@@ -139,12 +149,12 @@ def test_in_a_folder_of_another_run_only_missing_draws_are_made(
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.3])
-def test_early_stopping_with_chance_correction_gives_both_labels_of_the_full_grid(
+def test_early_stopping_gives_the_corrected_and_the_uncorrected_label_of_the_full_grid(
     shapes_samples: list[Sample], tmp_path: Path, alpha: float
 ) -> None:
     sample, num_saved = shapes_samples[0], 0
     for seed in range(200):
-        truth = random_truth(np.random.default_rng(seed), kept_skill=0.8)
+        truth = random_truth(np.random.default_rng(seed), decay=0.8)
         config = config_of(Measure.pism, correction=ChanceCorrection.text_only)
         config.difficulty.pism.alpha = alpha
         early = state_of(config, sample, tmp_path)

@@ -1,5 +1,4 @@
-"""The probe's requests without the image (View.text_only) have no image and no placeholder for one,
-and get the same response in any batch."""
+"""The probe's requests without the image (View.text_only): their prompt, seed and response."""
 
 from dataclasses import replace
 
@@ -15,14 +14,16 @@ from tests.model.answering import generate
 CONFIG = ProbeConfig(max_new_tokens=12)
 
 
-def text_only(sample: Sample, draw: int) -> ProbeRequest:
+def text_only_request(sample: Sample, draw: int) -> ProbeRequest:
     return ProbeRequest(sample, 0, draw, text_only=True)
 
 
 def test_the_prompt_has_no_placeholder_and_no_image(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    requests = [engine_request(text_only(sample, 0), CONFIG, 1) for sample in shapes_samples]
+    requests = [
+        engine_request(text_only_request(sample, 0), CONFIG, 1) for sample in shapes_samples
+    ]
     assert all(not request.images for request in requests)
     inputs = kv_cache.encode(tiny, requests)
     assert "pixel_values" not in inputs
@@ -32,34 +33,36 @@ def test_the_prompt_has_no_placeholder_and_no_image(
 
 
 def test_placeholders_in_the_question_itself_are_removed(shapes_samples: list[Sample]) -> None:
-    marked = "<image>\nCompare <image 2> with <|vision_start|><|image_pad|><|vision_end|>this."
-    sample = replace(shapes_samples[0], question=marked, options=())
-    (text,) = engine_request(text_only(sample, 0), CONFIG, 1).parts
+    question = "<image>\nCompare <image 2> with <|vision_start|><|image_pad|><|vision_end|>this."
+    sample = replace(shapes_samples[0], question=question, options=())
+    (text,) = engine_request(text_only_request(sample, 0), CONFIG, 1).parts
     assert text == "Compare  with this."
 
 
-def test_the_text_is_the_same_as_in_the_view_with_the_image(shapes_samples: list[Sample]) -> None:
+def test_the_prompt_text_is_the_same_as_with_the_image(shapes_samples: list[Sample]) -> None:
     for sample in shapes_samples:
         with_image = engine_request(ProbeRequest(sample, 0, 0), CONFIG, 1)
-        text_alone = engine_request(text_only(sample, 0), CONFIG, 1)
+        text_alone = engine_request(text_only_request(sample, 0), CONFIG, 1)
         assert text_alone.parts == (prompts.user_text(sample.question, sample.options).strip(),)
         assert with_image.text.strip() == text_alone.text
 
 
-def test_a_text_only_draw_has_a_seed_of_its_own(shapes_samples: list[Sample]) -> None:
+def test_draws_with_and_without_the_image_have_different_seeds(
+    shapes_samples: list[Sample],
+) -> None:
     sample = shapes_samples[0]
     seeds = [sampling_seed(1, ProbeRequest(sample, 0, n)) for n in range(5)]
-    seeds += [sampling_seed(1, text_only(sample, n)) for n in range(5)]
+    seeds += [sampling_seed(1, text_only_request(sample, n)) for n in range(5)]
     assert len(set(seeds)) == 10
 
 
 def test_a_text_only_response_does_not_depend_on_its_batch(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    draws = [text_only(sample, n) for n, sample in enumerate(shapes_samples[:6])]
+    draws = [text_only_request(sample, n) for n, sample in enumerate(shapes_samples[:6])]
     draws += [ProbeRequest(sample, 0, n) for n, sample in enumerate(shapes_samples[:6])]
     requests = [engine_request(draw, CONFIG, 1) for draw in draws]
-    alone = [generate(tiny, [request], 1)[0].token_ids for request in requests]
+    alone = [generate(tiny, [request], 1)[0].token_ids for request in requests]  # batch size 1
     together = [completion.token_ids for completion in generate(tiny, requests, 12)]
     text_only_together = [completion.token_ids for completion in generate(tiny, requests[:6], 6)]
     assert alone == together
@@ -67,7 +70,7 @@ def test_a_text_only_response_does_not_depend_on_its_batch(
 
 
 def test_a_rollout_records_its_view(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
-    draw = text_only(shapes_samples[0], 3)
+    draw = text_only_request(shapes_samples[0], 3)
     (completion,) = generate(tiny, [engine_request(draw, CONFIG, 1)], 1)
     row = graded_rollout(draw, completion, 1)
     assert (row.view, row.mask_percent, row.draw) == (View.text_only, 0, 3)

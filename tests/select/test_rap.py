@@ -1,6 +1,7 @@
 """RAP's selection on tables small enough to check by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,25 +11,32 @@ from difftrain.records import TrainStage
 from difftrain.select import EmptySelectionError, rap
 from difftrain.select.rap import Outcome
 
+# One sample for each outcome: `harder` and `hardest` are candidates to replace `easy`, `never` is
+# never correct, and `biased_out` is dropped by CDE and attention-biased as well.
 IDS = ["kept", "prior", "biased", "easy", "harder", "hardest", "never", "biased_out"]
 DISCREPANCY = [0.8, 0.2, 0.8, 1.0, 0.4, 0.2, 0.0, 0.2]
 BIAS = [-5.0, -5.0, -1.0, -5.0, -5.0, -5.0, -5.0, -0.5]
 DIFFICULTY = [0.2, 0.4, 0.0, 0.0, 0.6, 0.8, 1.0, 0.8]
+MAX_BIAS = math.log(0.1)  # -2.30: ACE's log psi for the default lambda_a
 
 
-def run_rap(**changes: object) -> rap.RapResult:
-    columns = {
+def run_rap(**changes: Any) -> rap.RapResult:
+    """RAP on the samples above, with some arguments changed."""
+    arguments: dict[str, Any] = {
         "sample_id_N": IDS,
         "discrepancy_N": DISCREPANCY,
         "bias_N": BIAS,
         "difficulty_N": DIFFICULTY,
         "draws": 5,
     }
-    return rap.run_rap(**{**columns, **changes})  # type: ignore[arg-type]
+    return rap.run_rap(**{**arguments, **changes})
 
 
-def selected_ids(*columns: object, draws: int = 5, **thresholds: float) -> list[str]:
-    return [selection.sample_id for selection in rap.choose(*columns, draws, **thresholds)]  # type: ignore[arg-type]
+def selected_ids(*columns: Any, draws: int = 5, **thresholds: float) -> list[str]:
+    """The ids that RAP selects; the columns are ids, discrepancies, biases and difficulties."""
+    # The type checker cannot match columns of different types to the parameters.
+    selections = rap.choose(*columns, draws, **thresholds)  # type: ignore[arg-type]
+    return [selection.sample_id for selection in selections]
 
 
 def test_an_easy_sample_is_replaced_by_the_hardest_that_is_sometimes_solved() -> None:
@@ -59,25 +67,25 @@ def test_every_sample_of_the_pool_has_an_outcome_and_a_reason() -> None:
     }  # fmt: skip
 
 
-def test_no_selected_sample_is_easy_or_biased_whatever_the_pool_scores() -> None:
+def test_in_random_pools_no_selected_sample_is_easy_or_biased() -> None:
     rng = np.random.default_rng(3)
     for _ in range(300):
         size = int(rng.integers(1, 60))
         num_incorrect = rng.integers(0, 6, size)
-        bias = [None if rng.random() < 0.1 else float(rng.normal(-2.3, 2)) for _ in range(size)]
+        bias = [None if rng.random() < 0.1 else float(rng.normal(MAX_BIAS, 2)) for _ in range(size)]
         result = run_rap(
-            sample_id_N=[f"{n}" for n in range(size)],
+            sample_id_N=[f"{i}" for i in range(size)],
             discrepancy_N=(rng.integers(-5, 6, size) / 5).tolist(),
             bias_N=bias,
             difficulty_N=(num_incorrect / 5).tolist(),
         )
         selected = [
-            n
-            for n, decision in enumerate(result.decisions)
-            if decision.outcome in ("kept", "brought_in")
+            i
+            for i, decision in enumerate(result.decisions)
+            if decision.outcome in (Outcome.kept, Outcome.brought_in)
         ]
-        assert all(num_incorrect[n] > 0 for n in selected)
-        assert all(bias[n] is None or bias[n] <= math.log(0.1) for n in selected)
+        assert all(num_incorrect[i] > 0 for i in selected)
+        assert all(bias[i] is None or bias[i] <= MAX_BIAS for i in selected)
         funnel = result.funnel
         assert funnel["brought_in"] == min(funnel["removed_easy"], funnel["candidates"])
         assert funnel["chosen"] == (
@@ -92,23 +100,25 @@ def test_a_discrepancy_equal_to_lambda_c_is_not_above_it() -> None:
 
 
 def test_a_bias_equal_to_lambda_a_is_not_above_it() -> None:
-    bound = math.log(0.1)
-    selected = selected_ids(["a", "b"], None, [bound, math.nextafter(bound, 0)], None)
+    slightly_above = math.nextafter(MAX_BIAS, 0)
+    selected = selected_ids(["a", "b"], None, [MAX_BIAS, slightly_above], None)
     assert selected == ["a"]
 
 
-def test_difficulties_are_compared_as_integers() -> None:
-    assert 1 - 4 / 5 < 1 / 5
+def test_difficulties_are_compared_as_numbers_of_incorrect_responses() -> None:
+    assert 1 - 4 / 5 < 1 / 5  # so a comparison of floats would be wrong
     selected = selected_ids(["easy", "once_incorrect"], [1.0, 0.0], [-9, -9], [0.0, 1 - 4 / 5])
     assert selected == ["once_incorrect"]
-    assert selected_ids(["a"], [1.0], [-9.0], [1e-12]) == []
+    almost_zero = 1e-12  # 0 incorrect responses after rounding, so the sample is easy
+    assert selected_ids(["a"], [1.0], [-9.0], [almost_zero]) == []
 
 
 def test_a_sample_that_is_never_correct_is_not_brought_in() -> None:
     assert selected_ids(["easy", "never"], [1.0, 0.0], [-9, -9], [0.0, 1.0]) == []
 
 
-def test_fewer_candidates_than_removed_are_all_brought_in_and_counted() -> None:
+def test_all_candidates_are_brought_in_if_more_easy_samples_are_removed() -> None:
+    # The first five are always correct, but one is biased. Of the last three, one is ever correct.
     result = run_rap(
         discrepancy_N=[1, 1, 1, 1, 1, 0, 0, 0], difficulty_N=[0, 0, 0, 0, 0, 0.2, 1, 1]
     )
@@ -120,15 +130,15 @@ def test_fewer_candidates_than_removed_are_all_brought_in_and_counted() -> None:
 
 
 def test_ties_do_not_depend_on_the_order_of_the_pool() -> None:
-    names = ["easy", *(f"s{n}" for n in range(20))]
-    columns = ([1.0] + [0.0] * 20, [-9.0] * 21, [0.0] + [0.6] * 20)
+    names = ["easy", *(f"candidate{i}" for i in range(20))]
+    columns = ([1.0] + [0.0] * 20, [-9.0] * 21, [0.0] + [0.6] * 20)  # all equally hard
     forward = selected_ids(names, *columns)
     backward = selected_ids(names[::-1], *(column[::-1] for column in columns))
     assert forward == backward
     assert len(forward) == 1
 
 
-def test_a_measure_without_a_column_has_no_effect() -> None:
+def test_a_measure_whose_column_is_none_is_not_applied() -> None:
     assert selected_ids(IDS, DISCREPANCY, None, None) == ["kept", "biased", "easy"]
     assert selected_ids(IDS, None, BIAS, None) == [
         name for name in IDS if not name.startswith("biased")
@@ -137,7 +147,7 @@ def test_a_measure_without_a_column_has_no_effect() -> None:
 
 
 def test_a_response_too_short_for_ace_is_not_biased_and_is_counted() -> None:
-    result = run_rap(bias_N=[None, math.nan, *BIAS[2:]])
+    result = run_rap(bias_N=[None, math.nan, *BIAS[2:]])  # None and NaN: no value
     assert result.funnel["without_bias"] == 2
     assert result.decisions[0].outcome is Outcome.kept
     assert result.decisions[0].bias is None
@@ -145,19 +155,19 @@ def test_a_response_too_short_for_ace_is_not_biased_and_is_counted() -> None:
 
 
 def test_an_empty_selection_is_refused_with_the_counts() -> None:
-    result = run_rap(lambda_c=0.99, difficulty_N=[0.0] * 8)
+    result = run_rap(lambda_c=0.99, difficulty_N=[0.0] * 8)  # only "easy" has D above 0.99
     message = r"RAP selects 0 .* of 8 samples CDE leaves 1; ACE leaves 1; DRM removes 1"
     with pytest.raises(EmptySelectionError, match=message):
         rap.require_min(result.selections, 8, result.funnel, RAP_MEASURES)
 
 
-def test_the_error_names_only_the_measures_that_took_part() -> None:
-    result = run_rap(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9)
+def test_the_error_names_only_the_measures_that_were_applied() -> None:
+    result = run_rap(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9)  # all are biased
     with pytest.raises(EmptySelectionError) as error:
         rap.require_min(result.selections, 8, result.funnel, ["ace"])
     assert "of 8 samples ACE leaves 0; move difficulty.ace.lambda_a or" in str(error.value)
-    for other in ("CDE", "cde", "DRM"):
-        assert other not in str(error.value)
+    for other_measure in ("CDE", "cde", "DRM"):
+        assert other_measure not in str(error.value)
     with pytest.raises(EmptySelectionError, match="candidates; add data, or lower"):
         rap.require_min([], 8, result.funnel, ["drm"])
 

@@ -1,3 +1,5 @@
+"""Selection of samples by difficulty stratum, and random sets as controls."""
+
 import pytest
 
 from difftrain.records import Measure, Score, Stratum
@@ -10,21 +12,23 @@ from difftrain.select import (
 )
 
 IDS = [f"{number:04x}" for number in range(40)]
+STRATA = [Stratum.easy, Stratum.medium, Stratum.hard, Stratum.unsolved]
 SCORES = [
-    Score(sample_id=i, measure=Measure.pism, value=0.3, stratum=list(Stratum)[n % 4])
-    for n, i in enumerate(IDS)
+    Score(sample_id=id_, measure=Measure.pism, value=0.3, stratum=STRATA[i % 4])
+    for i, id_ in enumerate(IDS)
 ] + [Score(sample_id=IDS[0], measure=Measure.cmab, value=1.0, stratum=Stratum.hard)]
 
 
-def test_only_kept_strata_of_the_requested_measure_are_selected() -> None:
+def test_only_samples_in_a_given_stratum_of_the_given_measure_are_selected() -> None:
     selections = select_by_stratum(SCORES, Measure.pism, [Stratum.hard])
-    assert [selection.sample_id for selection in selections] == IDS[2::4]
+    hard_ids = IDS[2::4]  # every fourth sample, as in SCORES
+    assert [selection.sample_id for selection in selections] == hard_ids
     assert all(
         "hard by pism" in selection.reason and "30%" in selection.reason for selection in selections
     )
 
 
-def test_a_random_control_has_the_size_of_the_selection_it_controls() -> None:
+def test_a_random_control_has_the_requested_size() -> None:
     assert len(random_control(IDS, 7, seed=1, name="grpo_hard-control")) == 7
 
 

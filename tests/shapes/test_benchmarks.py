@@ -15,7 +15,7 @@ from difftrain.shapes.pool import Split
 
 SIZE = 24
 NAMES = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
-COLUMNS = {
+COLUMNS = {  # of an official item, besides its image
     "MathVista": "index pid question question_type answer_type choices answer task skills",
     "MMVet": "index question answer category",
     "OCRBench": "index question answer category dataset",
@@ -27,10 +27,11 @@ COLUMNS = {
 
 @pytest.fixture(scope="module")
 def items() -> dict[str, list[dict]]:
+    """The first items of every benchmark, by its name."""
     return {name: benchmarks.items(name, SIZE) for name in NAMES}
 
 
-def gold_of(name: str, item: dict) -> str:
+def gold_response(name: str, item: dict) -> str:
     """A response that gives the gold answer."""
     if name == "MMVet":
         return item["answer"].replace("<AND>", " ").partition("<OR>")[0]
@@ -69,16 +70,16 @@ def test_no_item_is_in_the_training_pool_or_in_two_benchmarks(items: dict[str, l
 def test_the_gold_answer_scores_one_and_a_wrong_answer_zero(
     name: str, rules: str, items: dict[str, list[dict]]
 ) -> None:
-    judge_ = judge if name == "MMVet" else None
+    stub_judge = judge if name == "MMVet" else None
     for item in items[name]:
-        gold = gold_of(name, item)
+        gold = gold_response(name, item)
         wrong = {"Yes": "No", "No": "Yes", "A": "B", "B": "A"}.get(gold, "???")
-        assert evaluate.score_item(name, gold, item, judge_, rules) == 1.0
-        assert evaluate.score_item(name, wrong, item, judge_, rules) == 0.0
+        assert evaluate.score_item(name, gold, item, stub_judge, rules) == 1.0
+        assert evaluate.score_item(name, wrong, item, stub_judge, rules) == 0.0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_prompts_show_the_image_and_text(name: str, items: dict[str, list[dict]]) -> None:
+def test_prompts_contain_the_image_and_text(name: str, items: dict[str, list[dict]]) -> None:
     for item in items[name]:
         parts = evaluate.build_prompt(f"shapes/{name}", item)
         image_parts = [part["value"] for part in parts if part["type"] == "image"]
@@ -86,42 +87,43 @@ def test_prompts_show_the_image_and_text(name: str, items: dict[str, list[dict]]
         assert all(isinstance(part["value"], str) for part in parts if part["type"] == "text")
 
 
-def test_multiple_choice_prompts_equal_those_of_the_training_pool() -> None:
+def test_a_question_has_the_same_prompt_in_mmstar_and_in_training() -> None:
     item = benchmarks.items("MMStar", 1)[0]
-    sample = next(s for s in pool.samples(Split.pool, 100) if s.task == item["l2_category"])
-    _, _, drawn = pool.draw(Split.pool, sample.task, 0, 0)
+    _, _, drawn = pool.draw(Split.pool, item["l2_category"], index=0, seed=0)
     pool_item = {
         **item,
         "question": drawn.question,
         **dict(zip("ABCD", drawn.options, strict=False)),
     }
-    assert evaluate.build_prompt("MMStar", pool_item)[-1]["value"] == prompts.user_text(
-        drawn.question, drawn.options
-    )
+    text_part = evaluate.build_prompt("MMStar", pool_item)[-1]
+    assert text_part["value"] == prompts.user_text(drawn.question, drawn.options)
 
 
-def test_open_mmmu_prompts_put_the_question_around_the_image(
+def test_open_mmmu_prompts_have_text_before_and_after_the_image(
     items: dict[str, list[dict]],
 ) -> None:
     item = next(item for item in items["MMMU"] if item["question_type"] == "open")
-    first, image, rest = evaluate.build_prompt("MMMU", item)
-    assert (first["value"], image["type"]) == ("Question: ", "image")
-    assert rest["value"].endswith("\n")
-    assert "Options" not in rest["value"]
+    before, image, after = evaluate.build_prompt("MMMU", item)
+    assert (before["value"], image["type"]) == ("Question: ", "image")
+    assert after["value"].endswith("\n")
+    assert "Options" not in after["value"]
 
 
 def test_hallusionbench_has_each_question_for_two_figures_with_opposite_answers(
     items: dict[str, list[dict]],
 ) -> None:
-    questions, figures = defaultdict(list), defaultdict(list)
+    answers_of_question, images_of_figure = defaultdict(list), defaultdict(list)
     for item in items["HallusionBench"]:
-        questions[item["set_id"], item["question"]].append(item["answer"])
-        figures[item["set_id"], item["figure_id"]].append(item["image"])
-    assert all(sorted(answers) == ["No", "Yes"] for answers in questions.values())
-    assert all(len(images) == 2 and len(set(images)) == 1 for images in figures.values())
+        answers_of_question[item["set_id"], item["question"]].append(item["answer"])
+        images_of_figure[item["set_id"], item["figure_id"]].append(item["image"])
+    assert all(sorted(answers) == ["No", "Yes"] for answers in answers_of_question.values())
+    # A figure has two questions, so two items with the same image.
+    for images in images_of_figure.values():
+        assert len(images) == 2
+        assert len(set(images)) == 1
 
 
-def test_the_items_cover_several_subjects_all_capabilities_and_both_forms_of_gold_answers(
+def test_items_have_several_subjects_all_capabilities_and_both_forms_of_gold_answers(
     items: dict[str, list[dict]],
 ) -> None:
     assert len({item["l2-category"] for item in items["MMMU"]}) >= 3
@@ -132,7 +134,7 @@ def test_the_items_cover_several_subjects_all_capabilities_and_both_forms_of_gol
     assert any("<OR>" in item["answer"] for item in items["MMVet"])
 
 
-def test_an_unknown_shapes_benchmark_is_refused_by_name() -> None:
+def test_an_unknown_benchmark_is_refused_with_its_name() -> None:
     with pytest.raises(ValueError, match="'MMBench': must be one of"):
         benchmarks.items("MMBench", 1)
 
@@ -157,5 +159,5 @@ def test_the_stub_judge_scores_the_parts_of_the_gold_answer(
     assert judge(f"Instructions\nHow many? | {gold} | {prediction} | ", 0.0) == score
 
 
-def test_the_stub_judge_gives_no_option_for_the_prompt_of_another_benchmark() -> None:
+def test_the_stub_judge_answers_the_prompt_of_another_benchmark_with_no_valid_option() -> None:
     assert judge("Options: A. x\nYour output: ", 0.0) == "Z"

@@ -1,5 +1,6 @@
-"""The drawn samples: disjoint splits, the same on every machine, with answers that are true."""
+"""The drawn samples: the splits share none, a seed gives the same ones, and answers are true."""
 
+import itertools
 from io import BytesIO
 
 import numpy as np
@@ -12,46 +13,45 @@ from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 from difftrain.shapes import families, pool
 from difftrain.shapes.pool import Split
 
-SPLITS = list(Split)
-
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
+    """The first 600 samples of the training pool."""
     return list(pool.samples(Split.pool, 600))
 
 
-def pixels(sample: Sample) -> Image.Image:
+def image_of(sample: Sample) -> Image.Image:
     return Image.open(BytesIO(sample.images[0])).convert("RGB")
 
 
-def test_the_training_pool_the_benchmarks_and_pretraining_share_no_sample() -> None:
+def test_training_pool_benchmarks_and_pretraining_data_share_no_sample() -> None:
     ids = {
         split: {
             pool.draw(split, family, index, 0)[0] for family in pool.FAMILIES for index in range(80)
         }
-        for split in SPLITS
+        for split in Split
     }
-    for a in SPLITS:
-        for b in SPLITS:
-            assert a is b or not ids[a] & ids[b]
+    for split_a, split_b in itertools.combinations(Split, 2):
+        assert not ids[split_a] & ids[split_b]
 
 
-def test_the_world_is_the_same_for_the_same_seed(samples: list[Sample]) -> None:
+def test_samples_are_the_same_for_the_same_seed_only(samples: list[Sample]) -> None:
     repeated = list(pool.samples(Split.pool, 30))
     assert repeated == samples[:30]
-    other = list(pool.samples(Split.pool, 30, seed=1))
-    assert not {s.sample_id for s in other} & {s.sample_id for s in repeated}
+    other_seed = list(pool.samples(Split.pool, 30, seed=1))
+    assert not {s.sample_id for s in other_seed} & {s.sample_id for s in repeated}
 
 
 def test_no_sample_occurs_twice_and_families_keep_their_proportions(samples: list[Sample]) -> None:
     assert len({sample.sample_id for sample in samples}) == 600
     for family, percent in pool.MIX.items():
-        assert sum(s.task == family for s in samples) == pytest.approx(6 * percent, abs=1)
+        num_samples = sum(sample.task == family for sample in samples)
+        assert num_samples == pytest.approx(600 * percent / 100, abs=1)
 
 
 def test_a_sample_is_identified_by_its_content(samples: list[Sample]) -> None:
     sample = samples[0]
-    image = pixels(sample)
+    image = image_of(sample)
     sample_id = images.sample_id([(image.size, image.tobytes())], sample.question, sample.answer)
     assert sample_id == sample.sample_id
 
@@ -64,6 +64,7 @@ def test_both_task_sets_and_all_answer_kinds_occur(samples: list[Sample]) -> Non
 
 def test_every_sample_states_whether_it_requires_its_image(samples: list[Sample]) -> None:
     for sample in samples:
+        # The text alone answers the family `prior`, and nothing answers `noise`.
         expected = {"prior": False, "noise": None}.get(sample.task, True)
         assert sample.requires_image is expected
         assert sample.gen_difficulty is not None
@@ -80,18 +81,21 @@ def test_every_gold_answer_is_graded_as_correct(samples: list[Sample]) -> None:
 def test_the_image_has_as_many_shapes_as_the_answer_says() -> None:
     for index in range(40):
         sample = pool.sample(Split.pool, "count", index, 3)
-        tiles = np.asarray(pixels(sample)).reshape(4, 28, 4, 28, 3)
+        # 4 x 4 tiles of 28 x 28 pixels; a tile has a shape if its middle is not white.
+        tiles = np.asarray(image_of(sample)).reshape(4, 28, 4, 28, 3)
         has_shape = (tiles[:, 7:21, :, 7:21] < 250).any(axis=(1, 3, 4))
         assert has_shape.sum() == int(sample.answer)
 
 
 def test_a_bar_has_the_requested_height() -> None:
     image = np.asarray(families.draw_bars([3, 8], ["red", "blue"]))
-    heights = [(image[:, column, :] < 250).any(axis=1).sum() / 14 for column in (14, 42)]
-    assert heights == [3, 8]
+    middles = 14, 42  # columns of pixels in the middle of both bars
+    heights = [(image[:, column, :] < 250).any(axis=1).sum() for column in middles]
+    half_tile = 14  # pixels; the unit of heights
+    assert heights == [3 * half_tile, 8 * half_tile]
 
 
-def test_a_higher_difficulty_makes_the_question_harder() -> None:
+def test_a_higher_difficulty_draws_more_shapes_to_count() -> None:
     from random import Random
 
     easy, hard = (families.count(Random(1), difficulty) for difficulty in (0.0, 0.999))
