@@ -174,10 +174,10 @@ def test_all_items_are_evaluated_by_default_and_a_hundred_with_the_tiny_model() 
 @pytest.fixture
 def four_items_each(tmp_path: Path, hub_rows: Callable, write_folder: Callable) -> list[str]:
     """Arguments to evaluate four items of MMMU and of MMVet; two images of MMVet are unusable."""
-    vet = [dict(row) for row in hub_rows("MMVet")[:4]]
-    vet[2]["image"] = None
-    vet[3]["image"] = {"bytes": b"no picture", "path": "x.png"}
-    write_folder(tmp_path, "MMVet", vet)
+    mmvet_rows = [dict(row) for row in hub_rows("MMVet")[:4]]
+    mmvet_rows[2]["image"] = None
+    mmvet_rows[3]["image"] = {"bytes": b"no image", "path": "x.png"}
+    write_folder(tmp_path, "MMVet", mmvet_rows)
     write_folder(tmp_path, "MMMU", [hub_rows("MMMU")[i] for i in (0, 1, 17, 25)])
     return [
         f"model={TINY}",
@@ -196,10 +196,10 @@ def four_items_each(tmp_path: Path, hub_rows: Callable, write_folder: Callable) 
 def test_the_launcher_evaluates_a_checkpoint_and_counts_missing_images(
     four_items_each: list[str],
 ) -> None:
-    refused = run_evaluate(*four_items_each)
-    assert refused.returncode == 2
-    assert "MMMU: 4 items in" in refused.stderr
-    assert "but the benchmark has 900" in refused.stderr
+    first_process = run_evaluate(*four_items_each)
+    assert first_process.returncode == 2
+    assert "MMMU: 4 items in" in first_process.stderr
+    assert "but the benchmark has 900" in first_process.stderr
     process = run_evaluate(*four_items_each, "evaluate.allow_count_mismatch=true")
     assert process.returncode == 0, process.stderr[-3000:]
     folder = Path(process.stdout.strip().splitlines()[-1].removeprefix("output: "))

@@ -126,6 +126,7 @@ def test_responses_from_before_the_server_failed_are_not_requested_again(
 def test_responses_are_written_to_disk_while_the_engine_generates_the_next_one(
     server: ModelServer, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Responses are written soon after they arrive.
     monkeypatch.setattr(parquet, "MAX_BUFFER_SECONDS", 0.3)
     monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     config.evaluate.limit = 3

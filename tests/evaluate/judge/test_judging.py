@@ -173,8 +173,8 @@ def test_a_repetition_at_the_same_temperature_is_a_separate_call(server, config:
     assert (second_counts["replies"], second_counts["calls"]) == (3, 0)
 
 
-# name of a case -> reply, score of the item, expected counts (an unusable reply is requested again
-# at up to five temperatures)
+# name of a case -> reply, score of the item, expected counts. After an unusable reply, the judge is
+# called again, at five temperatures in all.
 BAD_REPLIES = {
     "nonsense": ("blorp", 0.0, {"unusable": 5}),
     "nan": ("nan", None, {"unusable": 1}),
@@ -253,6 +253,7 @@ def test_further_calls_are_made_after_one_rejected_prompt(server, config: RunCon
     assert counts["failed_items"] == 1
 
 
+# The body of a response that refuses every request.
 UNSUPPORTED = json.dumps(
     {"error": {"message": "'max_tokens' is not supported, use max_completion_tokens"}}
 ).encode()
@@ -271,14 +272,14 @@ def test_a_judge_that_refuses_everything_is_not_called_again_and_the_reason_is_s
     assert f"refused {len(server.bodies)} ({reason})" in format_usage("judge", counts)
 
 
-@pytest.mark.parametrize("first_reply", ["in this run", "in an earlier run"])
+@pytest.mark.parametrize("when_it_replied", ["in this run", "in an earlier run"])
 def test_further_calls_are_made_after_refusals_by_a_judge_that_has_replied(
-    server, config: RunConfig, first_reply: str
+    server, config: RunConfig, when_it_replied: str
 ) -> None:
     config.evaluate.judge_client.max_concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 40
     server.reply = lambda prompt, number: "0.5" if number == 0 else (400, UNSUPPORTED, {})
-    if first_reply == "in an earlier run":
+    if when_it_replied == "in an earlier run":
         grade_pairs(config, unreadable_pairs(config.evaluate)[:1])
     _, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert counts["stopped"] is None

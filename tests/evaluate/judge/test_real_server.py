@@ -79,6 +79,7 @@ JUDGE_SERVER = ("evaluate.judge=endpoint", "evaluate.judge_client.backoff_s=0.01
 
 
 def command(launcher: str, folder: Path, *arguments: str) -> list[str]:
+    """The command of a small run with the judge server and this output folder."""
     path = ROOT / "launch" / f"{launcher}.py"
     return [
         sys.executable,
@@ -120,7 +121,7 @@ def prompts_and_temperatures(server) -> list[tuple[str, float]]:
 
 def test_no_call_is_repeated_after_a_kill_or_by_a_second_rank(server, tmp_path: Path) -> None:
     def slow_reply(prompt: str, number: int) -> str:
-        time.sleep(0.2)
+        time.sleep(0.2)  # seconds, so that the run is killed during a call
         return usable_reply(prompt, number)
 
     server.reply = slow_reply
@@ -143,13 +144,14 @@ def test_no_call_is_repeated_after_a_kill_or_by_a_second_rank(server, tmp_path: 
         assert process.returncode == 0, stderr[-3000:]
     calls = prompts_and_temperatures(server)
     assert len(calls) > num_calls_before
-    # For multiple choice, the reference harness repeats a call whose reply is unusable.
+    # For multiple choice (a prompt with `single-choice`), the reference harness repeats a call whose
+    # reply is unusable.
     repeated = {call for call in calls if calls.count(call) > 1 and "single-choice" not in call[0]}
     assert len(repeated) <= 1, "only the call that was open at the kill may be repeated"
     results = results_of(tmp_path)
     assert len(results) == 36  # six items of each of six benchmarks
     assert all(result.score is not None for result in results.values())
-    folder = tmp_path / "one uninterrupted process"
+    folder = tmp_path / "uninterrupted"
     process = start(command("evaluate", folder))
     _, stderr = process.communicate(timeout=500)
     assert process.returncode == 0, stderr[-3000:]
