@@ -166,7 +166,7 @@ def test_an_item_is_graded_as_expected_by_the_rules_of_both_dates(case: tuple) -
         graded = evaluate.grade_prediction(
             benchmark, prediction, item, scripted_judge(replies), date
         )
-        assert (date, graded.score) == (date, score)
+        assert graded.score == score, date
         assert graded_by in ("any", graded.graded_by)
         assert (
             evaluate.score_item(benchmark, prediction, item, scripted_judge(replies), date) == score
@@ -180,7 +180,8 @@ def overridden_rules(**changes: Any) -> HarnessRules:
 
 
 OVERRIDES = [
-    # override, benchmark, item, prediction, replies, score without and with the override
+    # setting in evaluate.harness_overrides, benchmark, item, prediction, the judge's replies, score
+    # without and with the override
     ({"zero": True}, "MathVista", MV_ZERO_ITEM, "0", ["5"], 0.0, 1.0),
     ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[3, 4]"], 0.0, 1.0),
     ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[3, 5]"], 0.0, 0.0),
@@ -205,7 +206,9 @@ def test_an_override_changes_the_score_and_is_off_by_default(case: tuple) -> Non
 
 
 @pytest.mark.parametrize("benchmark", ["MMMU", "MMStar"])
-def test_an_undecided_item_gets_a_random_option_only_with_fallback_random(benchmark: str) -> None:
+def test_an_item_that_no_rule_or_judge_decides_gets_a_random_option_with_fallback_random(
+    benchmark: str,
+) -> None:
     items = [{**STAR_ITEM, "index": i, "id": f"validation_Art_{i}"} for i in range(200)]
     judge = scripted_judge(["who knows"])  # no usable reply
     undecided = [
@@ -218,7 +221,9 @@ def test_an_undecided_item_gets_a_random_option_only_with_fallback_random(benchm
     assert drawn == [  # the same options again
         evaluate.grade_prediction(benchmark, "hm", item, judge, rules) for item in items
     ]
-    assert {grade.extracted for grade in drawn} == set("ABCDZ")  # Z: no option
+    assert {grade.extracted for grade in drawn} == set(
+        "ABCDZ"
+    )  # the harness also draws Z, which is no option
     assert {grade.graded_by for grade in drawn} == {None}
     rows = [
         evaluate.item_result(benchmark, item, "hm", grade)

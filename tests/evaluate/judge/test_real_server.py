@@ -144,8 +144,8 @@ def test_no_call_is_repeated_after_a_kill_or_by_a_second_rank(server, tmp_path: 
         assert process.returncode == 0, stderr[-3000:]
     calls = prompts_and_temperatures(server)
     assert len(calls) > num_calls_before
-    # For multiple choice (a prompt with `single-choice`), the reference harness repeats a call whose
-    # reply is unusable.
+    # For multiple choice (a prompt with `single-choice`), the reference harness repeats a call if
+    # the reply is unusable.
     repeated = {call for call in calls if calls.count(call) > 1 and "single-choice" not in call[0]}
     assert len(repeated) <= 1, "only the call that was open at the kill may be repeated"
     results = results_of(tmp_path)
