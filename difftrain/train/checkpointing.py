@@ -86,11 +86,11 @@ def resume_problem(path: Path, num_processes: int = 1) -> str | None:
     for file in sorted([*path.rglob("*.pt"), *path.rglob("*.pth")]):
         if not zipfile.is_zipfile(file):  # torch.save writes zip files
             return f"{file.name} is cut short"
-    latest = path / "latest"  # DeepSpeed names there the folder of its shards
-    by_zero = latest.is_file() and any((path / latest.read_text().strip()).glob("*optim_states.pt"))
-    if not by_zero and not any(path.glob("*.safetensors")):
+    latest = path / "latest"  # names the folder of shards, if DeepSpeed wrote the checkpoint
+    sharded = latest.is_file() and any((path / latest.read_text().strip()).glob("*optim_states.pt"))
+    if not sharded and not any(path.glob("*.safetensors")):
         return "the weights are missing"
-    if not by_zero and not (path / "optimizer.pt").is_file():
+    if not sharded and not (path / "optimizer.pt").is_file():
         return "the optimizer state is missing"
     if (path / "rng_state.pth").is_file():
         return None

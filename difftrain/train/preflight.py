@@ -132,9 +132,8 @@ def check_padding(candidate: Candidate) -> CheckResult:
     mask = encode(candidate.loaded, [short, long])["attention_mask"]
     if mask[0, 0] == 0 and mask[:, -1].all():
         return CheckResult(True, f"{int((mask[0] == 0).sum())} tokens of padding")
-    return CheckResult(
-        False, f"padding_side is {candidate.loaded.processor.tokenizer.padding_side}"
-    )
+    side = candidate.loaded.processor.tokenizer.padding_side
+    return CheckResult(False, f"padding_side is {side}")
 
 
 def check_template(candidate: Candidate) -> CheckResult:

@@ -103,7 +103,7 @@ def reward_functions(
 def with_metrics(
     rewards: dict[str, Reward], weights: dict[str, float], subsets: Subsets, num_generations: int
 ) -> list[Reward]:
-    """The same reward functions, named for TRL; the last one also logs all sums by subset."""
+    """The same functions, with the names under which TRL logs them; the last also logs all sums."""
     values_by_reward: dict[str, list[float]] = {}
 
     def log_sums(

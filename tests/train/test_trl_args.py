@@ -65,7 +65,7 @@ def test_vllm_settings_reach_trl_and_placeholders_stay_banned(
         arguments = trl_args.grpo_arguments(grpo_job, vocabulary)
         assert arguments.use_vllm
         assert arguments.vllm_mode == mode.value
-        # SamplingParams has bad_words and no suppress_tokens.
+        # vLLM's SamplingParams have bad_words, but no suppress_tokens.
         assert arguments.generation_kwargs == {"bad_words": ["<|vision_start|>", "<|image_pad|>"]}
     vllm.mode = VllmMode.none
     assert not trl_args.grpo_arguments(grpo_job, vocabulary).use_vllm
@@ -195,13 +195,16 @@ def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
     assert trl_args.loaded_dtype(config.model, config.sft) is Dtype.bfloat16
 
 
-def check_first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) -> None:
-    """Check the gradients of a backward pass through the parts named in `use`."""
+def check_first_step(model: nn.Module, frozen: tuple[str, ...], used: tuple[str, ...]) -> None:
+    """Run GradientCheck on a backward pass through the modules in `used`.
+
+    `frozen` names the parts that must not be trained.
+    """
     check = GradientCheck(model, frozen, has_text_only=False)
     event = (None, TrainerState(), TrainerControl())
     check.on_train_begin(*event)
     parts = {"visual": model["visual"]["blocks"], "language_model": model["language_model"]}
-    sum(parts[name](torch.ones(2)).sum() for name in use).backward()
+    sum(parts[name](torch.ones(2)).sum() for name in used).backward()
     check.on_step_end(*event)
 
 
