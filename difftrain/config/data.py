@@ -87,7 +87,7 @@ class DataConfig:
         if self.max_pixels < self.min_pixels:
             yield "max_pixels", f"must not be below min_pixels={self.min_pixels}"
         if self.source is Source.shapes:
-            size = f"{SHAPES_PIXELS}, the pixels of an image of the shapes world"
+            size = f"{SHAPES_PIXELS}, the number of pixels of a source=shapes image"
             if self.min_pixels > SHAPES_PIXELS:
                 yield "min_pixels", f"must not be above {size}"
             if self.max_pixels < SHAPES_PIXELS:

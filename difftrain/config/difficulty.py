@@ -77,9 +77,9 @@ class PismConfig:
     """A mask ratio fails if the accuracy of its draws is below this (Qi et al.: 0.1). The failure
     ratio is the smallest mask ratio that fails."""
     hard_max: float = setting(0.4, above=0, below=1)
-    """A sample whose failure ratio is above 0 and at most this is hard (Qi et al.: 0.4)."""
+    """A sample is hard up to this failure ratio (Qi et al.: 0.4), but unsolved at ratio 0."""
     easy_min: float = 0.7
-    """A sample whose failure ratio is at least this is easy (Qi et al.: 0.7)."""
+    """A sample is easy from this failure ratio on (Qi et al.: 0.7), and medium above hard_max."""
     easy_inclusive: bool = True
     """true: exactly easy_min is easy (Qi et al.'s text); false: medium (their Table A, Fig. 1)."""
     chance_correction: ChanceCorrection = ChanceCorrection.none
@@ -95,7 +95,7 @@ class PismConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CmabConfig:
-    """CMAB, the balance of attention: image attention / text attention (Qi et al. 2026, Eq. 4)."""
+    """CMAB, cross-modality attention balance: image over text attention (Qi et al. 2026, Eq. 4)."""
 
     epsilon: float = setting(1e-8, above=0)
     """Added to the attention ratio inside the logarithm (Qi et al.: 1e-8)."""
@@ -131,7 +131,7 @@ class CdeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class AceConfig:
-    """ACE (RAP): the products down the columns of the attention among the response's tokens."""
+    """ACE, attention confidence (RAP): products down the columns of a response's attention."""
 
     sigma: float = setting(2.0, fingerprint=ATTENTION_STAGES, above=0)
     """Every attention value is multiplied by this (RAP: 2.0)."""

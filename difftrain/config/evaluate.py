@@ -160,7 +160,7 @@ class EvaluateConfig:
                 key = "path" if name in at_path else f"paths.{name}"
                 yield key, f"there is no {name} at {location}"
         for name in self.official:
-            low, high = self.pixels(name, (0, 0))  # (0, 0) is unused: they have limits
+            low, high = self.pixels(name, (0, 0))  # (0, 0): only built-in ones use it
             if low > high:
                 yield "min_pixels", f"{name}: min_pixels={low} is above max_pixels={high}"
                 return
@@ -183,7 +183,7 @@ class EvaluateConfig:
             return ItemSource.tsv, str(root / TSV_FILES[name])
         if self.source is ItemSource.folder:
             hub = HUB_IDS[name]
-            paths = [root / name, root / hub, root / hub.split("/")[1]]
+            paths = [root / name, root / hub, root / hub.split("/")[1]]  # NAME, or a clone's folder
             folder = next((path for path in paths if path.is_dir()), paths[0])
             return ItemSource.folder, str(folder)
         return ItemSource.hub, HUB_IDS[name]

@@ -64,7 +64,7 @@ def server_hash(judge: JudgeKind) -> str | None:
 
 
 def by_rules_alone(judge: JudgeKind, benchmark: str) -> bool:
-    """Whether nothing judges this benchmark. judge=shapes judges only shapes/NAME."""
+    """Whether rules alone score this benchmark. judge=shapes judges only shapes/NAME."""
     if judge is JudgeKind.shapes:
         return not benchmark.startswith("shapes/")
     return judge is JudgeKind.none

@@ -20,7 +20,7 @@ STAGES = {
 }  # fmt: skip
 """Stages that `fingerprint` may name. The data stage has two: shapes (synthetic) and files."""
 LIMITS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
-RULES = {
+RULES = {  # the error message for each combination of limits
     ("at_least",): "must be at least {at_least}",
     ("above",): "must be above {above}",
     ("at_least", "at_most"): "must lie between {at_least} and {at_most}",
@@ -72,8 +72,8 @@ def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
-def counted_settings(section: Any, stage: str | None = None, own: bool = True) -> dict[str, Any]:
-    """The settings of a section that are part of a stage's fingerprint, ready for JSON.
+def hashed_settings(section: Any, stage: str | None = None, own: bool = True) -> dict[str, Any]:
+    """The settings of a section that a stage's fingerprint hashes, ready for JSON.
 
     `own`: the stage's own section is given, so fields without `fingerprint` are included.
     Without `stage`: every setting that is part of any fingerprint.
@@ -84,5 +84,5 @@ def counted_settings(section: Any, stage: str | None = None, own: bool = True) -
         is_named = bool(stages) if stage is None else stage in (stages or ())
         if is_named or (own and stages is None):
             value = getattr(section, entry.name)
-            settings[entry.name] = counted_settings(value, stage) if is_dataclass(value) else value
+            settings[entry.name] = hashed_settings(value, stage) if is_dataclass(value) else value
     return settings

@@ -18,7 +18,7 @@ import numpy as np
 
 from difftrain import images
 from difftrain.config.data import DataConfig, Duplicates, Source
-from difftrain.config.setting import counted_settings
+from difftrain.config.setting import hashed_settings
 from difftrain.data import answers, prompts, storage
 from difftrain.data.formats import FORMATS, RawRow
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
@@ -234,7 +234,7 @@ def fingerprint(config: DataConfig) -> str:
     names it. A replaced image goes unnoticed if its size in bytes is the same.
     """
     stage = "shapes" if config.source is Source.shapes else "files"  # see DataConfig
-    return manifest.fingerprint([counted_settings(config, stage, own=False), inputs(config)])
+    return manifest.fingerprint([hashed_settings(config, stage, own=False), inputs(config)])
 
 
 def inputs(config: DataConfig) -> dict[str, str]:

@@ -18,7 +18,7 @@ import jinja2
 from difftrain.config.evaluate import OFFICIAL, TSV_FILES, AnswerTags, EvaluateConfig
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
 from difftrain.config.model import EngineKind
-from difftrain.config.setting import counted_settings
+from difftrain.config.setting import hashed_settings
 from difftrain.evaluate import BENCHMARKS, benchmark_named, summary
 from difftrain.evaluate.harness import Table, TableRow
 from difftrain.evaluate.judge import format_usage
@@ -105,7 +105,7 @@ def write(
 def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str, Any]:
     """Settings for manifest.json. `dtype` is the configured one; a server's may differ."""
     engines = read_engine_info(responses)
-    return counted_settings(config, "evaluate") | {
+    return hashed_settings(config, "evaluate") | {
         "judge": model_name(config.judge, config.benchmarks),
         "judge_server": server_hash(config.judge),
         "engine": ", ".join(sorted({engine["engine"] for engine in engines})),

@@ -11,7 +11,7 @@ from typing import Any
 from difftrain import seeds
 from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
-from difftrain.config.setting import counted_settings
+from difftrain.config.setting import hashed_settings
 from difftrain.data import dataset
 from difftrain.model import resolve
 from difftrain.pipeline import manifest
@@ -54,7 +54,7 @@ class RunPaths:
         """The settings in these config sections that also count for `stage`, another stage."""
         counted: dict[str, Any] = {}
         for section in sections:
-            counted |= counted_settings(getattr(self.config, section), stage, own=False)
+            counted |= hashed_settings(getattr(self.config, section), stage, own=False)
         return counted
 
     @cached_property
@@ -78,10 +78,10 @@ class RunPaths:
     def probe(self) -> Path:
         """Sampled responses (rollouts). Another tau or cde_rollouts only adds rollouts to them."""
         settings = {
-            **counted_settings(self.config.probe, "probe"),
+            **hashed_settings(self.config.probe, "probe"),
             **self._settings_from("probe", "model", "data"),
             **self.config.model.engine_settings,
-            "grade": counted_settings(self.config.grade),
+            "grade": hashed_settings(self.config.grade),
             "seed": self.seed,
         }
         return self.folder("probe", settings, self.data, self.model)
@@ -90,15 +90,15 @@ class RunPaths:
     def attention(self) -> Path:
         """Attention masses of correct responses; for the measure ACE, also its attention bias."""
         difficulty = self.config.difficulty
-        settings = counted_settings(difficulty.cmab, "attention", own=False)
+        settings = hashed_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
-            settings["ace"] = counted_settings(difficulty.ace, "attention", own=False)
+            settings["ace"] = hashed_settings(difficulty.ace, "attention", own=False)
         return self.folder("attention", settings, self.probe)
 
     @cached_property
     def score(self) -> Path:
         """Scores of all measures."""
-        settings = counted_settings(self.config.difficulty, "score")
+        settings = hashed_settings(self.config.difficulty, "score")
         settings |= self._settings_from("score", "probe")
         return self.folder("score", settings, self.probe, self.attention)
 
@@ -106,7 +106,7 @@ class RunPaths:
     def reliability(self) -> Path:
         """How well the scores agree with those of the retest."""
         settings = self._settings_from("retest", "probe")
-        settings["select"] = counted_settings(self.config.select)
+        settings["select"] = hashed_settings(self.config.select)
         second = RunPaths(self.config, retest=True)
         return self.folder("reliability", settings, self.score, second.probe, second.attention)
 
@@ -117,7 +117,7 @@ class RunPaths:
         Recipes whose tuned arm trains on the same random samples share the folder.
         """
         select = self.config.select
-        settings, is_random = counted_settings(select, "select_grpo"), select.random
+        settings, is_random = hashed_settings(select, "select_grpo"), select.random
         if stage is TrainStage.sft:
             settings = self._settings_from("select_sft", "select", "sft")
             is_random = select.sft_random
@@ -145,7 +145,7 @@ class RunPaths:
 
     def _training(self, stage: TrainStage) -> dict[str, Any]:
         return {
-            **counted_settings(getattr(self.config, stage), "train"),
+            **hashed_settings(getattr(self.config, stage), "train"),
             **self._settings_from("train", "model"),
             "stage": stage,
             "seed": self.seed,
@@ -157,7 +157,7 @@ class RunPaths:
         The choice of items and their scoring are not part of the fingerprint: further items are
         added to the folder, and other rules or another judge need no new responses.
         """
-        settings = counted_settings(self.config.evaluate, "responses")
+        settings = hashed_settings(self.config.evaluate, "responses")
         settings |= self._settings_from("responses", "model", "data")
         model = self.config.model.in_process if self.trained else self.config.model
         settings |= model.engine_settings
@@ -171,7 +171,7 @@ class RunPaths:
     def _evaluation_settings(self) -> dict[str, Any]:
         """Rules, judge, and the items' contents instead of their paths."""
         evaluate = self.config.evaluate
-        settings = counted_settings(evaluate, "evaluate")
+        settings = hashed_settings(evaluate, "evaluate")
         settings |= {"source": evaluate.items_identity(), "path": None, "paths": None}
         # If the judge is an endpoint, the environment names its model.
         settings["judge"] = model_name(evaluate.judge, evaluate.benchmarks)
@@ -195,14 +195,14 @@ class RunPaths:
     @cached_property
     def export(self) -> Path:
         """Scores and selected samples for other trainers."""
-        settings = counted_settings(self.config.export)
+        settings = hashed_settings(self.config.export)
         settings |= {"name": self.config.name, "seed": self.seed}
         return self.folder("export", settings, self.selection(Arm.tuned), self.data)
 
     @cached_property
     def run(self) -> Path:
         """The run's own folder: its report and its checkpoint."""
-        settings = counted_settings(self.config)
+        settings = hashed_settings(self.config)
         settings["model"] |= self.config.model.engine_settings
         settings["evaluate"] = self._evaluation_settings
         folder = self.folder("run", settings, self.grpo(Arm.tuned))

@@ -8,7 +8,7 @@ import pytest
 from difftrain.config import run_config
 from difftrain.config.data import Source
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.config.setting import counted_settings
+from difftrain.config.setting import hashed_settings
 from difftrain.config.train import SftTargets, TrainStages
 
 
@@ -78,9 +78,9 @@ def test_sft_on_rationales_is_refused_for_data_without_rationales(source: Source
 
 def test_a_setting_is_part_of_the_fingerprints_that_its_field_lists() -> None:
     config = RunConfig()
-    assert "until" not in counted_settings(config.probe, "probe")
-    assert counted_settings(config.probe, "score", own=False).keys() == {"until", "cde_rollouts"}
-    assert "lambda_a" not in counted_settings(config.difficulty.ace, "attention", own=False)
-    assert "judge_client" not in counted_settings(config.evaluate, "evaluate")
-    assert "rules" not in counted_settings(config.evaluate, "responses")
-    assert not {"output_dir", "report_to", "plan"} & counted_settings(config).keys()
+    assert "until" not in hashed_settings(config.probe, "probe")
+    assert hashed_settings(config.probe, "score", own=False).keys() == {"until", "cde_rollouts"}
+    assert "lambda_a" not in hashed_settings(config.difficulty.ace, "attention", own=False)
+    assert "judge_client" not in hashed_settings(config.evaluate, "evaluate")
+    assert "rules" not in hashed_settings(config.evaluate, "responses")
+    assert not {"output_dir", "report_to", "plan"} & hashed_settings(config).keys()
