@@ -1,8 +1,8 @@
 """Grades a number: by exact arithmetic if answer and gold are plain numbers, else with math-verify.
 
 math-verify gets only short expressions with a few LaTeX commands. It gets no words, which it reads
-as products of letters, and no power towers such as 9^9^9^9, which it never finishes. It and sympy
-run in worker processes only (pool.py), never in the training process.
+as products of letters, and no power towers such as 9^9^9^9, which it never finishes. math-verify
+and sympy run in worker processes only (pool.py), never in the training process.
 """
 
 import atexit

@@ -32,7 +32,7 @@ START_TIMEOUT_S = 120.0  # to start a worker or prepare a call; not part of the 
 MAX_FAILED_STARTS = 3  # starts in a row without a finished call before the pool gives up
 STDERR_CHARS = 2_000  # last characters of the workers' stderr in an error message
 
-Prepare = Callable[[], None] | None  # a worker calls it before a call; its time is not limited
+Prepare = Callable[[], None] | None  # a worker runs it before each call, without the call's limit
 _in_worker = False
 
 

@@ -1,6 +1,6 @@
 """Alarms for reward hacking: which responses count towards an alarm, and when it is raised.
 
-Training and the report compare the share of responses with a symptom with the symptom's limit here.
+Training and the report compare each symptom's share of responses with the limits in this module.
 """
 
 import re

@@ -129,7 +129,7 @@ def special_image(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["transparent", "rotated", "16 bit"])
-def test_a_transparent_rotated_or_16_bit_image_is_the_same_image_in_both(kind: str) -> None:
+def test_a_sample_with_a_transparent_rotated_or_16_bit_benchmark_image_is_found(kind: str) -> None:
     items = [replace(load_items(CONFIG)[0], row={**ITEM_ROW, "image": special_image(kind)})]
     stored = contamination.images.decode(special_image(kind), BUDGET)
     overlap = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
