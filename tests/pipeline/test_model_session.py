@@ -1,4 +1,4 @@
-"""A session's model and engines are dropped before vLLM starts, and else shared."""
+"""A session's model and engines are dropped before vLLM starts, and otherwise shared."""
 
 from importlib.util import find_spec
 

@@ -120,7 +120,7 @@ def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_equally
         assert not ids(selected) & {s.sample_id for s in samples if s.rationale is None}
         content = manifest.read_manifest(paths.selection(Arm.tuned, TrainStage.sft))
         assert content is not None
-        assert content["counts"]["dropped"] == {"no_rationale": 6}
+        assert content["counts"]["dropped"] == {"no_rationale": NUM_MEDIUM // 2}
         message = (
             "selected for SFT, tuned: 6 samples (6 more were dropped: the data has no rationale"
         )

@@ -1,4 +1,4 @@
-"""A recipe with SFT before GRPO, run without a disturbance and killed in both stages."""
+"""A recipe with SFT before GRPO, run without interruption, and killed in both stages."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def run(*command_line: str) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of an undisturbed run."""
+    """The run folder of a run that nothing interrupted."""
     return run(*command(tmp_path_factory.mktemp("undisturbed")))
 
 

@@ -86,8 +86,9 @@ def test_partial_credit_is_given_only_if_the_settings_allow_it(
         assert reward(completions=texts, sample_id=[sample.sample_id]) == [pytest.approx(value)]
 
 
-def test_the_overlong_penalty_starts_at_the_last_fifth_before_the_limit() -> None:
+def test_the_overlong_penalty_grows_over_the_last_fifth_of_the_token_limit() -> None:
     config = RunConfig().grpo
+    assert config.overlong_free_share == 0.8
     config.max_completion_length, config.overlong_weight = 100, 0.5
     penalties = rewards.overlong_reward(config)(completion_ids=[[1] * n for n in (1, 80, 90, 100)])
     assert penalties == [0.0, 0.0, -0.5, -1.0]
@@ -199,7 +200,7 @@ def test_the_managed_keys_are_exactly_those_that_difftrain_sets(
 ) -> None:
     config = RunConfig()
     config.grpo.trl = dict.fromkeys(trl_fields(TrainStage.grpo) - GRPO_KEYS.keys())
-    with pytest.raises(Exception) as caught:  # noqa: PT011  (the type depends on TRL)
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (TRL chooses the type)
         trl_args.grpo_arguments(grpo_job(tmp_path, config), {})
     # "Multiple values for a keyword" is Python's error if difftrain also sets the key.
     assert "multiple values" not in str(caught.value)
@@ -234,7 +235,9 @@ def test_freezing_vision_leaves_only_the_language_model() -> None:
 
 def test_a_log_is_truncated_to_the_checkpoint_that_training_resumes_from(tmp_path: Path) -> None:
     lines = [f'{{"step": {step}, "seconds": {step * 2.0}}}\n' for step in range(1, 6)]
-    (tmp_path / "train_log.jsonl").write_text("".join(lines) + '{"step": 6, "sec')
+    (tmp_path / "train_log.jsonl").write_text(
+        "".join(lines) + '{"step": 6, "sec'
+    )  # killed while writing
     assert [row["step"] for row in callbacks.read_log(tmp_path)] == [1, 2, 3, 4, 5]
-    assert callbacks.truncate_log(tmp_path, 3) == 6.0
+    assert callbacks.truncate_log(tmp_path, last_step=3) == 3 * 2.0
     assert [row["step"] for row in callbacks.read_log(tmp_path)] == [1, 2, 3]
