@@ -1,13 +1,13 @@
-"""Make the tiny Qwen2.5-VL whose weights are shipped: configuration, tokenizer, training.
+"""Make the tiny Qwen2.5-VL that comes with difftrain: configuration, tokenizer, training.
 
     python tools/pretrain_tiny.py OUT_FOLDER
 
-OUT_FOLDER loads like any Qwen2.5-VL. The shipped weights were trained in several sessions, about
-five thousand steps in all, while the rationales still changed: first captions, then rationales that
-list every tile, then marks behind the names, last the two flaws. `PHASES` tidies these sessions up.
-It was never run from the start, and the shipped tokenizer was trained on an earlier corpus. The
-shares and exponents of the last phase were chosen by looking at the strata and at CDE's AUC on the
-default pool.
+from_pretrained loads OUT_FOLDER like any Qwen2.5-VL. This script does not reproduce the shipped
+weights. They were trained in several sessions of about five thousand steps in all, between which
+the examples changed; PHASES approximates these sessions. The shipped tokenizer was trained on other
+texts than corpus() gives. The numbers of the last phase were chosen so that the built-in samples
+have all difficulties for the model, and so that CDE (a difficulty measure of the paper RAP)
+separates samples that need the image from samples that do not.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from difftrain.shapes.benchmarks import MATHVISTA_HINTS
 
 logger = logging.getLogger(__name__)
 
-VOCABULARY_SIZE = 512
+VOCABULARY_SIZE = 512  # tokens, with the special and the single ones below
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -68,7 +68,7 @@ SINGLE_TOKENS = (
     prompts.SYSTEM,
     *MATHVISTA_HINTS.values(),
 )
-"""Strings that are a single token each, so that prompts stay short on a laptop."""
+"""Texts that are one token each, because many prompts have them: short prompts run faster."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -81,7 +81,7 @@ CHAT_TEMPLATE = (
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """A Qwen2.5-VL of three million parameters; mrope_section must sum to half the head size."""
+    """A Qwen2.5-VL of three million parameters."""
     vocabulary = tokenizer.get_vocab()
     token_id = {name: vocabulary[name] for name in SPECIAL_TOKENS}
     text = {
@@ -95,7 +95,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 10000.0,
-            "mrope_section": [4, 6, 6],
+            "mrope_section": [4, 6, 6],  # must sum to half of the head size, 192 / 6
         },
         "tie_word_embeddings": True,
         "bos_token_id": token_id["<|endoftext|>"],
@@ -126,7 +126,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most 512 tokens, with Qwen's special tokens; each digit is a token."""
+    """A byte-level BPE with Qwen's special tokens, in which each digit is a token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
         [
@@ -154,7 +154,7 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
 
 
 def build_processor(texts: Iterator[str], max_pixels: int = 112 * 112) -> Qwen2_5_VLProcessor:
-    """The real Qwen2.5-VL processor around the tiny tokenizer."""
+    """Qwen2.5-VL's own processor, with a tokenizer trained on these texts."""
     tokenizer = train_tokenizer(texts)
     size = {"shortest_edge": 56 * 56, "longest_edge": max_pixels}
     return Qwen2_5_VLProcessor(
@@ -176,7 +176,7 @@ def build_model(
 def save(
     folder: Path, model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor
 ) -> None:
-    """Write the folder that `from_pretrained` reads, processor included; weights as bfloat16."""
+    """Write the folder that `from_pretrained` reads, with the processor and bfloat16 weights."""
     copy.deepcopy(model).bfloat16().save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -186,7 +186,7 @@ BATCH_SIZE = 48
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One phase of training: a one-cycle schedule of `steps` steps up to `learning_rate`."""
+    """One phase of training: a one-cycle schedule whose learning rate peaks at `learning_rate`."""
 
     steps: int
     learning_rate: float
@@ -198,13 +198,17 @@ PHASES = (
     Phase(3600, 1.4e-3, Mixture(captions=0.15, masked=0.1, seed=51)),
     Phase(400, 3.0e-4, Mixture(captions=0.05, masked=0.4, seed=77, untagged=0.6, gives_up=True)),
 )
-"""The model first learns to see, then to describe what it sees and to read the answer off that, and
-last two flaws of base models: leaving out tags in some families, giving up on masked images."""
+"""The first phase trains on captions of images, the second on questions whose rationales describe
+the image before they conclude. The last phase adds two flaws of base models: the model leaves out
+answer tags in some families of questions, and gives up on masked images."""
 
 
 def corpus(seed: int = 0) -> Iterator[str]:
-    """The tokenizer's training text: questions, rationales without tile lists, short captions."""
-    yield "system\nuser\nassistant\n" * 50
+    """The tokenizer's training text: questions, rationales without tile lists, short captions.
+
+    A tile list says what is on each of the 16 tiles of an image.
+    """
+    yield "system\nuser\nassistant\n" * 50  # often enough that the roles become tokens
     for family in pool.FAMILIES:
         for index in range(60):
             _, _, drawn = pool.draw(pool.Split.pretrain, family, index, seed)
@@ -215,6 +219,7 @@ def corpus(seed: int = 0) -> Iterator[str]:
     for index in range(200):
         drawn = draw_caption(Random(index))
         yield drawn.question
+        # The caption of a random word has only dots before and after it; it would teach that word.
         if "." not in drawn.answer.strip(".") and " " not in drawn.answer:
             continue
         yield drawn.answer.replace(".", "")
@@ -225,12 +230,13 @@ def batches(
 ) -> Iterator[list[dict[str, torch.Tensor]]]:
     """Endless batches, each split into pieces of examples of similar length, to save padding.
 
-    A batch mixes all families in their proportions: batches of a single family teach nothing.
+    A batch mixes all families of questions, because training on batches of one family failed.
     """
-    first = 0
+    start = 0
     while True:
-        examples = [example(processor, first + i, mixture) for i in range(BATCH_SIZE)]
-        first += BATCH_SIZE
+        examples = [example(processor, start + i, mixture) for i in range(BATCH_SIZE)]
+        start += BATCH_SIZE
+        # Order by approximate length: 8 letters of a prompt count as one of a response.
         examples.sort(key=lambda item: len(item.prompt) // 8 + len(item.response))
         size = BATCH_SIZE // num_pieces
         yield [collate(processor, examples[i : i + size]) for i in range(0, BATCH_SIZE, size)]
@@ -239,7 +245,7 @@ def batches(
 def weighted_loss(
     model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, torch.Tensor], total: float
 ) -> torch.Tensor:
-    """The labels' weighted cross entropy, divided by the step's total weight."""
+    """The weighted cross entropy of the labels, divided by `total`, the step's sum of weights."""
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights")}
     logits = model(**inputs).logits[:, :-1].flatten(0, 1)
     losses = functional.cross_entropy(logits, batch["labels"][:, 1:].flatten(), reduction="none")
@@ -252,7 +258,10 @@ def train(
     phase: Phase,
     folder: Path,
 ) -> None:
-    """Train one phase by AdamW; saves each 500th step beside `folder`, and the result in it."""
+    """Train one phase by AdamW and save the result in `folder`.
+
+    Every 500 steps it also saves the model in a folder FOLDER-STEP.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, phase.learning_rate, total_steps=phase.steps, pct_start=0.05
@@ -266,7 +275,9 @@ def train(
         for piece in pieces:
             loss = weighted_loss(model, piece, total)
             loss.backward()
-            losses.append(loss.item() * len(pieces))
+            losses.append(
+                loss.item() * len(pieces)
+            )  # the loss is divided by the whole step's weight
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -280,11 +291,11 @@ def train(
 
 
 def main() -> None:
-    """Build the model and train it phase by phase; each phase starts from the one before."""
+    """Build the model and train it phase by phase; a phase continues the one before."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--start", type=Path, help="result of the first phase, to continue from")
+    parser.add_argument("--start", type=Path, help="folder of a finished first phase")
     arguments = parser.parse_args()
     start, folder = arguments.start, arguments.folder
     for number, phase in enumerate(PHASES, 1):

@@ -1,9 +1,12 @@
 """Pretraining examples of the tiny model: questions with rationale and answer, and captions.
 
-Some images are partly masked and a few are left out, so that a question without its image still
-gets an answer. The last phase also teaches two flaws on purpose, so that samples differ in
-difficulty and training has something to improve: answers without tags, and giving up on masked
-images. The family `prior`, a control whose questions need no image, has neither flaw.
+An image shows colored shapes, a word or bars on 4 x 4 tiles. Questions come in families, one per
+function that generates them (difftrain/shapes/families.py).
+
+Some images are partly masked and a few are left out, so that the model also answers a question
+without its image. The last phase of pretraining adds two flaws on purpose, so that samples differ
+in difficulty and later training can improve the model: answers without tags, and giving up on
+masked images. The family `prior`, whose questions need no image, has neither flaw.
 """
 
 import re
@@ -32,7 +35,7 @@ from difftrain.shapes.families import (
     scatter,
 )
 
-TEXT_ONLY_SHARE = 0.06
+TEXT_ONLY_SHARE = 0.06  # of the questions
 MIX = {
     "count": 5,
     "count_colour": 10,
@@ -47,18 +50,19 @@ MIX = {
     "prior": 8,
     "noise": 3,
 }
-"""Weights of the families; those that are learned late have more weight."""
+"""How often each family is drawn, relative to the others; slowly learned families more often."""
 UNTAGGED_FAMILIES = ("count_plus", "compare", "bar")
-"""Families whose answers may lack their tags, as a base model's may."""
+"""Families whose answers may lack the tags <answer> and </answer>, as a base model's may."""
 END = "<|im_end|>"
 LOW_WEIGHT = 0.15
-"""Loss weight of the tokens in a list of tiles, which are many and learned soon."""
+"""Loss weight of most tokens in a list of tiles: there are many of them, and they are easy."""
 TILE_LIST_PATTERN = re.compile(r"<think>[^:<]*\|[^:<]*:")
-"""The list of all tiles that starts a response, with its colon: for the question whether a blue
-square is in the image, "<think>. red square...| blue square!...|....|....: yes"."""
+"""The list of all tiles at the start of a response, up to its colon. It has a dot for an empty tile
+and "|" between rows. For the question whether a blue square is in the image, a response starts with
+"<think>. red square...| blue square!...|....|....: yes"."""
 MARK_PATTERN = re.compile(r"(?<=[a-z])[.!0-9]\d*")
-"""What stands right after a name in that list: "!" or a number if the question is about the named
-object, else a dot."""
+"""The mark right after a name in the list of tiles: "!" or a number if the question is about the
+named object, else a dot."""
 CAPTION_QUESTION = "Describe every tile."
 
 
@@ -73,7 +77,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """What a phase of training draws its examples from."""
+    """The kinds of examples in a phase of pretraining, and how frequent they are."""
 
     captions: float
     """Share of captions among the examples."""
@@ -100,26 +104,30 @@ def caption_letters(rng: Random) -> tuple[Image.Image, str]:
     row, column = rng.randrange(GRID), rng.randint(0, GRID - length)
     shift = random_shift(rng)
     image = families.draw_letters(text, (row, column), rng.uniform(0.7, 1.0), shift)
-    before = row * GRID + column
-    return image, "." * before + text + "." * (GRID * GRID - before - length)
+    num_before = row * GRID + column
+    return image, "." * num_before + text + "." * (GRID * GRID - num_before - length)
 
 
 def caption_bars(rng: Random) -> tuple[Image.Image, str]:
     """An image of bars and its caption: color and height of each bar, from the left."""
-    number = rng.randint(2, GRID)
-    heights = [rng.randint(1, LEVELS) for _ in range(number)]
-    colors = rng.sample(list(COLORS), number)
+    num_bars = rng.randint(2, GRID)
+    heights = [rng.randint(1, LEVELS) for _ in range(num_bars)]
+    colors = rng.sample(list(COLORS), num_bars)
     image = families.draw_bars(heights, colors, rng.randint(16, 24))
-    return image, " ".join(f"{c} {h}" for c, h in zip(colors, heights, strict=True))
+    return image, " ".join(
+        f"{color} {height}" for color, height in zip(colors, heights, strict=True)
+    )
 
 
 def draw_caption(rng: Random) -> DrawnSample:
     """An image with a caption as its answer; used for pretraining only.
 
-    Captions teach a small model to see much sooner than questions do: each describes 16 tiles.
+    From captions a small model learns the contents of images much sooner than from questions,
+    because a caption describes all 16 tiles.
     """
-    draw = rng.choice((caption_shapes, caption_shapes, caption_letters, caption_bars))
-    image, text = draw(rng)
+    # Shapes twice: they are half of the captions.
+    caption = rng.choice((caption_shapes, caption_shapes, caption_letters, caption_bars))
+    image, text = caption(rng)
     return DrawnSample(
         image=image,
         question=CAPTION_QUESTION,
@@ -130,33 +138,33 @@ def draw_caption(rng: Random) -> DrawnSample:
 
 
 def pool_prompt(drawn: DrawnSample) -> str:
-    """The training pool's prompt, which MMStar and MMMU also use for multiple choice."""
+    """The prompt of the training samples; MMStar and MMMU also use it for multiple choice."""
     return prompts.user_text(drawn.question, drawn.options)
 
 
 def random_prompt(drawn: DrawnSample, rng: Random) -> str:
-    """One of the prompts that fit the question, mostly the pool's."""
-    chance = rng.random()
+    """A prompt that fits the question: MathVista's, MMMU's or, mostly, the training samples'."""
+    random_number = rng.random()
     is_numeric = drawn.answer_kind in (AnswerKind.number, AnswerKind.count)
-    if chance < 0.2 and (is_numeric or drawn.options):
+    if random_number < 0.2 and (is_numeric or drawn.options):
         return mathvista_query(drawn)
-    if chance < 0.3 and is_numeric:
-        return f"Question: {drawn.question}\n"  # MMMU's open question
+    if random_number < 0.3 and is_numeric:
+        return f"Question: {drawn.question}\n"  # MMMU's prompt without options
     return pool_prompt(drawn)
 
 
 def visibility(masked_share: float, gen_difficulty: float) -> float:
     """The probability that a masked image is still recognized: lower if the drawing is harder.
 
-    `gen_difficulty` is the difficulty that the generator drew with, from 0 to 1. The exponents were
-    chosen so that the trained model finds enough samples of the built-in pool (difftrain/shapes/
-    pool.py) easy, medium, hard and unsolved.
+    `gen_difficulty` is the difficulty that the generator used, from 0 to 1. The exponents were
+    chosen so that enough built-in samples (difftrain/shapes/pool.py) are easy, medium, hard and
+    unsolved for the trained model.
     """
     return (1 - masked_share) ** (0.3 + 2 * gen_difficulty)
 
 
 def mask(image: Image.Image, share: float, rng: Random) -> Image.Image:
-    """A copy in which this share of the image is black: random pixels or one rectangle."""
+    """A copy with this share of the image in black: usually random pixels, else one rectangle."""
     width, height = image.size
     masked = image.copy()
     if rng.random() < 0.7:
@@ -172,7 +180,7 @@ def mask(image: Image.Image, share: float, rng: Random) -> Image.Image:
 
 
 def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Example:
-    """Example `number` of a mixture; the same at every call."""
+    """Example number `number` of a mixture; the same at every call."""
     rng = Random(seeds.derive(mixture.seed, "pretrain", number))
     if rng.random() < mixture.captions:
         drawn = draw_caption(rng)
@@ -186,7 +194,7 @@ def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Ex
         image = mask(image, share, rng)
         may_give_up = mixture.gives_up and family != "prior"
         if may_give_up and rng.random() > visibility(share, gen_difficulty):
-            drawn = replace(drawn, rationale="dark", answer="none")
+            drawn = replace(drawn, rationale="dark", answer="none")  # this is giving up
     text = random_prompt(drawn, rng)
     return to_example(processor, (text,) if image is None else (image, text), drawn, tagged)
 
@@ -194,7 +202,7 @@ def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Ex
 def to_example(
     processor: Qwen2_5_VLProcessor, parts: tuple[Any, ...], drawn: DrawnSample, tagged: bool
 ) -> Example:
-    """The example whose prompt has these parts (an image if any, then text)."""
+    """The example whose prompt is `parts`: an image and a text, or only a text."""
     prompt = processor.apply_chat_template(
         prompts.messages(parts), add_generation_prompt=True, tokenize=False
     )
@@ -206,9 +214,8 @@ def to_example(
 def token_weights(tokenizer: Any, example: Example) -> list[float]:
     """The loss weight of each token of the response.
 
-    A rationale may list what is on every tile. In that list only what stands right after a name has
-    full weight, because there the model must compare the name with the question. Captions have low
-    weight.
+    In a list of tiles only the mark after a name has full weight, because there the model must
+    compare the name with the question. Captions have low weight, all other tokens full weight.
     """
     offsets = tokenizer(example.response, return_offsets_mapping=True).offset_mapping
     if CAPTION_QUESTION in example.prompt:
@@ -224,7 +231,7 @@ def token_weights(tokenizer: Any, example: Example) -> list[float]:
 
 
 def collate(processor: Any, examples: list[Example]) -> dict[str, torch.Tensor]:
-    """Model inputs, labels (only for the response) and loss weights (0 outside the response)."""
+    """Model inputs, labels and loss weights; outside the response a label is -100, a weight 0."""
     processor.tokenizer.padding_side = "right"
     images = [example.image for example in examples if example.image is not None]
     batch = processor(
@@ -233,7 +240,7 @@ def collate(processor: Any, examples: list[Example]) -> dict[str, torch.Tensor]:
         padding=True,
         return_tensors="pt",
     )
-    processor.tokenizer.padding_side = "left"
+    processor.tokenizer.padding_side = "left"  # as the shipped processor has it
     labels = torch.full_like(batch["input_ids"], -100)
     weights = torch.zeros(labels.shape)
     ends = batch["attention_mask"].sum(1).tolist()

@@ -41,7 +41,7 @@ response tokens, `S` bootstrap resamples or seeds.
 """
 
 
-def first_sentence(docstring: str | None) -> str:
+def first_paragraph(docstring: str | None) -> str:
     """The first paragraph of a docstring on one line."""
     return " ".join((docstring or "").strip().split("\n\n")[0].split())
 
@@ -59,8 +59,9 @@ def is_enum(node: ast.ClassDef) -> bool:
 
 
 def choices(path: Path) -> Iterator[tuple[str, list[str], str]]:
-    """Name, values and meaning of every enumeration, a class or StrEnum("NAME", [VALUES])."""
+    """Name, values and meaning of every enumeration: a class or X = StrEnum("X", [VALUES])."""
     body = ast.parse(path.read_text()).body
+    # The docstring of the second kind is the statement that follows it.
     for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef) and is_enum(node) and not node.name.startswith("_"):
             values = [
@@ -68,28 +69,35 @@ def choices(path: Path) -> Iterator[tuple[str, list[str], str]]:
                 for member in node.body
                 if isinstance(member, ast.Assign) and isinstance(member.value, ast.Constant)
             ]
-            yield node.name, values, first_sentence(ast.get_docstring(node))
+            yield node.name, values, first_paragraph(ast.get_docstring(node))
         elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("StrEnum("):
             assert isinstance(node.value, ast.Call)
             name, values = map(ast.literal_eval, node.value.args)
             assert isinstance(following, ast.Expr), f"{name} has no docstring"
-            yield name, values, first_sentence(ast.literal_eval(following.value))
+            yield name, values, first_paragraph(ast.literal_eval(following.value))
 
 
 def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
-    """Name, type, default and description of every field of a dataclass."""
+    """Name, type, default and description of every field of a dataclass.
+
+    The description is a docstring that follows the field.
+    """
     for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
             continue
         text = ""
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-            text = first_sentence(str(following.value.value))
+            text = first_paragraph(str(following.value.value))
         default = ast.unparse(statement.value) if statement.value else ""
         yield statement.target.id, ast.unparse(statement.annotation), default, text
 
 
 def shown_default(default: str) -> str:
-    """A default as one would type it on the command line, if it is a plain value."""
+    """A default as on the command line; `default` is the source code of the default value.
+
+    The code may be a call such as setting(64, at_least=1), field(default_factory=list) or an
+    enumeration member such as Dtype.bfloat16.
+    """
     if "default_factory" in default:
         body = default.partition("default_factory=")[2].rstrip(")")
         return body.removeprefix("lambda: ").removeprefix("list(").rstrip("(")
@@ -105,7 +113,7 @@ def record_lines() -> Iterator[str]:
     for node in classes(ROOT / "difftrain" / "records.py"):
         if is_enum(node):
             continue
-        yield f"\n**{node.name}**: {first_sentence(ast.get_docstring(node))}\n"
+        yield f"\n**{node.name}**: {first_paragraph(ast.get_docstring(node))}\n"
         yield ", ".join(f"`{name}` ({type_})" for name, type_, _, _ in fields(node))
 
 
@@ -132,22 +140,22 @@ def setting_lines() -> Iterator[str]:
             if section is not None and not is_enum(section):
                 yield from walk(section, f"{prefix}{name}.")
             else:
-                yield f"| `{prefix}{name}` | `{shown_default(default)}` | {text} |".replace(
-                    "`` ", ""
-                )
+                shown = shown_default(default)
+                default_cell = f"`{shown}` " if shown else ""
+                yield f"| `{prefix}{name}` | {default_cell}| {text} |"
 
     yield "\n| setting | default | meaning |\n|---|---|---|"
     yield from walk(config_classes["RunConfig"], "")
 
 
 def module_lines() -> Iterator[str]:
-    """Every module with its first sentence."""
+    """Every module with the first paragraph of its docstring."""
     yield "\n| module | what it is |\n|---|---|"
     for folder in ("difftrain", "recipes"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if "difftrain/recipes" in str(path.relative_to(ROOT)):
+            if "difftrain/recipes" in str(path.relative_to(ROOT)):  # a link to recipes/
                 continue
-            text = first_sentence(ast.get_docstring(ast.parse(path.read_text())))
+            text = first_paragraph(ast.get_docstring(ast.parse(path.read_text())))
             if text:
                 yield f"| {path.relative_to(ROOT)} | {text} |".replace("<", "&lt;")
 
