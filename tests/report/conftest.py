@@ -88,6 +88,7 @@ def stratum_of(failure_percent: int | None) -> Stratum:
 
 
 def finish_stage(folder: Path, seconds: float, counts: dict, settings: object = None) -> Path:
+    """Write the manifest of a stage's folder, so that the stage is finished; returns the folder."""
     manifest.write_manifest(folder, settings=settings, inputs={}, seconds=seconds, counts=counts)
     return folder
 
@@ -162,6 +163,7 @@ def make_scores(
 
 
 def write_selection(folder: Path, ids: list[str], reason: str) -> Path:
+    """Write a finished selection of these samples."""
     selections = [
         Selection(sample_id=sample_id, stage=TrainStage.grpo, reason=reason) for sample_id in ids
     ]
@@ -170,6 +172,7 @@ def write_selection(folder: Path, ids: list[str], reason: str) -> Path:
 
 
 def settings(control: bool) -> dict:
+    """The settings of the toy run, with or without a random control."""
     difficulty = DifficultyConfig(extra_measures=[Measure.cmab])
     config = RunConfig(difficulty=difficulty, control=Control.random if control else Control.none)
     config.probe.draws = NUM_DRAWS
@@ -177,8 +180,8 @@ def settings(control: bool) -> dict:
 
 
 @pytest.fixture(scope="session")
-def written(make_run: MakeRun) -> tuple[RunInputs, dict]:
-    """A toy run whose report is written: its RunInputs and the content of report.json."""
+def run_and_report(make_run: MakeRun) -> tuple[RunInputs, dict]:
+    """A toy run with its report: its RunInputs and the content of report.json."""
     inputs = make_run()
     return inputs, write_report(inputs)
 
@@ -189,6 +192,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
 
     `size` is the number of samples, `control` says whether the run has a random control,
     `difference` is the difference tuned - base, `response` replaces the text of all responses.
+    Durations are arbitrary.
     """
 
     def make(

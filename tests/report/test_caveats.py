@@ -11,7 +11,7 @@ from difftrain.report import text as report_text
 from difftrain.report.build import write_report
 from difftrain.report.inputs import RunInputs
 
-MakeRun = Callable[..., RunInputs]
+MakeRun = Callable[..., RunInputs]  # writes a finished toy run, see conftest.py
 NO_SCORE = {"score": None, "low": None, "high": None, "n": 0, "rules_only": True}
 REASON = "MMVet needs a judge: none was called, or none of its replies was a score"
 

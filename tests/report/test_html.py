@@ -9,17 +9,17 @@ import pytest
 from difftrain.report.build import write_report
 from difftrain.report.inputs import RunInputs
 
-MakeRun = Callable[..., RunInputs]
-Written = tuple[RunInputs, dict]
+MakeRun = Callable[..., RunInputs]  # writes a finished toy run, see conftest.py
+RunAndReport = tuple[RunInputs, dict]  # the toy run and the content of its report.json
 
 # w3.org is allowed: SVG files name their XML namespaces by such addresses and load nothing.
 EXTERNAL_URL = re.compile(r"https?://(?!www\.w3\.org/)[^\s\"'<]*")
 
 
 @pytest.fixture(scope="module")
-def html(written: Written) -> str:
+def html(run_and_report: RunAndReport) -> str:
     """report.html of the toy run."""
-    return (written[0].folder / "report.html").read_text()
+    return (run_and_report[0].folder / "report.html").read_text()
 
 
 def figures(html: str) -> list[str]:
@@ -74,6 +74,6 @@ def test_each_stratum_has_examples_with_images(html: str) -> None:
     assert html.count('<img src="data:image/png') == html.count('<article class="example"') == 15
 
 
-def test_the_same_run_gives_the_same_page(written: Written, html: str) -> None:
-    write_report(written[0])
-    assert (written[0].folder / "report.html").read_text() == html
+def test_the_same_run_gives_the_same_page(run_and_report: RunAndReport, html: str) -> None:
+    write_report(run_and_report[0])
+    assert (run_and_report[0].folder / "report.html").read_text() == html

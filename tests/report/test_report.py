@@ -24,8 +24,8 @@ from difftrain.report.text import (
 )
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
-MakeRun = Callable[..., RunInputs]
-Written = tuple[RunInputs, dict]
+MakeRun = Callable[..., RunInputs]  # writes a finished toy run, see conftest.py
+RunAndReport = tuple[RunInputs, dict]  # the toy run and the content of its report.json
 
 # Differences of mean scores with their 95 % intervals.
 BETTER = {"mean": 0.05, "low": 0.01, "high": 0.09, "n": 720}
@@ -33,8 +33,8 @@ WORSE = {"mean": -0.05, "low": -0.09, "high": -0.01, "n": 720}
 UNCLEAR = {"mean": 0.02, "low": -0.02, "high": 0.06, "n": 720}
 
 
-def test_report_json_has_all_documented_keys(written: Written) -> None:
-    inputs, report = written
+def test_report_json_has_all_documented_keys(run_and_report: RunAndReport) -> None:
+    inputs, report = run_and_report
     content = json.loads((inputs.folder / "report.json").read_text())
     assert content == json.loads(json.dumps(report))
     assert {
@@ -58,8 +58,10 @@ def test_report_json_has_all_documented_keys(written: Written) -> None:
             assert score["n"] > 0
 
 
-def test_the_counts_of_strata_and_quarantine_add_up_to_all_rows(written: Written) -> None:
-    counts = written[1]["counts"]
+def test_the_counts_of_strata_and_quarantine_add_up_to_all_rows(
+    run_and_report: RunAndReport,
+) -> None:
+    counts = run_and_report[1]["counts"]
     assert counts["samples"] == 26  # 24 samples of the toy run and 2 rejected rows
     assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
     assert sum(counts["quarantine_reasons"].values()) == counts["quarantined"]
@@ -133,9 +135,9 @@ def test_unfinished_stages_are_named_and_nothing_is_written(make_run: MakeRun) -
     inputs = make_run(size=9, control=False)
     (inputs.score / "manifest.json").unlink()
     (inputs.evaluations["tuned"] / "manifest.json").unlink()
-    with pytest.raises(MissingArtifact) as refused:
+    with pytest.raises(MissingArtifact) as error_info:
         write_report(inputs)
-    lines = str(refused.value).splitlines()
+    lines = str(error_info.value).splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(f"no finished score at {inputs.score}")
     assert "python launch/score.py recipe=grpo_hard" in lines[0]
@@ -169,16 +171,16 @@ def test_the_verdict_is_better_or_worse_only_if_the_interval_excludes_zero(
     ],
 )
 def test_the_headline_says_whether_training_helped(
-    written: Written, difference: dict, expected: str
+    run_and_report: RunAndReport, difference: dict, expected: str
 ) -> None:
-    report = written[1]
+    report = run_and_report[1]
     headline = sentence("headline", report | {"differences": {"tuned - base": difference}})
     assert expected in headline
     assert headline.count("95 % interval") == 1
 
 
-def test_the_control_is_shown_beside_base_and_tuned(written: Written) -> None:
-    inputs, report = written
+def test_the_control_is_shown_beside_base_and_tuned(run_and_report: RunAndReport) -> None:
+    inputs, report = run_and_report
     rows = [row[0] for row in table("results", report)]
     assert rows == ["percent", "base", "tuned", "control (random, equal size)"]
     text = (inputs.folder / "report.md").read_text()
@@ -187,8 +189,10 @@ def test_the_control_is_shown_beside_base_and_tuned(written: Written) -> None:
     assert "trained: control" in text
 
 
-def test_control_minus_tuned_is_reported_as_tuned_minus_control(written: Written) -> None:
-    inputs, report = written
+def test_control_minus_tuned_is_reported_as_tuned_minus_control(
+    run_and_report: RunAndReport,
+) -> None:
+    inputs, report = run_and_report
     assert "control - tuned" in inputs.differences
     assert list(report["differences"]) == ["tuned - base", "tuned - control", "control - base"]
     assert report["differences"]["tuned - control"] == {
@@ -207,8 +211,8 @@ def test_without_a_control_the_report_makes_no_claim_about_the_selection(make_ru
     assert "cannot say whether the selection of samples mattered" in markdown
 
 
-def test_a_control_that_trained_for_more_steps_is_mentioned(written: Written) -> None:
-    report = written[1]
+def test_a_control_that_trained_for_more_steps_is_mentioned(run_and_report: RunAndReport) -> None:
+    report = run_and_report[1]
     trained = report["trained"]
     unequal = trained | {"control": trained["control"] | {"steps": 100}}  # 80 in the toy run
     assert any(
@@ -217,8 +221,8 @@ def test_a_control_that_trained_for_more_steps_is_mentioned(written: Written) ->
     assert not any("not equal in size" in line for line in sentences("caveats", report))
 
 
-def test_quarantine_reasons_are_in_the_text(written: Written) -> None:
-    text = (written[0].folder / "report.md").read_text()
+def test_quarantine_reasons_are_in_the_text(run_and_report: RunAndReport) -> None:
+    text = (run_and_report[0].folder / "report.md").read_text()
     assert "| image cannot be decoded | 2 |" in text
     assert "| quarantined | 2 |" in text
 

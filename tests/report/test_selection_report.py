@@ -22,8 +22,9 @@ from difftrain.report.build import write_report
 from difftrain.report.inputs import RunInputs
 from difftrain.select import rap
 
-MakeRun = Callable[..., RunInputs]
-# 20 of 24 samples get the same stratum twice (with its interval); 40 % would by chance.
+MakeRun = Callable[..., RunInputs]  # writes a finished toy run, see conftest.py
+# In the retest, 20 of 24 samples get the same stratum again. low and high are the interval of this
+# share, by_chance is the share to expect by chance.
 AGREEMENT = {"n": 24, "same": 20, "share": 20 / 24, "low": 0.64, "high": 0.93, "by_chance": 0.4}
 # The content of reliability.json; `chosen` compares the selections of both measurements.
 RETEST = {
@@ -59,7 +60,7 @@ def rap_run(make_run: MakeRun) -> tuple[RunInputs, dict]:
     inputs = make_run(control=False)
     rap_result, folder = run_rap(inputs), inputs.arms["tuned"].select
     for part in parquet.parts(folder):
-        part.unlink()
+        part.unlink()  # the selection by PISM; RAP's selection replaces it
     parquet.write_all(folder, rap_result.selections)
     parquet.write_all(folder / rap.DECISIONS_FOLDER, rap_result.decisions)
     manifest.write_manifest(
@@ -180,9 +181,9 @@ def test_the_headline_names_the_selecting_measures(rap_run: tuple[RunInputs, dic
 
 
 def test_a_run_that_selects_by_strata_has_no_funnel_correction_or_retest(
-    written: tuple[RunInputs, dict],
+    run_and_report: tuple[RunInputs, dict],
 ) -> None:
-    inputs, report = written
+    inputs, report = run_and_report
     assert report["funnel"] is report["chance_correction"] is report["retest"] is None
     html = Path(inputs.folder / "report.html").read_text()
     assert "How many samples each step" not in html

@@ -19,7 +19,7 @@ from difftrain.config.run_config import ConfigError
 from difftrain.report.inputs import RunInputs, json_lines
 from difftrain.report.trackers import check_login, flat_numbers, send_report
 
-Written = tuple[RunInputs, dict]
+RunAndReport = tuple[RunInputs, dict]  # the toy run and the content of its report.json
 
 # LevelDB's log format: blocks of chunks. A chunk's header has a checksum, a size and a type.
 BLOCK_SIZE = 32768
@@ -64,9 +64,9 @@ def item_values(items: list) -> dict:
 
 
 @pytest.fixture(scope="module")
-def events_folder(written: Written) -> Path:
+def events_folder(run_and_report: RunAndReport) -> Path:
     """The folder of TensorBoard's event files for the toy run."""
-    inputs, report = written
+    inputs, report = run_and_report
     send_report(Tracker.tensorboard, inputs, report)
     return inputs.folder / "tensorboard"
 
@@ -75,10 +75,10 @@ def read_events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder)).Reload()
 
 
-def test_tensorboard_gets_the_curves_of_both_arms_by_step(
-    written: Written, events_folder: Path
+def test_tensorboard_gets_the_training_curves_of_both_trained_models(
+    run_and_report: RunAndReport, events_folder: Path
 ) -> None:
-    inputs, _ = written
+    inputs, _ = run_and_report
     for arm in ("tuned", "control"):
         logged = json_lines(inputs.arms[arm].train / "train_log.jsonl")
         scalars = read_events(events_folder / arm).Scalars("reward")
@@ -88,34 +88,34 @@ def test_tensorboard_gets_the_curves_of_both_arms_by_step(
         )
 
 
-def test_tensorboard_gets_the_scores_of_every_arm_and_of_the_base_model(
-    written: Written, events_folder: Path
+def test_tensorboard_gets_the_scores_of_the_base_model_and_of_both_trained_models(
+    run_and_report: RunAndReport, events_folder: Path
 ) -> None:
     for arm in ("base", "tuned", "control"):
         (score,) = read_events(events_folder / arm).Scalars("scores/shapes/MathVista/score")
-        assert score.value == pytest.approx(written[1][arm]["shapes/MathVista"]["score"])
+        assert score.value == pytest.approx(run_and_report[1][arm]["shapes/MathVista"]["score"])
 
 
 def test_tensorboard_gets_strata_and_the_report_as_text(
-    written: Written, events_folder: Path
+    run_and_report: RunAndReport, events_folder: Path
 ) -> None:
     run = read_events(events_folder / "run")
     (hard,) = run.Scalars("counts/strata/hard")
-    assert hard.value == written[1]["counts"]["strata"]["hard"]
+    assert hard.value == run_and_report[1]["counts"]["strata"]["hard"]
     (text,) = run.Tensors("report")
     (content,) = text.tensor_proto.string_val
     assert content.decode().startswith("# grpo_hard")
 
 
 def test_sending_again_replaces_the_tensorboard_files(
-    written: Written, events_folder: Path
+    run_and_report: RunAndReport, events_folder: Path
 ) -> None:
-    send_report(Tracker.tensorboard, *written)
+    send_report(Tracker.tensorboard, *run_and_report)
     assert len(list((events_folder / "tuned").iterdir())) == 1
 
 
-def test_without_a_tracker_nothing_is_written(written: Written) -> None:
-    inputs, report = written
+def test_without_a_tracker_nothing_is_written(run_and_report: RunAndReport) -> None:
+    inputs, report = run_and_report
     before = sorted(inputs.folder.rglob("*"))
     send_report(Tracker.none, inputs, report)
     assert sorted(inputs.folder.rglob("*")) == before
@@ -147,7 +147,9 @@ def test_check_login_refuses_wandb_without_a_login(
         check_login(Tracker.wandb)
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     check_login(Tracker.wandb)
-    wbauth.unauthenticate_session(update_settings=False)  # W&B keeps the key for later tests
+    wbauth.unauthenticate_session(
+        update_settings=False
+    )  # otherwise W&B uses this key in later tests
 
 
 def test_the_trackers_do_not_import_torch() -> None:
@@ -156,9 +158,11 @@ def test_the_trackers_do_not_import_torch() -> None:
 
 
 @pytest.fixture(scope="module")
-def offline_records(written: Written, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+def offline_records(
+    run_and_report: RunAndReport, tmp_path_factory: pytest.TempPathFactory
+) -> list[Record]:
     """The records that W&B writes for the toy run while offline."""
-    inputs, report = written
+    inputs, report = run_and_report
     secret = "hf_do_not_send"
     settings = report["settings"] | {"hub_token": "hidden"}
     with pytest.MonkeyPatch.context() as patch:
@@ -171,7 +175,7 @@ def offline_records(written: Written, tmp_path_factory: pytest.TempPathFactory) 
         send_report(Tracker.wandb, inputs, report | {"settings": settings})
     (path,) = inputs.folder.glob("wandb/offline-run-*/*.wandb")
     records = finished_records(path)
-    assert secret.encode() not in path.read_bytes()
+    assert secret.encode() not in path.read_bytes()  # neither HF_TOKEN nor the command line
     return records
 
 
@@ -208,8 +212,8 @@ def test_wandb_gets_no_machine_name_command_or_code(offline_records: list[Record
     assert all(path.startswith("media/") for path in files)
 
 
-def test_wandb_gets_the_curves_of_each_arm_with_the_steps_of_that_arm(
-    written: Written, offline_records: list[Record]
+def test_wandb_gets_the_training_curves_of_both_trained_models_by_their_own_steps(
+    run_and_report: RunAndReport, offline_records: list[Record]
 ) -> None:
     metrics = [record.metric for record in offline_records]
     step_metrics = {metric.glob_name: metric.step_metric for metric in metrics}
@@ -219,7 +223,7 @@ def test_wandb_gets_the_curves_of_each_arm_with_the_steps_of_that_arm(
         curve_values = {
             row[f"{arm}/step"]: row[f"{arm}/reward"] for row in history if f"{arm}/step" in row
         }
-        logged = json_lines(written[0].arms[arm].train / "train_log.jsonl")
+        logged = json_lines(run_and_report[0].arms[arm].train / "train_log.jsonl")
         assert curve_values == {row["step"]: pytest.approx(row["reward"]) for row in logged}
 
 
@@ -227,25 +231,25 @@ def test_wandb_gets_the_curves_of_each_arm_with_the_steps_of_that_arm(
     "name", ["rewards/accuracy/mean", "completions/mean_length", "frac_reward_zero_std"]
 )
 def test_wandb_gets_curves_of_the_stratum_hard(
-    written: Written, offline_records: list[Record], name: str
+    run_and_report: RunAndReport, offline_records: list[Record], name: str
 ) -> None:
     curve = f"{name}/stratum/hard"
     curve_values = [
         item_values(record.history.item).get(f"tuned/{curve}") for record in offline_records
     ]
-    logged = json_lines(written[0].arms["tuned"].train / "train_log.jsonl")
+    logged = json_lines(run_and_report[0].arms["tuned"].train / "train_log.jsonl")
     assert [value for value in curve_values if value is not None] == [
         pytest.approx(row[curve]) for row in logged
     ]
 
 
 def test_wandb_gets_scores_and_strata_in_the_summary(
-    written: Written, offline_records: list[Record]
+    run_and_report: RunAndReport, offline_records: list[Record]
 ) -> None:
     summary: dict = {}
     for record in offline_records:
         summary |= item_values(record.summary.update)
-    report = written[1]
+    report = run_and_report[1]
     for arm in ("base", "tuned", "control"):
         assert summary[f"scores/{arm}/mean/score"] == report["means"][arm]["score"]
     assert summary["counts/strata/hard"] == report["counts"]["strata"]["hard"]
@@ -256,9 +260,9 @@ def test_wandb_gets_scores_and_strata_in_the_summary(
 
 
 def test_wandb_gets_samples_with_their_images(
-    written: Written, offline_records: list[Record]
+    run_and_report: RunAndReport, offline_records: list[Record]
 ) -> None:
-    (path,) = written[0].folder.glob("wandb/offline-run-*/files/media/table/*.json")
+    (path,) = run_and_report[0].folder.glob("wandb/offline-run-*/files/media/table/*.json")
     table = json.loads(path.read_text())
     assert table["columns"][:4] == ["sample_id", "stratum", "task", "image 1"]
     assert {row[1] for row in table["data"]} == {"easy", "medium", "hard", "unsolved"}

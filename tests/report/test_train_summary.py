@@ -14,7 +14,7 @@ from difftrain.report.inputs import RunInputs, training_steps
 from difftrain.report.text import DIVERGENCE, sentences, table
 from difftrain.report.trackers import send_report
 
-MakeRun = Callable[..., RunInputs]
+MakeRun = Callable[..., RunInputs]  # writes a finished toy run, see conftest.py
 
 
 def training_log(repeated_tags: float, held_out: list[float]) -> pd.DataFrame:

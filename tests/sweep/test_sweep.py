@@ -43,9 +43,9 @@ def expand_runs(*arguments: str, **axes: str) -> list[SweepRun]:
 
 def problems_of(*arguments: str, **axes: str) -> list[str]:
     """The problems for which a sweep is refused."""
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as error_info:
         expand_runs(*arguments, **axes)
-    return refused.value.problems
+    return error_info.value.problems
 
 
 def sweep_plan(runs: list[SweepRun], folder: Path, at_a_time: int = 1) -> local_launcher.SweepPlan:
@@ -192,9 +192,9 @@ def test_an_error_names_the_runs_that_have_the_problem() -> None:
 def test_runs_that_cannot_be_compared_are_refused_before_a_run_starts(
     arguments: list[str], expected: list[str]
 ) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as error_info:
         plan_of(*arguments)
-    problems = refused.value.problems
+    problems = error_info.value.problems
     assert len(problems) == len(expected), problems
     for problem, start in zip(problems, expected, strict=True):
         assert problem.startswith(start)

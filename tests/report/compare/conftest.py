@@ -31,8 +31,8 @@ def item_id(benchmark: str, number: int) -> str:
 def make_results(rates: Rates, noise_seed: int, num_items: int = NUM_ITEMS) -> list[ItemResult]:
     """Item results of a run with these accuracies.
 
-    The difficulty of an item is the same in all runs. Runs with different seeds get different
-    noise, which is small (0.08 of the range 0 to 1), so that paired differences have narrow
+    The difficulty of an item, from 0 to 1, is the same in all runs. `noise_seed` determines the
+    noise of this run; its standard deviation is only 0.08, so that paired differences have narrow
     intervals.
     """
     results = []

@@ -27,10 +27,11 @@ from difftrain.report.compare.runs import (
 from difftrain.stats import Estimate
 
 ROOT = Path(__file__).resolve().parents[3]
-FinishRun = Callable[..., Path]
+FinishRun = Callable[..., Path]  # finish_run(recipe, accuracy) writes a finished run
 
 
 def launch_compare(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `launch/report.py compare` with these arguments."""
     command = [sys.executable, str(ROOT / "launch" / "report.py"), "compare", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
@@ -162,7 +163,7 @@ def estimate(mean: float, low: float, high: float, p_corrected: float) -> Estima
     return Estimate(mean=mean, low=low, high=high, p_corrected=p_corrected, p=0.01)
 
 
-def test_better_needs_an_interval_without_zero_and_a_corrected_p() -> None:
+def test_better_needs_an_interval_without_zero_and_a_small_corrected_p() -> None:
     assert verdict(estimate(0.02, 0.004, 0.039, 0.03)) == "better"
     assert verdict(estimate(-0.02, -0.039, -0.004, 0.03)) == "worse"
     assert verdict(estimate(0.02, -0.001, 0.04, 0.03)) == "no difference shown"
@@ -174,15 +175,15 @@ def test_better_needs_an_interval_without_zero_and_a_corrected_p() -> None:
 
 
 def test_a_run_without_a_finished_report_is_named(finish_run: FinishRun, root: Path) -> None:
-    good = finish_run("grpo_hard", 0.5)
+    finished = finish_run("grpo_hard", 0.5)
     (root / "run" / "grpo_mid-1").mkdir()
-    with pytest.raises(MissingArtifact) as refused:
-        compare_runs([good, root / "run" / "grpo_mid-1", root / "run" / "nowhere"])
-    assert "grpo_mid-1: no finished report" in str(refused.value)
-    assert "nowhere: there is no such run" in str(refused.value)
-    done = launch_compare(good, root / "run" / "grpo_mid-1")
-    assert done.returncode == 2
-    assert "grpo_mid-1: no finished report" in done.stderr
+    with pytest.raises(MissingArtifact) as error_info:
+        compare_runs([finished, root / "run" / "grpo_mid-1", root / "run" / "nowhere"])
+    assert "grpo_mid-1: no finished report" in str(error_info.value)
+    assert "nowhere: there is no such run" in str(error_info.value)
+    result = launch_compare(finished, root / "run" / "grpo_mid-1")
+    assert result.returncode == 2
+    assert "grpo_mid-1: no finished report" in result.stderr
     assert not (root / "compare").exists()
 
 
@@ -205,7 +206,7 @@ def test_a_missing_evaluation_is_named(finish_run: FinishRun) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
-    [
+    [  # the first value in a message is the default
         ("evaluate.max_new_tokens", 7, "evaluate.max_new_tokens: 2048 and 7"),
         ("evaluate.rules", "2026-08", "evaluate.rules: 2025-11 and 2026-08"),
         ("model.name", "org/other", "model.name: tiny and org/other"),
@@ -217,24 +218,24 @@ def test_a_run_with_a_differing_setting_is_refused_and_the_error_names_the_setti
     finish_run: FinishRun, key: str, value: object, message: str
 ) -> None:
     alike = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
-    odd = finish_run("grpo_full", 0.5, settings={key: value})
-    with pytest.raises(NotComparable) as refused:
-        compare_runs([odd, *alike])
-    assert str(refused.value).count(str(odd)) == 1
-    assert message in str(refused.value)
-    assert not any(str(run) in str(refused.value) for run in alike)
+    different = finish_run("grpo_full", 0.5, settings={key: value})
+    with pytest.raises(NotComparable) as error_info:
+        compare_runs([different, *alike])
+    assert str(error_info.value).count(str(different)) == 1
+    assert message in str(error_info.value)
+    assert not any(str(run) in str(error_info.value) for run in alike)
 
 
 def test_with_force_a_table_is_written_that_names_differing_settings(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
-    odd = finish_run("grpo_full", 0.5, settings={"data.num_samples": 80})
-    done = launch_compare(*runs, odd)
-    assert done.returncode == 2
-    assert "data.num_samples: 400 and 80" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = launch_compare(*runs, odd, "--force")
-    assert done.returncode == 0
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
+    different = finish_run("grpo_full", 0.5, settings={"data.num_samples": 80})
+    result = launch_compare(*runs, different)
+    assert result.returncode == 2
+    assert "data.num_samples: 400 and 80" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = launch_compare(*runs, different, "--force")
+    assert result.returncode == 0
+    folder = Path(result.stdout.strip().splitlines()[-1].removeprefix("output: "))
     for name in ("compare.md", "compare.html"):
         content = (folder / name).read_text()
         assert "has other settings: data.num_samples: 400 and 80." in content
@@ -257,13 +258,13 @@ def test_seeds_of_one_row_with_different_settings_are_refused(
     finish_run: FinishRun, name: str
 ) -> None:
     random_runs = [finish_run("grpo_random", 0.5, seed=seed) for seed in (1, 2, 3)]
-    odd = {"select.strata": ["unsolved"], "select.random": True}
+    different = {"select.strata": ["unsolved"], "select.random": True}
     typical = {"select.strata": ["medium", "hard"]}
     runs = [finish_run(name, 0.5, seed=seed, settings=typical) for seed in (1, 2)]
-    runs.append(finish_run(name, 0.5, seed=3, settings=odd))
-    with pytest.raises(NotComparable) as refused:
+    runs.append(finish_run(name, 0.5, seed=3, settings=different))
+    with pytest.raises(NotComparable) as error_info:
         compare_runs([*random_runs, *runs])
-    message = str(refused.value)
+    message = str(error_info.value)
     assert str(runs[2]) in message
     assert not any(str(run) in message for run in (*random_runs, *runs[:2]))
     assert re.search(r"select\.strata: \['medium', 'hard'\] .*and \['unsolved'\]", message)
@@ -271,12 +272,12 @@ def test_seeds_of_one_row_with_different_settings_are_refused(
 
 
 def test_a_run_whose_settings_contradict_its_name_is_refused(finish_run: FinishRun) -> None:
-    odd = finish_run("grpo_mid_hard", 0.5, settings={"select.strata": ["easy"]})
-    with pytest.raises(NotComparable) as refused:
-        compare_runs([odd, finish_run("grpo_random", 0.5)])
+    different = finish_run("grpo_mid_hard", 0.5, settings={"select.strata": ["easy"]})
+    with pytest.raises(NotComparable) as error_info:
+        compare_runs([different, finish_run("grpo_random", 0.5)])
     message = "select.strata: ['medium', 'hard'] according to its name, but ['easy']"
-    assert message in str(refused.value)
-    folder = compare_runs([odd, finish_run("grpo_random", 0.5)], force=True)
+    assert message in str(error_info.value)
+    folder = compare_runs([different, finish_run("grpo_random", 0.5)], force=True)
     for name in ("compare.md", "compare.tex"):
         content = (folder / name).read_text().replace("\\_", "_")
         assert "GRPO-only(mid+hard) (other settings)" in content
@@ -307,9 +308,9 @@ def test_runs_with_different_items_are_refused(
 ) -> None:
     fewer = item_results_of(0.5, noise_seed=1, num_items=40)
     runs = [finish_run("grpo_mid_hard", 0.5, results=fewer), finish_run("grpo_random", 0.5)]
-    done = launch_compare(*runs)
-    assert done.returncode == 2
-    assert "items are in only one result" in done.stderr
+    result = launch_compare(*runs)
+    assert result.returncode == 2
+    assert "items are in only one result" in result.stderr
 
 
 def test_each_measure_has_its_own_table(finish_run: FinishRun) -> None:
@@ -332,10 +333,15 @@ def test_a_random_set_has_no_cost_of_selection(finish_run: FinishRun) -> None:
     assert by_difficulty.seconds == 20 * 3
 
 
-def test_a_control_of_another_size_is_noted(finish_run: FinishRun, root: Path) -> None:
+def reduce_samples(run: Path) -> None:
+    """Change report.json as if the run was trained on 80 samples instead of 96."""
+    content = (run / "report.json").read_text()
+    (run / "report.json").write_text(content.replace('"samples": 96', '"samples": 80'))
+
+
+def test_a_control_of_another_size_is_noted(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)]
-    content = (runs[1] / "report.json").read_text()
-    (runs[1] / "report.json").write_text(content.replace('"samples": 96', '"samples": 80'))
+    reduce_samples(runs[1])
     content = (compare_runs(runs) / "compare.md").read_text()
     assert "grpo_mid_hard, seed 1: 96 samples, but 80 of its control" in content
 
@@ -344,8 +350,7 @@ def test_a_row_whose_control_has_another_size_gets_no_verdict(finish_run: Finish
     runs = [finish_run(name, rate, seed=seed)
             for name, rate in (("grpo_mid_hard", 0.6), ("grpo_random", 0.5))
             for seed in (1, 2, 3)]  # fmt: skip
-    content = (runs[-1] / "report.json").read_text()
-    (runs[-1] / "report.json").write_text(content.replace('"samples": 96', '"samples": 80'))
+    reduce_samples(runs[-1])  # the control of seed 3
     folder = compare_runs(runs)
     verdict_text = csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"]
     assert verdict_text.startswith("no verdict: its control has another size, +")
