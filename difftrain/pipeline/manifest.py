@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
+RESULT_PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
 WHOLE_FILE_BYTES, NUM_CHUNKS, CHUNK_BYTES = 64 << 20, 16, 1 << 16  # for file_fingerprint
 MANIFEST, OLD_MANIFEST = "manifest.json", "made.json"
 
@@ -52,7 +52,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that could change a result."""
-    return {name: metadata.version(name) for name in PACKAGES}
+    return {name: metadata.version(name) for name in RESULT_PACKAGES}
 
 
 def git_revision() -> str | None:

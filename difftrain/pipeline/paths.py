@@ -51,11 +51,11 @@ class RunPaths:
         return self.output_dir / stage / manifest.fingerprint(settings, stage, *names)
 
     def _settings_from(self, stage: str, *sections: str) -> dict[str, Any]:
-        """The settings in these config sections that also count for `stage`, another stage."""
-        counted: dict[str, Any] = {}
+        """The settings in other stages' config sections whose change reruns `stage` too."""
+        settings: dict[str, Any] = {}
         for section in sections:
-            counted |= hashed_settings(getattr(self.config, section), stage, own=False)
-        return counted
+            settings |= hashed_settings(getattr(self.config, section), stage, own=False)
+        return settings
 
     @cached_property
     def model(self) -> str:
@@ -88,7 +88,7 @@ class RunPaths:
 
     @cached_property
     def attention(self) -> Path:
-        """Attention masses of correct responses; for the measure ACE, also its attention bias."""
+        """How much correct responses attend to image and text; for the measure ACE, also its bias."""
         difficulty = self.config.difficulty
         settings = hashed_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
@@ -97,7 +97,7 @@ class RunPaths:
 
     @cached_property
     def score(self) -> Path:
-        """Scores of all measures."""
+        """Each sample's scores, by all difficulty measures."""
         settings = hashed_settings(self.config.difficulty, "score")
         settings |= self._settings_from("score", "probe")
         return self.folder("score", settings, self.probe, self.attention)
@@ -107,8 +107,8 @@ class RunPaths:
         """How well the scores agree with those of the retest."""
         settings = self._settings_from("retest", "probe")
         settings["select"] = hashed_settings(self.config.select)
-        second = RunPaths(self.config, retest=True)
-        return self.folder("reliability", settings, self.score, second.probe, second.attention)
+        retest = RunPaths(self.config, retest=True)
+        return self.folder("reliability", settings, self.score, retest.probe, retest.attention)
 
     def selection(self, arm: str, stage: TrainStage = TrainStage.grpo) -> Path:
         """The samples selected for one training stage of an arm (tuned or control).
