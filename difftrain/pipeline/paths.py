@@ -88,7 +88,7 @@ class RunPaths:
 
     @cached_property
     def attention(self) -> Path:
-        """How much correct responses attend to image and text; for the measure ACE, also its bias."""
+        """How much correct responses attend to image and text, and ACE's bias if it is measured."""
         difficulty = self.config.difficulty
         settings = hashed_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
