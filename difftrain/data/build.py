@@ -23,7 +23,7 @@ from difftrain.records import Sample
 
 ROWS_PER_PART = 2000  # fewer if the images of a part reach parquet.PART_BYTES
 QUARANTINE = "quarantine.jsonl"
-NEAR_DUPLICATES = "near_duplicates.jsonl"  # samples that resemble an earlier one; none is dropped
+NEAR_DUPLICATES = "near_duplicates.jsonl"  # samples similar to an earlier one; all are used
 MAX_EXAMPLES = 3  # rows that quarantine.md shows for each short reason
 
 logger = logging.getLogger(__name__)

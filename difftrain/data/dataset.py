@@ -251,9 +251,9 @@ def inputs(config: DataConfig) -> dict[str, str]:
 def _image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | None:
     """A digest of the names and sizes of all image files that jsonl and json rows name, or None.
 
-    A replaced image nearly always has another size. File times do not count: a copied folder must
-    keep its fingerprint, or its probe must run again, which can take weeks. Files over
-    MAX_SCAN_BYTES and parquet files, which mostly contain their images, are not scanned.
+    A replaced image nearly always has another size. File times are ignored, so a copied folder
+    keeps its fingerprint; otherwise all its responses, maybe weeks of work, would be sampled again.
+    Files over MAX_SCAN_BYTES and parquet files, which mostly contain their images, are not scanned.
     """
     digest, count = hashlib.blake2b(digest_size=6), 0
     texts = [name for name in names if not name.endswith(".parquet")]

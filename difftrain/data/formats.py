@@ -354,7 +354,7 @@ def _fill_objects(turns: list[Any], objects: dict[str, Any]) -> tuple[list[Any],
         if turn_boxes and turn.get("role") != "assistant":
             raise RowError("unusable question: <bbox> in a user turn is not supported")
         boxes += turn_boxes
-        texts = map(str, values)  # the lambda binds it as a default, as it is in a loop
+        texts = map(str, values)  # a default of the lambda, because the loop rebinds it
         content = OBJECT_TAG.sub(lambda _, texts=texts: next(texts), turn["content"])
         filled.append({**turn, "content": content})
     return filled, boxes

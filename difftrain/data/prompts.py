@@ -46,7 +46,7 @@ def question_text(prompt: Any, num_images: int) -> str:
     """The question in a row's prompt, which is text or a list of messages.
 
     <image> marks are removed, because every prompt to the model puts the images before the text.
-    System turns are dropped, because SYSTEM replaces them; a final assistant turn is the answer.
+    System turns are dropped, because SYSTEM replaces them, and so is the assistant's final turn.
     Raises RowError if there are marks or image parts, but not exactly one for each image.
     """
     prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

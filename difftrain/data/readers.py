@@ -81,7 +81,7 @@ def _check_object(value: Any, unit: str) -> Row | RowError:
 def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
     """Yields the elements of a JSON array after its `[`. Raises RowError at a damaged element."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
-    scanner, buffer, num_bytes, at_end = json.JSONDecoder(), "", CHUNK_BYTES, False
+    scanner, buffer, chunk_bytes, at_end = json.JSONDecoder(), "", CHUNK_BYTES, False
     while not (buffer := buffer.lstrip(" \t\r\n,")).startswith("]"):
         try:
             value, end = scanner.raw_decode(buffer)
@@ -95,16 +95,16 @@ def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
         # A number at the end of the buffer may have more digits in the next chunk.
         if end < len(buffer) or at_end:
             yield _check_object(value, "element")
-            buffer, num_bytes = buffer[end:], CHUNK_BYTES
+            buffer, chunk_bytes = buffer[end:], CHUNK_BYTES
             continue
         if len(buffer) > MAX_ROW_BYTES:
             raise RowError(TOO_LONG)
-        try:  # num_bytes doubles, so that a large element is parsed only a few times
-            chunk = file.read(num_bytes)
+        try:  # chunk_bytes doubles, so that a large element is parsed only a few times
+            chunk = file.read(chunk_bytes)
             buffer += decode(chunk, not chunk)
         except UnicodeDecodeError as error:
             raise RowError(f"not JSON: {error}; the rest of the array is not read") from error
-        at_end, num_bytes = not chunk, min(num_bytes * 2, MAX_ROW_BYTES)
+        at_end, chunk_bytes = not chunk, min(chunk_bytes * 2, MAX_ROW_BYTES)
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[Row]:

@@ -56,7 +56,7 @@ IMAGE_FILES = {
     "cut.jpg": (encode_image(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken image"),
     "bomb.png": (decompression_bomb(), "image too large"),
     "empty.png": (b"", "broken image"),
-    "page.png": (b"<html>not here</html>", "broken image"),
+    "page.png": (b"<html>not here</html>", "broken image"),  # a web page under an image's name
     "gone.png": (None, "missing file"),
     "cmyk.jpg": (encode_image(Image.new("CMYK", (56, 56), (0, 255, 255, 0)), "JPEG"), None),
     "sixteen.png": (encode_image(Image.fromarray(GRAY_16_BIT), "PNG"), None),
@@ -81,7 +81,7 @@ def write_rows_with_images(
     return path
 
 
-def test_every_kind_of_bad_image_is_rejected_with_its_reason(tmp_path: Path) -> None:
+def test_bad_images_are_rejected_with_a_reason_and_unusual_images_are_read(tmp_path: Path) -> None:
     path = write_rows_with_images(
         tmp_path, {name: raw for name, (raw, _) in IMAGE_FILES.items()}, "How many in"
     )

@@ -130,7 +130,7 @@ def test_with_duplicates_keep_each_duplicate_has_its_own_stable_id(tmp_path, red
 
 @pytest.fixture
 def eureka_folder(tmp_path, red_png, encode) -> Path:
-    """A folder like MM-Eureka's: one image in a folder, one in a zip under a longer path."""
+    """A folder like MM-Eureka's: an image in a folder, two in a zip (one broken), a white one."""
     (tmp_path / "K12").mkdir()
     (tmp_path / "K12" / "ab.png").write_bytes(red_png)
     with zipfile.ZipFile(tmp_path / "MMPR.zip", "w") as archive:
@@ -159,8 +159,8 @@ def test_mm_eureka_images_are_found_in_folders_and_zips_under_any_prefix(eureka_
     rows = [
         eureka_row("file:///home/other/K12/ab.png", "$169$"),
         eureka_row("/mnt/far/MMPR/images/x/1.png", "$$6$$"),
-        {"id": "s", "message": json.dumps(chat), "answer": "1"},
-        {"id": "s", "message": str(chat), "answer": "2"},
+        {"id": "s", "message": json.dumps(chat), "answer": "1"},  # JSON
+        {"id": "s", "message": str(chat), "answer": "2"},  # a Python literal
         eureka_row("K12/ab.png", "30°", "Question: No placeholder?"),
     ]
     result = read(Source.mm_eureka, write_jsonl(eureka_folder / "dataset.jsonl", rows).parent)

@@ -61,6 +61,7 @@ class HubStandIn(BaseHTTPRequestHandler):
         self.send_file(with_body=False)
 
     def do_GET(self) -> None:
+        """Answer with a file, the file tree or the dataset's commit; another dataset is unknown."""
         path = unquote(urlsplit(self.path).path)
         if not path.removeprefix("/api").startswith(f"/datasets/{REPOSITORY}"):
             self.send_error(404)
@@ -78,7 +79,7 @@ class HubStandIn(BaseHTTPRequestHandler):
         name = path.split("/resolve/", 1)[1].split("/", 1)[1]  # /datasets/ID/resolve/REVISION/NAME
         content = (self.root / name).read_bytes()
         start, end = 0, len(content)
-        if byte_range := self.headers.get("Range"):
+        if byte_range := self.headers.get("Range"):  # bytes=FIRST-LAST, or bytes=FIRST-
             first, _, last = byte_range.removeprefix("bytes=").partition("-")
             start, end = int(first), min(int(last) + 1 if last else end, end)
         self.send_response(206 if byte_range else 200)
