@@ -46,7 +46,7 @@ def probe(
     run_probe(session.engine, samples, paths.probe, world, inputs, config, paths.seed)
 
     # 3.2  Attention on image and text tokens for the first correct response to the full image
-    #      (Qi et al. 2026, Eq. 4), and ACE's products for the first response (RAP).
+    #      (Qi et al. 2026, Eq. 4), and ACE's value for the first response (RAP).
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         session.close_engines()
         folders = paths.probe, paths.attention
@@ -99,7 +99,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
         funnel = rap_result.funnel if rap_result else None
         require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
         if config.select.random or arm != Arm.tuned:
-            # Such a recipe, and every control arm, trains on as many random samples instead.
+            # Random recipes and control arms train on as many random samples instead.
             sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
             name = random_set_name(config.name, arm, TrainStage.grpo)
             selected = random_control(sample_ids, len(selected), config.seed, name)

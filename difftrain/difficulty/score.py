@@ -101,7 +101,7 @@ def score_sample(
             if len(correct) and (row := evidence.attention.get(int(correct[0]))):
                 tables = np.array(row.image_LT), np.array(row.text_LT)
                 value = cmab.balance(*tables, cmab_config.epsilon)
-                if cmab_config.tokens is Tokens.mean:
+                if cmab_config.tokens is Tokens.mean:  # attention per token, not in total
                     value *= row.text_tokens / row.image_tokens
             limits = cmab_config.easy_below, cmab_config.hard_min, cmab_config.hard_max
             stratum = cmab.stratum(value, bool(len(correct)), *limits, cmab_config.easy_above)

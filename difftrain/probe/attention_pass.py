@@ -195,5 +195,5 @@ def run_attention_pass(
         settings={"text": difficulty.cmab.text, "ace": ace},
         inputs={"probe": probe_folder.name},
         is_finished=is_finished,
-        lock=probe_folder,
+        lock=probe_folder,  # so that no launch adds rollouts meanwhile
     )

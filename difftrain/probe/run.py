@@ -72,7 +72,7 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, run_seed: int) ->
         seed=sampling_seed(run_seed, request),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
-        view=None if view is View.masked else f"{sample.sample_id}/{view}",
+        view=None if view is View.masked else f"{sample.sample_id}/{view}",  # one prompt
     )
 
 
@@ -107,7 +107,7 @@ class RequestQueue:
         self.waiting: deque[ProbeRequest] = deque()
         self.open_counts: Counter[str] = Counter()  # by sample_id: requests waiting or sent
         self.unmasked: dict[tuple[str, View], Request] = {}  # engine requests, to decode once
-        for sample in sorted(samples, key=lambda sample: -len(sample.question)):  # last in is first
+        for sample in sorted(samples, key=lambda sample: -len(sample.question)):  # LIFO queue
             self._enqueue(sample)
 
     def next_requests(self, room: int) -> list[tuple[ProbeRequest, Request]]:

@@ -86,7 +86,7 @@ class ProbeRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequirements:
-    """The draws that the requested measures need."""
+    """The draws that the requested difficulty measures (PISM, CMAB, CDE, ACE, DRM) need."""
 
     pism: PismConfig | None  # if given, draw at the mask ratios until PISM's label is settled
     until: Until
@@ -117,7 +117,7 @@ class ProbeRequirements:
 
 def requirements(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeRequirements:
     """The draws that the measures of these settings need."""
-    measures, rollouts = difficulty.measures, probe.cde_rollouts
+    measures, num_rollouts = difficulty.measures, probe.cde_rollouts
     config = difficulty.pism if Measure.pism in measures else None
     corrected = config is not None and config.chance_correction is ChanceCorrection.text_only
     uses_rollouts = Measure.cde in measures or Measure.drm in measures
@@ -125,8 +125,8 @@ def requirements(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeRequi
         pism=config,
         until=probe.until,
         first_correct=Measure.cmab in measures,
-        full_image=rollouts if uses_rollouts else int(Measure.ace in measures),
-        text_only=rollouts if corrected or Measure.cde in measures else 0,
+        full_image=num_rollouts if uses_rollouts else int(Measure.ace in measures),  # ACE: one
+        text_only=num_rollouts if corrected or Measure.cde in measures else 0,
         chance_corrected=corrected,
     )
 
@@ -145,10 +145,10 @@ class FailedRequest:
 
 def write_failure(folder: Path, rank: int, request: ProbeRequest, error: GenerationError) -> None:
     """Record a failed request below the probe's folder."""
-    draw = request.sample.sample_id, request.view, request.percent, request.draw
+    fields = request.sample.sample_id, request.view, request.percent, request.draw
     failures = folder / FAILED_FOLDER
     name = parquet.next_part_name(failures, rank)
-    parquet.write_part(failures, name, [FailedRequest(*draw, error.reason)])
+    parquet.write_part(failures, name, [FailedRequest(*fields, error.reason)])
 
 
 def _read_failures(parts: Iterable[Path]) -> dict[str, str]:
@@ -157,7 +157,7 @@ def _read_failures(parts: Iterable[Path]) -> dict[str, str]:
 
 
 def failed_samples(folder: Path) -> dict[str, str]:
-    """For each sample with a failed request in a probe's folder, the reason of a failure."""
+    """By sample id: why a request of the sample failed, if one did."""
     return _read_failures(parquet.parts(folder / FAILED_FOLDER))
 
 

@@ -33,8 +33,8 @@ def _reason(score: Score) -> str:
     if score.measure is not Measure.pism:
         return label if score.value is None else f"{label}: {score.value:.3g}"
     if score.value is None:
-        easy = score.stratum is Stratum.easy
-        text = "does not fail at the probed ratios" if easy else "exact ratio not probed"
+        is_easy = score.stratum is Stratum.easy
+        text = "does not fail at the probed ratios" if is_easy else "exact ratio not probed"
         return f"{label}: {text}"
     if score.stratum is Stratum.unsolved:
         return f"{label}: fails with the full image, or is not correct more often than guessing"
@@ -57,7 +57,7 @@ def require_min_size(
 ) -> list[Selection]:
     """The same selections. Raises EmptySelectionError if there are fewer than `minimum`.
 
-    The message has `counts` (from `count_strata`) and `dropped`, a text on other dropped samples.
+    The message has `counts` (from `count_strata`) and `dropped` (from `sft.dropped_text`).
     """
     if len(selections) < minimum:
         sizes = ", ".join(f"{stratum} {count}" for stratum, count in counts.items())

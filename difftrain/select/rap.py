@@ -68,7 +68,7 @@ class RapResult:
 
     @property
     def selections(self) -> list[Selection]:
-        """The samples that train."""
+        """The samples to train on."""
         return [
             Selection(sample_id=decision.sample_id, stage=TrainStage.grpo, reason=decision.reason)
             for decision in self.decisions
@@ -100,7 +100,7 @@ def run_rap(
 
     For each sample removed as easy, DRM brings in one candidate, the hardest first, until there are
     none left. A candidate was dropped by CDE, is not attention-biased, and has both correct and
-    incorrect responses. A hash of the sample id breaks ties.
+    incorrect responses. A hash of the sample id, the same in every run, breaks ties.
 
     `bias_N` has ACE's largest log psi; None (the response is too short) does not count as biased.
     `draws` is the number of responses behind a difficulty. A measure whose column is None is not
@@ -120,7 +120,7 @@ def run_rap(
         is_dropped_by_cde = discrepancy is not None and not cde.is_kept(discrepancy, lambda_c)
         is_biased = ace.is_biased(bias, lambda_a)
         # Incorrect draws are compared as integers: in floats 1 - 4/5 is below 1/5.
-        incorrect = None if difficulty is None else round(difficulty * draws)
+        num_incorrect = None if difficulty is None else round(difficulty * draws)
         reasons = []
         if discrepancy is not None:
             relation = "not above" if is_dropped_by_cde else "above"
@@ -130,11 +130,11 @@ def run_rap(
             reasons.append(f"log psi = {bias:.2f}, {relation} {math.log(lambda_a):.2f}")
         elif bias_N is not None:
             reasons.append("no ACE value (response too short)")
-        if incorrect is not None:
-            reasons.append(f"{draws - incorrect} of {draws} correct")
-            if 0 < incorrect < draws and is_dropped_by_cde and not is_biased:
-                candidates.append((-incorrect, seeds.derive(0, "rap", sample_id), sample_id))
-        outcome = Outcome.easy if incorrect == 0 else Outcome.kept
+        if num_incorrect is not None:
+            reasons.append(f"{draws - num_incorrect} of {draws} correct")
+            if 0 < num_incorrect < draws and is_dropped_by_cde and not is_biased:
+                candidates.append((-num_incorrect, seeds.derive(0, "rap", sample_id), sample_id))
+        outcome = Outcome.easy if num_incorrect == 0 else Outcome.kept
         if is_dropped_by_cde or is_biased:
             outcome = Outcome.prior if is_dropped_by_cde else Outcome.biased
         decisions.append(Decision(sample_id, outcome, "; ".join(reasons), *values_3))

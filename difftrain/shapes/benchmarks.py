@@ -38,7 +38,7 @@ MMVET_CAPABILITIES = {
     "count_plus": "rec,math",
     "bar": "rec,math",
 }
-OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by length, so that all occur
+OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by length of the answer
 MMMU_SUBJECTS = {
     "colour": ("Art", "Art & Design"),
     "compare": ("Math", "Science"),

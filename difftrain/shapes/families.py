@@ -172,7 +172,7 @@ def describe_tiles(
 ) -> str:
     """A text with the object of every tile, row by row: "... red circle.|....|....|....".
 
-    `features` are the attributes that name an object. A tile ends with a dot or its mark.
+    `features` are the attributes to write. A tile ends with a dot or with its mark, such as "!".
     """
     names = {item.tile: "".join(f" {getattr(item, key)}" for key in features) for item in objects}
     texts = [names.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES]
@@ -302,7 +302,7 @@ def compare(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The sum of two bars' heights; the difficulty is the number of bars."""
+    """The sum of two bars' heights; the difficulty is the number of bars. "!" marks the two."""
     number = scale(gen_difficulty, 2, GRID)
     heights = [rng.randint(1, LEVELS) for _ in range(number)]
     colors = rng.sample(list(COLORS), number)
