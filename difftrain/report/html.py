@@ -31,7 +31,7 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
             "benchmarks": plots.benchmark_scores(report),
             "training": plots.training_curves(data.logs),
             "strata": plots.strata_by_task(samples, measure),
-            "survival": plots.survival_by_task(samples, settings),
+            "without_failure": plots.shares_without_failure(samples, settings),
             "two_measures": plots.pism_against_cmab(samples, settings, measure),
             "cmab": plots.cmab_histogram(samples, settings),
             "funnel": plots.funnel_figure(report),

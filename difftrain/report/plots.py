@@ -111,7 +111,7 @@ def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
 
 
 @svg_figure
-def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
+def shares_without_failure(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
     """For each task, the share of samples without a failure up to each mask ratio.
 
     The mask ratio is the masked share of the image; a sample's failure ratio is the first at which
@@ -119,7 +119,7 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
     medium and easy samples. After its first failure, a sample counts as failed at higher ratios.
     """
 
-    def shares_without_failure(failure_ratio: pd.Series) -> list[float]:
+    def shares(failure_ratio: pd.Series) -> list[float]:
         never_fails = failure_ratio.isna()  # 1e-9: ratios are not exact in floating point
         return [float((never_fails | (failure_ratio > ratio + 1e-9)).mean()) for ratio in ratios]
 
@@ -132,15 +132,15 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
     num_rows = ceil(len(tasks) / num_columns)
     options = {"sharex": True, "sharey": True, "squeeze": False}
     figure, grid = new_figure(8.6, 0.6 + 1.55 * num_rows, num_rows, num_columns, **options)
-    all_tasks, pism = shares_without_failure(scored["pism"]), settings["difficulty"]["pism"]
+    all_tasks, pism = shares(scored["pism"]), settings["difficulty"]["pism"]
     edges = [0, pism["hard_max"], pism["easy_min"], max(ratios[-1], pism["easy_min"])]
     for axes, task in zip(grid.flat, tasks, strict=False):
         subset = scored[scored["task"] == task]
         for stratum, low, high in zip(("hard", "medium", "easy"), edges, edges[1:], strict=False):
             axes.axvspan(low, high, color=STRATUM_COLORS[stratum], alpha=0.13, linewidth=0)
         axes.plot(ratios, all_tasks, color="#9a9da3", linewidth=1.1, label="all tasks")
-        axes.plot(ratios, shares_without_failure(subset["pism"]), color=INK, linewidth=1.8,
-                  marker="o", markersize=2.5, label="this task")  # fmt: skip
+        axes.plot(ratios, shares(subset["pism"]), color=INK, linewidth=1.8, marker="o",
+                  markersize=2.5, label="this task")  # fmt: skip
         axes.set_title(f"{task}  ({len(subset)})")
         axes.set(xlim=(0, ratios[-1]), ylim=(0, 1.03), yticks=[0, 0.5, 1])
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))

@@ -117,7 +117,7 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     plan = SweepPlan(name=name, folder=folder, runs=runs, at_a_time=jobs, accelerate=accelerate)
     # slurm.nodes may be a range, as 2-4: then sbatch chooses the number, and nothing is checked.
     if "--table" not in parsed.flags and nodes.isdigit() and int(nodes):
-        processes = plan.processes * int(nodes)
+        processes = plan.num_processes * int(nodes)
         errors = [text for run in runs for text in run.config.step_problems(processes)]
         if errors:
             raise ConfigError(list(dict.fromkeys(errors)))

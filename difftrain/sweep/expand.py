@@ -1,4 +1,4 @@
-"""The runs of a sweep: all combinations of recipe, difficulty, data and seed, with a check."""
+"""Expand a sweep into its runs: all combinations of recipe, difficulty, data and seed."""
 
 import json
 from collections import defaultdict
@@ -46,7 +46,7 @@ TABLES = {
 """paper: the twelve rows of Qi et al. 2026, with the user's settings. shapes: the same rows on
 generated images of shapes, with few steps and two seeds, in as many parallel runs as fit."""
 RESOLVED_PATHS: dict[str, RunPaths] = {}
-"""By data and model settings: paths that have read (slowly) the fingerprints of data and model."""
+"""Paths by settings of data and model. Reading their fingerprints is slow, so it is done once."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
 
 
 def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str]:
-    """Settings that differ between runs although the final table needs them to be equal."""
+    """Settings that differ between runs but must be equal in one table. Seeds are not compared."""
     compared = []
     for name, config in {run.label.rpartition("-")[0]: run.config for run in runs}.items():
         report = {  # the parts of a report that the comparison reads

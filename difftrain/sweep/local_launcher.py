@@ -57,7 +57,7 @@ class SweepPlan:
         return self.folder / "status.json"
 
     @property
-    def processes(self) -> int:
+    def num_processes(self) -> int:
         """How many processes one run has on one machine; at least 1."""
         if self.accelerate is None:
             return 1
@@ -69,7 +69,7 @@ class SweepPlan:
         """GPUs that a run needs: one per process, or as many as the process's vLLM engine uses."""
         models = [run.config.model for run in self.runs]
         vllm = [model.vllm for model in models if model.engine is EngineKind.vllm]
-        return self.processes * max((engine.tensor_parallel_size for engine in vllm), default=1)
+        return self.num_processes * max((engine.tensor_parallel_size for engine in vllm), default=1)
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ def command(plan: SweepPlan, run: SweepRun) -> list[str]:
     """The command line that starts a run."""
     config = ONE_PROCESS if plan.accelerate is None else ("--config_file", str(plan.accelerate))
     launch = [sys.executable, "-m", "accelerate.commands.launch", *config]
-    if plan.at_a_time > 1 and plan.processes > 1:
+    if plan.at_a_time > 1 and plan.num_processes > 1:
         launch += ["--main_process_port", "0"]  # 0: any free port, as parallel runs need several
     return [*launch, *train_target(), *run.overrides]
 
@@ -131,7 +131,7 @@ def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
     Other GPUs are hidden even if runs are not parallel: if one process has several visible GPUs,
     transformers enlarges its batches. TRL rejects these, but only after the probe has finished.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // (plan.at_a_time * plan.processes))
+    threads = max(1, len(os.sched_getaffinity(0)) // (plan.at_a_time * plan.num_processes))
     python_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {
         THREADS_VARIABLE: str(threads),

@@ -58,8 +58,8 @@ def array_ranges(runs: list[SweepRun]) -> list[tuple[int, int]]:
 def _scripts(
     plan: SweepPlan, setup: str, options: dict[str, str], tasks: Path, arguments: list[str]
 ) -> dict[str, str]:
-    """run.sbatch, which runs one task of an array (its arguments are in the folder `tasks`), and
-    table.sbatch, which compares the finished runs."""
+    """The scripts by name. run.sbatch runs one task of an array, whose arguments are in the folder
+    `tasks`. table.sbatch compares the finished runs."""
     loader = jinja2.PackageLoader("difftrain", "sweep")
     templates = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
     templates.filters["quote"] = lambda value: shlex.quote(str(value))

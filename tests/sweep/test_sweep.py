@@ -349,7 +349,7 @@ def test_the_number_of_processes_comes_from_accelerates_configuration(tmp_path: 
     plan = local_launcher.SweepPlan(
         name="x", folder=tmp_path, runs=runs, at_a_time=2, accelerate=file
     )
-    assert plan.processes == 8
+    assert plan.num_processes == 8
     command = local_launcher.command(plan, runs[0])
     assert command[command.index("--config_file") + 1] == str(file)
     assert command[command.index("--main_process_port") + 1] == "0"  # any free port
