@@ -57,7 +57,7 @@ def build_model() -> Any:
     torch.manual_seed(1)
     config = AutoConfig.from_pretrained(SHIPPED["tiny"])
     text = config.text_config
-    text.hidden_size, text.intermediate_size = HIDDEN_SIZE, 1408  # 2.75 times as wide
+    text.hidden_size, text.intermediate_size = HIDDEN_SIZE, 1408  # 2.75 times as many
     text.num_hidden_layers, text.layer_types = NUM_LAYERS, ["full_attention"] * NUM_LAYERS
     text.num_attention_heads, text.num_key_value_heads = NUM_HEADS, NUM_KEY_HEADS
     rope_sections = [8, 12, 12]  # they must sum to half of the head size, which is 64

@@ -38,9 +38,11 @@ def run_probe(config: RunConfig, session: ModelSession) -> tuple[dict[str, np.nd
     samples = load_samples(config, paths, World())
     probe(config, paths, World(), session, samples)
     rollouts = parquet.read_rows(paths.probe, Rollout)
-    evidence = gather_evidence(rollouts, [], config.probe)
+    evidence = gather_evidence(rollouts, [], config.probe)  # PISM needs no attention rows
     tables = {key: sample.correct_RK for key, sample in evidence.items()}
-    return tables, len(rollouts), (manifest.read_manifest(paths.probe) or {})["seconds"]
+    probe_manifest = manifest.read_manifest(paths.probe)
+    assert probe_manifest is not None, "the probe has not finished"
+    return tables, len(rollouts), probe_manifest["seconds"]
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ Labels = dict[str, float | None]
 def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
     """By sample id the label: the failure ratio (PISM), or None if the sample never fails."""
     ratio_R = np.array(config.probe.mask_percents) / 100
-    evidence = gather_evidence(rows, [], config.probe)
+    evidence = gather_evidence(rows, [], config.probe)  # PISM needs no attention rows
     return {key: pism.failure_ratio(sample.correct_RK, ratio_R) for key, sample in evidence.items()}
 
 

@@ -141,17 +141,15 @@ def responses_of(stratum: Stratum, difficulty: DifficultyConfig, probe: ProbeCon
     needs, pism, percents = requirements(difficulty, probe), difficulty.pism, probe.mask_percents
     if needs.until is Until.stratum:  # an easy sample needs no draws at the easy ratios
         percents = [percent for percent in percents if percent < 100 * pism.easy_min]
-    to_pass = min(probe.draws, max(1, min_correct(probe.draws, pism.tau)) / PASS_CHANCE)
+    draws_to_pass = min(probe.draws, max(1, min_correct(probe.draws, pism.tau)) / PASS_CHANCE)
     if needs.until is Until.grid:
         at_all_ratios, at_ratio_0 = probe.draws * len(percents), probe.draws
     elif needs.pism is not None:
         failing = first_failing(stratum, percents, pism)
-        costs = [
-            to_pass * len(percents) if index is None else to_pass * index + probe.draws
-            for index in failing
-        ]
+        all_pass = draws_to_pass * len(percents)
+        costs = [all_pass if i is None else draws_to_pass * i + probe.draws for i in failing]
         at_all_ratios = sum(costs) / len(costs)
-        at_ratio_0 = probe.draws if failing == [0] else to_pass
+        at_ratio_0 = probe.draws if failing == [0] else draws_to_pass
     else:
         is_solved = stratum is not Stratum.unsolved
         until_correct = min(probe.draws, 1 / PASS_CHANCE) if is_solved else probe.draws

@@ -118,7 +118,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Response number `draw` to one view of a sample, with `mask_percent` of the image masked."""
+    """Response number `draw` to one view of a sample. `token_ids` include the end token, if any."""
 
     sample_id: str
     view: View

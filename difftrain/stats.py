@@ -164,7 +164,7 @@ def _estimate(
     seed_mean_S = np.mean([table.value_SI.mean(axis=1) for table in tables], axis=0)
     num_clusters = sum(len(set(table.cluster_I)) for table in tables)
     low, high = interval(seed_mean_S, mean_R, variance, num_clusters)
-    lower_bound = -1.0 if is_difference else 0.0  # an interval by Student's t may exceed it
+    lower_bound = -1.0 if is_difference else 0.0  # an interval by Student's t may go below it
     p, test = None, None
     if is_difference:
         p, test = bootstrap_p(mean_R), BOOTSTRAP

@@ -328,6 +328,7 @@ def main(command: str | None = None) -> None:
     except FirstRankFailed as error:
         fail(str(error), 1, all_ranks=True)
     except (OSError, RankTimeout, TimeoutError) as error:
-        fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1, True)
+        message = f"{type(error).__name__}: {error}\nthe same command continues from here"
+        fail(message, 1, all_ranks=True)
     except KeyboardInterrupt:
         fail("interrupted; the same command continues from here", 1)

@@ -111,8 +111,8 @@ def compose_config(arguments: list[str]) -> DictConfig:
     by_key = {override.key_or_group: override for override in overrides}
     if "model.name" in by_key and "model" not in by_key:
         # The group `model` defaults to tiny, whose settings do not suit any other model.
-        is_group = by_key["model.name"].value() in config_groups()["model"]
-        valid += [] if is_group else ["model=any"]
+        is_group_name = by_key["model.name"].value() in config_groups()["model"]
+        valid += [] if is_group_name else ["model=any"]
     for override in overrides:
         if problem := override_problem(override, typed):
             errors.append(problem)
@@ -143,7 +143,7 @@ def file_keys(group: str, name: str) -> Iterator[str]:
 
 def node_keys(node: Any, prefix: str) -> Iterator[str]:
     """The dotted keys that are set in one mapping of a file under conf/."""
-    for default in node.get("defaults", []):
+    for default in node.get("defaults", []):  # such as {"override /difficulty": "rap"}
         (group, name), *_ = default.items()
         yield from file_keys(group.removeprefix("override").strip(" /"), name)
     for key, value in node.items():
