@@ -1,4 +1,7 @@
-"""From rollouts and attention rows to one Score for each sample and measure."""
+"""Difficulty scores from rollouts (graded responses) and attention rows.
+
+The probe has K draws at every mask ratio, and M rollouts with and without the image.
+"""
 
 import pytest
 
@@ -56,7 +59,7 @@ def config(*measures: Measure) -> DifficultyConfig:
     return DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
 
 
-def test_one_probe_feeds_all_measures() -> None:
+def test_the_rollouts_of_one_probe_give_the_scores_of_all_measures() -> None:
     attention = [attention_row(0, -4.5), attention_row(1, None)]
     rollouts = rollouts_of("-+-++", "----+", "----")
     score_of = scores_by_measure(rollouts, attention, config(*ALL_MEASURES))

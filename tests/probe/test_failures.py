@@ -67,6 +67,7 @@ def test_a_sample_that_the_server_refuses_fails_with_its_reason_and_the_others_a
     failing_pixels: list[bytes] = []
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
+        """Whether the request number `number` has been answered with a fault."""
         text, pixels, _ = parse_body(body)
         if is_failing := text == failing_text and (not failing_pixels or pixels == failing_pixels):
             failing_pixels[:] = pixels  # one sample only: others may have the same text
@@ -188,7 +189,7 @@ def test_the_manifest_has_the_sum_of_the_seconds_of_all_runs(
     second_run = time.time() - started
     content = manifest.read_manifest(folder)
     assert content is not None
-    assert content["seconds"] > second_run + 0.5  # half of the first run's second, to be safe
+    assert content["seconds"] > second_run + 0.5  # 0.5: half of the first run's sleep
     assert not list(folder.glob(".elapsed-*"))
 
 

@@ -11,7 +11,7 @@ from difftrain.probe.schedule import ProbeRequest
 from difftrain.records import Sample, View
 from tests.model.answering import generate
 
-CONFIG = ProbeConfig(max_new_tokens=12)
+CONFIG = ProbeConfig(max_new_tokens=12)  # short, to be fast
 
 
 def text_only_request(sample: Sample, draw: int) -> ProbeRequest:

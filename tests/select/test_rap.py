@@ -11,8 +11,9 @@ from difftrain.records import TrainStage
 from difftrain.select import EmptySelectionError, rap
 from difftrain.select.rap import Outcome
 
-# One sample for each outcome: `harder` and `hardest` are candidates to replace `easy`, `never` is
-# never correct, and `biased_out` is dropped by CDE and attention-biased as well.
+# The ids say what RAP finds. The text alone suggests the answer of `prior` (low discrepancy).
+# `harder` and `hardest` are candidates to replace `easy`, `never` is never correct, and
+# `biased_out` is dropped by CDE and attention-biased as well.
 IDS = ["kept", "prior", "biased", "easy", "harder", "hardest", "never", "biased_out"]
 DISCREPANCY = [0.8, 0.2, 0.8, 1.0, 0.4, 0.2, 0.0, 0.2]
 BIAS = [-5.0, -5.0, -1.0, -5.0, -5.0, -5.0, -5.0, -0.5]
@@ -95,6 +96,7 @@ def test_in_random_pools_no_selected_sample_is_easy_or_biased() -> None:
 
 
 def test_a_discrepancy_equal_to_lambda_c_is_not_above_it() -> None:
+    """The default lambda_c is 0.5."""
     assert selected_ids(["a", "b"], [0.5, 0.51], [-9, -9], [0.2, 0.2], draws=100) == ["b"]
     assert selected_ids(["a"], [0.8 - 0.2], None, None, lambda_c=0.6) == []
 
