@@ -34,7 +34,7 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": "<image>Find it.", "ground_truth": BOX, "ability": "cv_detection"},
     {"prompt": "<image>Read.", "ground_truth": "No entry", "ability": "ocr"},
     {"prompt": "Which?", "ground_truth": "B", "options": ["red", "blue"]},
-    {"prompt": "How many?", "ground_truth": "3", "ability": "counting", "note": "kept ä"},
+    {"prompt": "How many?", "ground_truth": "3", "ability": "counting", "note": "any column ä"},
     {"prompt": "<image><image>Same?", "ground_truth": "yes", "image_paths": ["a.png", "b.png"]},
     {"prompt": "Nothing here", "ground_truth": ""},
 ]
@@ -42,6 +42,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def mark_as_finished(folder: Path) -> None:
+    """Write the manifest of a stage's folder, so that the stage is finished."""
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=0.0, counts={})
 
 
@@ -59,7 +60,7 @@ def exported(tmp_path_factory, small_images) -> tuple[RunConfig, Path, list[Samp
     rows = [{"image_paths": ["a.png"], **row} for row in ROWS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = RunConfig(name="small", data=DataConfig(source=Source.jsonl, path=str(path)))
-    config.data.max_pixels = 12544
+    config.data.max_pixels = 12544  # 16 image tokens of 28 x 28 pixels; a.png must be resized
     build_dataset(config.data, root / "data")
     samples = parquet.read_rows(root / "data", Sample)
     scores = [
