@@ -220,7 +220,7 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
 
     A missing value is NaN, except that PISM's is 1.
     """
-    last = results["and chance"]
+    last = results["and chance"]  # the last step that adds to the first probe
     measured: dict[str, dict[str, Any]] = {}
     measured |= measure_columns(last.scores, "pism_chance", "pism")
     measured |= measure_columns(last.uncorrected, "pism", "pism")
@@ -238,6 +238,7 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
     frame = pd.DataFrame({**truth, **measured})
     frame["group"] = frame["answers"].map(answer_group)
     truths = {True: "needs the image", False: "prior"}
+    # requires_image is None for noise, which nobody can answer.
     frame["truth"] = [truths.get(required, "noise") for required in frame["requires_image"]]
     frame["solved"] = frame["pism_stratum"] != "unsolved"
     first = [row for row in last.rollouts if row.view is View.full_image and row.draw == 0]
@@ -295,16 +296,20 @@ def needed_requests(evidence: Evidence, pism: PismConfig, cde_rollouts: int) -> 
     correct_draws = np.flatnonzero(correct_RK[0] == 1)
     with_image = frozenset(("ladder", 0, draw) for draw in range(cde_rollouts))
     text_only = frozenset((str(View.text_only), 0, draw) for draw in range(cde_rollouts))
+    # How many draws must be correct at a ratio that passes, without and with the correction for
+    # correct guesses.
     minimum = min_correct(num_draws, pism.tau)
-    corrected = min_correct(num_draws, pism.tau, guess_rate(evidence.text_only_M), pism.alpha)
+    corrected_minimum = min_correct(
+        num_draws, pism.tau, guess_rate(evidence.text_only_M), pism.alpha
+    )
     uncorrected_requests = ladder_requests(correct_RK, minimum)
-    until_correct = int(correct_draws[0]) + 1 if len(correct_draws) else num_draws
+    num_until_correct = int(correct_draws[0]) + 1 if len(correct_draws) else num_draws
     requests = {
         "PISM": uncorrected_requests,
         "PISM, both labels": uncorrected_requests
-        | ladder_requests(correct_RK, corrected)
+        | ladder_requests(correct_RK, corrected_minimum)
         | text_only,
-        "CMAB": frozenset(("ladder", 0, draw) for draw in range(until_correct)),
+        "CMAB": frozenset(("ladder", 0, draw) for draw in range(num_until_correct)),
         "CDE": with_image | text_only,
         "ACE": frozenset({("ladder", 0, 0)}),
         "DRM": with_image,
@@ -330,7 +335,7 @@ def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
 
     Seconds are counts times the average cost of a rollout or of an attention pass.
     """
-    last = results["and chance"]
+    last = results["and chance"]  # the last step that adds to the first probe
     probe = last.config.probe
     evidence = gather_evidence(last.rollouts, last.attention, probe)
     rollouts: dict[str, int] = {}

@@ -101,13 +101,13 @@ def selection_cost(arm: str, config: RunConfig) -> tuple[int, float]:
     if arm in ("random", "full pool"):
         return 0, 0.0
     paths = RunPaths(config)
-    rollouts, first_share = probe_counts(paths.probe)
-    probe = require_manifest(paths.probe)["seconds"]
-    attention = require_manifest(paths.attention)["seconds"]
+    num_rollouts, ace_share = probe_counts(paths.probe)
+    probe_s = require_manifest(paths.probe)["seconds"]
+    attention_s = require_manifest(paths.attention)["seconds"]
     by_arm = {
-        "RAP": (rollouts, probe + attention),
-        "CDE alone": (rollouts, probe),
-        "ACE alone": (count_first_rollouts(paths.probe), probe * first_share + attention),
+        "RAP": (num_rollouts, probe_s + attention_s),
+        "CDE alone": (num_rollouts, probe_s),
+        "ACE alone": (count_first_rollouts(paths.probe), probe_s * ace_share + attention_s),
     }
     generations, seconds = by_arm[arm]
     return generations, seconds + require_manifest(paths.score)["seconds"]

@@ -68,7 +68,7 @@ def test_the_conclusion_of_a_rationale_is_its_answer() -> None:
     for index in range(30):
         counted = drawn("count_colour", index)
         assert counted.rationale.endswith(f": {counted.answer}")
-        odd = drawn("odd", index)
+        odd = drawn("odd", index)  # options A to D are the rows 1 to 4
         assert odd.rationale.endswith(f": row {'ABCD'.index(odd.answer) + 1}")
         verified = drawn("verify", index)
         assert verified.rationale.endswith(f": {verified.answer.lower()}")
@@ -77,7 +77,7 @@ def test_the_conclusion_of_a_rationale_is_its_answer() -> None:
         assert bars.rationale.endswith(f" = {bars.answer}")
         color = drawn("colour", index)
         assert color.rationale.endswith(f": {color.options['ABCD'.index(color.answer)]}")
-        compared = drawn("compare", index)
+        compared = drawn("compare", index)  # option A if the first count is larger
         first, second = re.findall(r"[a-z](\d+)", compared.rationale.split(":")[1])
         assert compared.answer == ("A" if int(first) > int(second) else "B")
 
