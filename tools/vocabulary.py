@@ -22,9 +22,9 @@ Multimodal Post-training from a Difficulty-Distinguish View* (arXiv 2511.06722, 
 CMAB, the strata and the twelve recipes. **RAP** is *Truth in the Few: High-Value Data Selection for
 Efficient Multi-Modal Reasoning* (arXiv 2506.04755): CDE, ACE and DRM.
 
-Letters at the end of a name are the axes of an array: `N` samples, `R` mask ratios, `K` draws at
-one mask ratio, `M` rollouts with or without the image, `G` generations of a group, `L` layers, `T`
-response tokens, `S` bootstrap resamples or seeds.
+Letters at the end of a name are the axes of an array: `N` samples, `R` mask ratios or bootstrap
+resamples, `K` draws at one mask ratio, `M` rollouts with or without the image, `G` generations of a
+group, `L` layers, `T` response tokens, `S` seeds.
 
 | word | meaning |
 |---|---|
