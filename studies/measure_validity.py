@@ -167,8 +167,8 @@ ANSWER_SPACES = {
     "prior": 17,
     "noise": 900,
 }
-"""How many answers a question of a family can have. The other families have answer options, or ask
-for a word (family `read`)."""
+"""How many answers a question of a family can have (see the generators in shapes/families.py). The
+other families have answer options, or ask for a word (family `read`)."""
 
 
 def answer_space(sample: Sample) -> int:
@@ -222,7 +222,7 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
     """
     last = results["and chance"]  # the last step that adds to the first probe
     measured: dict[str, dict[str, Any]] = {}
-    measured |= measure_columns(last.scores, "pism_chance", "pism")
+    measured |= measure_columns(last.scores, "pism_chance", "pism")  # with chance correction
     measured |= measure_columns(last.uncorrected, "pism", "pism")
     for kind in ("rectangle", "patches"):
         measured |= measure_columns(results[kind].scores, f"pism_{kind}", "pism")
@@ -245,11 +245,13 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
     frame["length"] = pd.Series({row.sample_id: row.num_tokens for row in first})
     num_draws = last.config.probe.cde_rollouts
     for view, name in ((View.full_image, "with_image"), (View.text_only, "text_only")):
-        correct, parsable = correct_shares(last.rollouts, view, num_draws)
-        frame[name], frame[f"{name}_readable"] = pd.Series(correct), pd.Series(parsable)
-    frame["cde_readable"] = frame["with_image_readable"] - frame["text_only_readable"]
+        of_all, of_parsable = correct_shares(last.rollouts, view, num_draws)
+        frame[name], frame[f"{name}_parsable"] = pd.Series(of_all), pd.Series(of_parsable)
+    # This name is a part of the seed of bootstrap intervals; "readable" means parsable.
+    frame["cde_readable"] = frame["with_image_parsable"] - frame["text_only_parsable"]
     settings = last.config.difficulty
     bias_N = [None if np.isnan(value) else float(value) for value in frame["ace"]]
+    # CDE keeps samples whose accuracy depends on the image, ACE those without attention bias.
     frame["cde_kept"] = [
         cde.is_kept(discrepancy, settings.cde.lambda_c) for discrepancy in frame["cde"]
     ]
@@ -273,11 +275,12 @@ and the other rows are growing mask ratios. The kind "text_only" has no image an
 
 
 def ladder_requests(correct_RK: np.ndarray, minimum: int) -> Requests:
-    """The draws that make PISM's label certain.
+    """The draws after which PISM's value is certain: the first mask ratio at which the model fails.
 
-    They are found by running the probe's schedule again over the table of a finished probe.
-    `minimum` is how many draws must be correct at a ratio that passes. Raises ValueError if the
-    table lacks one of the draws.
+    They are found by running the probe's schedule again over the table of a finished probe. A cell
+    of the table is 1 if the draw is correct, 0 if not, -1 if it was not drawn. `minimum` is how
+    many draws must be correct at a ratio that passes. Raises ValueError if the table lacks one of
+    the draws.
     """
     replayed_RK, requests = np.full_like(correct_RK, -1), set()  # -1: not drawn
     while cells := next_draws(replayed_RK, minimum=minimum):
@@ -290,23 +293,27 @@ def ladder_requests(correct_RK: np.ndarray, minimum: int) -> Requests:
 
 
 def needed_requests(evidence: Evidence, pism: PismConfig, cde_rollouts: int) -> dict[str, Requests]:
-    """The rollouts that each measure needs for one sample."""
+    """The rollouts that each measure needs for one sample.
+
+    The key "PISM, plain and chance-aware" has the rollouts for both of PISM's values: without and
+    with the correction for correct guesses.
+    """
     correct_RK = evidence.correct_RK
     num_draws = correct_RK.shape[1]
     correct_draws = np.flatnonzero(correct_RK[0] == 1)
     with_image = frozenset(("ladder", 0, draw) for draw in range(cde_rollouts))
     text_only = frozenset((str(View.text_only), 0, draw) for draw in range(cde_rollouts))
-    # How many draws must be correct at a ratio that passes, without and with the correction for
-    # correct guesses.
+    # How many draws must be correct at a ratio that passes, without and with the correction.
     minimum = min_correct(num_draws, pism.tau)
     corrected_minimum = min_correct(
         num_draws, pism.tau, guess_rate(evidence.text_only_M), pism.alpha
     )
     uncorrected_requests = ladder_requests(correct_RK, minimum)
+    # CMAB is measured on the first correct response, so it needs the draws up to that response.
     num_until_correct = int(correct_draws[0]) + 1 if len(correct_draws) else num_draws
     requests = {
         "PISM": uncorrected_requests,
-        "PISM, both labels": uncorrected_requests
+        "PISM, plain and chance-aware": uncorrected_requests
         | ladder_requests(correct_RK, corrected_minimum)
         | text_only,
         "CMAB": frozenset(("ladder", 0, draw) for draw in range(num_until_correct)),
@@ -414,7 +421,8 @@ def answer_spaces(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
             by_group[group] = {
                 "n": len(rows),
                 "families": sorted(map(str, rows["task"].unique())),
-                # The probability that at least one of ten random guesses is correct.
+                # How often random guesses alone pass a mask ratio. There are ten draws at a ratio,
+                # and it passes if at least one is correct (the defaults of the probe and of PISM).
                 "chance": float((1 - (1 - 1 / rows["answers"].astype(float)) ** 10).mean()),
                 "text_only": float(rows["text_only"].mean()),
                 "changed": int((rows["pism_stratum"] != rows["pism_chance_stratum"]).sum()),

@@ -2,8 +2,16 @@
 
 The truth of a generated sample is "needs the image", "prior" (the text alone gives the answer) or
 "noise" (nobody can answer). "Solved" samples are those that the model answers correctly at least
-once. PISM and CMAB (Qi et al. 2026), CDE, ACE and DRM (the paper RAP) are difficulty measures. A
-stratum (easy, medium, hard, unsolved) is a range of a measure's values.
+once. A stratum (easy, medium, hard, unsolved) is a range of a measure's values. The difficulty
+measures, with the symbols of their values on the page, are
+
+* PISM (λ*): the first share of the image, if masked, at which the model fails (Qi et al. 2026)
+* CMAB (ρ̄): attention to the image, relative to attention to the text (Qi et al. 2026)
+* CDE (D): accuracy with the image minus accuracy without it (the paper RAP)
+* ACE (log ψ): how biased attention is towards one token of the response (RAP)
+* DRM (D_diff): one minus the accuracy with the image (RAP)
+
+RAP selects samples by CDE, ACE and DRM.
 """
 
 from collections.abc import Sequence
@@ -64,7 +72,7 @@ def plot_matrix(axes: Axes, value: np.ndarray, rows: Sequence[str], columns: Seq
     axes.imshow(np.ma.masked_invalid(value), cmap=cold_to_warm, vmin=-1, vmax=1, aspect="auto")
     for (row, column), rho in np.ndenumerate(value):
         text = "" if np.isnan(rho) else f"{rho:+.2f}"
-        color = "white" if abs(rho) > 0.6 else INK
+        color = "white" if abs(rho) > 0.6 else INK  # the cells of strong correlations are dark
         axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=color)
     axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
@@ -105,7 +113,7 @@ def plot_agreement(
             axes.imshow(table.to_numpy(), cmap="Blues", aspect="auto")
             largest = table.to_numpy().max()
             for (row, column), count in np.ndenumerate(table.to_numpy()):
-                color = "white" if count > 0.55 * largest else INK
+                color = "white" if count > 0.55 * largest else INK  # large counts: dark cells
                 axes.text(column, row, str(count), ha="center", va="center", color=color)
             axes.set_xticks(
                 range(4), table.columns, rotation=35, ha="right", rotation_mode="anchor"
@@ -152,7 +160,10 @@ def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
 
 
 def plot_solved_share(frame: pd.DataFrame, ratios: Sequence[float], path: Path) -> None:
-    """Plot the share of samples that are still solved, by truth, mask kind and masked share."""
+    """Plot the share of samples that are still solved, by truth, mask kind and masked share.
+
+    Here a sample is solved if one of its ten draws (responses) at the mask ratio is correct.
+    """
     with mpl.rc_context(fname=STYLE_FILE):
         figure, axes = new_figure(7.6, 3.3)
         for truth, color in TRUTH_COLORS.items():
@@ -199,11 +210,12 @@ EXPECTED_SIGN = {
     "cde": "below 0",
     "cde_readable": "below 0",
 }
-"""The sign that a measure's correlation with gen_difficulty should have."""
+"""The sign that a measure's correlation with gen_difficulty should have: the model fails earlier on
+harder samples, and its accuracy is lower. CMAB and ACE have no expected sign."""
 MAX_COST_RATIO = 1.4
-"""All measures together should need at most this many times the rollouts of PISM alone."""
+"""This study's limit: all measures together need at most this many times PISM's rollouts."""
 TARGET_AUC = 0.9
-"""The AUC that CDE should reach."""
+"""The AUC that this study sets as CDE's target."""
 
 
 def line(cells: Sequence[Any]) -> str:
@@ -278,10 +290,10 @@ def separation(result: dict[str, Any]) -> list[str]:
         "",
         f"The target for CDE is {TARGET_AUC}: {reached['all']} over all samples "
         f"({cde['all'].value:.2f}), {reached['solved']} over those solved at least once "
-        f"({cde['solved'].value:.2f}). `Readable only` (for this page; not a setting) is CDE over "
+        f"({cde['solved'].value:.2f}). `Parsable only` (for this page; not a setting) is CDE over "
         "the responses that can be parsed. This model was trained to often leave out the answer's "
         "tags in the families count_plus, compare and bar, and a response without tags counts as "
-        "incorrect. `Readable only` has no value for a sample without a parsable response, with or "
+        "incorrect. `Parsable only` has no value for a sample without a parsable response, with or "
         "without the image.",
         *FLAWS,
         *by_family(result),

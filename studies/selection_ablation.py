@@ -2,9 +2,11 @@
 
     python studies/selection_ablation.py [--seeds 1 2 3] [--steps 30] [KEY=VALUE ...]
 
-The paper RAP selects samples by three measures of the model's responses: CDE, ACE and DRM. An arm
-is one way to select the training samples: RAP, CDE alone, ACE alone, random samples, or all samples
-(the full pool).
+The paper RAP selects samples by three measures of the model's responses: CDE (accuracy with the
+image minus accuracy without it), ACE (how biased attention is towards one token of the response)
+and DRM (one minus the accuracy with the image). An arm is one way to select the training samples:
+RAP, CDE alone, ACE alone, random samples, or all samples (the full pool).
+
 The script runs launch/train.py for each arm, seed and view. View 1 gives all arms equal optimizer
 steps, view 2 gives each arm one epoch of its samples. Finished runs are not repeated. After each
 run it writes selection_ablation.md and .json to studies/results; an incomplete page says what is
@@ -43,8 +45,8 @@ ARMS = {
 """The settings of each arm, in the order of the runs. `random` needs no run of its own: RAP's run
 also trains a control on as many random samples."""
 COMMON_SETTINGS = ["probe.retest_samples=0"]
-"""No second scoring of some samples, which shows how repeatable scores are: it is not a cost of
-selection."""
+"""The retest scores some samples a second time, to show how repeatable scores are. It is off here,
+because it is not a cost of selection."""
 EXIT_CODE_TOO_FEW_SAMPLES = 2
 """launch/train.py ends with this code if the selection is too small (or settings are wrong)."""
 
@@ -82,7 +84,7 @@ class AblationRun:
 
 
 def view_settings(steps: int) -> dict[str, list[str]]:
-    """The settings of both views."""
+    """The settings of view 1 ("steps") and of view 2 ("epochs")."""
     return {
         "steps": [f"grpo.max_steps={steps}"],
         "epochs": ["grpo.max_steps=null", "grpo.num_train_epochs=1"],
@@ -140,6 +142,7 @@ def run_arm(
             return ArmOutcome(len(run.selected_ids()), refused=refused)
     source = runs[same_as] if same_as else run
     results = parquet.read_rows(source.paths.evaluation(source.checkpoint), ItemResult)
+    # The selection's cost is the arm's own; the training's is that of the shared training.
     cost = arm_cost(run.arm, run.config, source.paths.grpo(source.checkpoint))
     return ArmOutcome(len(run.selected_ids()), cost, results, same_as)
 

@@ -1,14 +1,19 @@
 """Write the page of selection_ablation.py: tables like Table 1 of the paper RAP, findings, costs.
 
-An arm is one way to select the training samples. Scores are averaged over seeds item by item, then
-items are resampled: the intervals cover the variance of items, not that of seeds. A second table
-shows the results of each seed.
+An arm is one way to select the training samples. A view is one way to train the arms comparably:
+all arms for equally many optimizer steps, or each arm for one epoch. (The field `view` of a rollout
+is something else: it says whether the model sees the full image.)
 
-All arms of a seed share one probe: the rollouts (responses) from which RAP's measures CDE and ACE
-are computed. The page counts only the part of the probe that an arm's selection needs. RAP needs
-everything. CDE needs all rollouts, with and without the image, but no attention pass (a forward
-pass that records attention). ACE needs one rollout with the image, and the attention pass. Random
-samples and the full pool need nothing.
+Scores are averaged over seeds item by item, then items are resampled: the intervals cover the
+variance of items, not that of seeds. A second table shows the results of each seed. The benchmarks
+are the six built-in ones, whose names begin with shapes/: drawings of colored shapes.
+
+All arms of a seed share one probe: the rollouts (responses) from which RAP's measures are computed.
+CDE is the accuracy with the image minus the accuracy without it. ACE is how biased attention is
+towards one token of the response. The page counts only the part of the probe that an arm's
+selection needs. RAP needs everything. CDE needs all rollouts, with and without the image, but no
+attention pass (a forward pass that records attention). ACE needs one rollout with the image, and
+the attention pass. Random samples and the full pool need nothing.
 """
 
 from collections.abc import Sequence
@@ -146,7 +151,7 @@ def benchmark_scores(results: Sequence[ItemResult]) -> dict[str, Any]:
 
 
 def seed_interval(differences: Sequence[float]) -> dict[str, float] | None:
-    """Mean and 95 % interval (Student) of per-seed differences; None for fewer than two seeds."""
+    """Mean of per-seed differences and its 95 % interval by Student's t; None for a single seed."""
     num_seeds = len(differences)
     if num_seeds < 2:
         return None
@@ -193,7 +198,7 @@ def format_points(value: float) -> str:
 
 
 def format_difference(difference: dict[str, float] | None) -> str:
-    """A difference with its interval in points, such as `+2.1 [+0.4, +3.9]`; None has one seed."""
+    """A difference and its interval in points, as `+2.1 [+0.4, +3.9]`; for None: `one seed`."""
     if difference is None:
         return "one seed"
     center, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
@@ -219,7 +224,7 @@ def arm_cells(arm: str, row: dict[str, Any]) -> list[str]:
     """The cells of an arm's row in the main table."""
     if "cost" not in row:
         reason = "refused" if row["refused"] else "not run yet"
-        empty_cells = [""] * (NUM_COLUMNS - 3)
+        empty_cells = [""] * (NUM_COLUMNS - 3)  # all cells after the reason
         return [arm, sample_counts(row["samples"]), reason, *empty_cells]
     cost = row["cost"]
     return [
@@ -341,7 +346,10 @@ class Page:
         return lines
 
     def write(self, outcomes: Outcomes, base: list[ItemResult] | None) -> None:
-        """Write selection_ablation.md and .json from the finished runs."""
+        """Write selection_ablation.md and .json from the finished runs.
+
+        `base` has the results of the untrained model; None if it has not been evaluated yet.
+        """
         views = {}
         for view in TITLES:
             by_arm: dict[str, dict[int, ArmOutcome]] = {arm: {} for arm in ARMS}
@@ -375,11 +383,11 @@ class Page:
             "of RAP's selection: as many random samples, other ones for each seed.",
             "",
             "Cost: generations and elapsed seconds of selection and of training, without",
-            "evaluation. Each selection counts only what it needs. RAP needs M rollouts with the",
-            "image, M without it, and the attention pass. CDE needs the rollouts alone. ACE needs",
-            "one rollout with the image, whose seconds are estimated by its share of the tokens,",
-            "and the attention pass. Seconds were measured on one core that other work may have",
-            "shared; generations are exact.",
+            "evaluation. Each selection counts only what it needs. RAP needs M rollouts",
+            "(probe.cde_rollouts) with the image, M without it, and the attention pass. CDE needs",
+            "the rollouts alone. ACE needs one rollout with the image, whose seconds are estimated",
+            "by its share of the tokens, and the attention pass. Seconds were measured on one core",
+            "that other work may have shared; generations are exact.",
         ]
         if result["missing"]:
             lines += ["", f"**Not complete**, still to run: {'; '.join(result['missing'])}."]

@@ -6,8 +6,9 @@ from_pretrained loads OUT_FOLDER like any Qwen2.5-VL. This script does not repro
 weights. They were trained in several sessions of about five thousand steps in all, between which
 the examples changed; PHASES approximates these sessions. The shipped tokenizer was trained on other
 texts than corpus() gives. The numbers of the last phase were chosen so that the built-in samples
-have all difficulties for the model, and so that CDE (a difficulty measure of the paper RAP)
-separates samples that need the image from samples that do not.
+have all difficulties for the model, and so that CDE (accuracy with the image minus accuracy without
+it, a difficulty measure of the paper RAP) separates samples that need the image from samples that
+do not.
 """
 
 import argparse
@@ -156,6 +157,7 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
 def build_processor(texts: Iterator[str], max_pixels: int = 112 * 112) -> Qwen2_5_VLProcessor:
     """Qwen2.5-VL's own processor, with a tokenizer trained on these texts."""
     tokenizer = train_tokenizer(texts)
+    # In spite of these names, Qwen's image processor reads the two values as areas in pixels.
     size = {"shortest_edge": 56 * 56, "longest_edge": max_pixels}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
@@ -200,7 +202,8 @@ PHASES = (
 )
 """The first phase trains on captions of images, the second on questions whose rationales describe
 the image before they conclude. The last phase adds two flaws of base models: the model leaves out
-answer tags in some families of questions, and gives up on masked images."""
+answer tags in some families of questions, and gives up on masked images. The seeds of the mixtures
+are arbitrary."""
 
 
 def corpus(seed: int = 0) -> Iterator[str]:
@@ -211,7 +214,7 @@ def corpus(seed: int = 0) -> Iterator[str]:
     yield "system\nuser\nassistant\n" * 50  # often enough that the roles become tokens
     for family in pool.FAMILIES:
         for index in range(60):
-            _, _, drawn = pool.draw(pool.Split.pretrain, family, index, seed)
+            _sample_id, _gen_difficulty, drawn = pool.draw(pool.Split.pretrain, family, index, seed)
             yield pool_prompt(drawn)
             yield mathvista_query(drawn)
             rationale = TILE_LIST_PATTERN.sub("", f"<think>{drawn.rationale}")

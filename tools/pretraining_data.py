@@ -35,7 +35,7 @@ from difftrain.shapes.families import (
     scatter,
 )
 
-TEXT_ONLY_SHARE = 0.06  # of the questions
+TEXT_ONLY_SHARE = 0.06  # share of the questions that get no image
 MIX = {
     "count": 5,
     "count_colour": 10,
@@ -50,19 +50,22 @@ MIX = {
     "prior": 8,
     "noise": 3,
 }
-"""How often each family is drawn, relative to the others; slowly learned families more often."""
+"""How often each family is drawn, relative to the others; slowly learned families more often. Names
+of families have the spelling "colour", because sample ids depend on it."""
 UNTAGGED_FAMILIES = ("count_plus", "compare", "bar")
 """Families whose answers may lack the tags <answer> and </answer>, as a base model's may."""
 END = "<|im_end|>"
 LOW_WEIGHT = 0.15
 """Loss weight of most tokens in a list of tiles: there are many of them, and they are easy."""
 TILE_LIST_PATTERN = re.compile(r"<think>[^:<]*\|[^:<]*:")
-"""The list of all tiles at the start of a response, up to its colon. It has a dot for an empty tile
-and "|" between rows. For the question whether a blue square is in the image, a response starts with
-"<think>. red square...| blue square!...|....|....: yes"."""
+"""The list of all 16 tiles at the start of a response, up to its colon, with "|" between rows.
+
+An empty tile is a dot. An object is its name and a mark: "!" or a number if the question is about
+this object, else a dot. For the question whether a blue square is in the image, a response starts
+with "<think>. red square...| blue square!...|....|....: yes". Its first row is an empty tile, a red
+square and two empty tiles."""
 MARK_PATTERN = re.compile(r"(?<=[a-z])[.!0-9]\d*")
-"""The mark right after a name in the list of tiles: "!" or a number if the question is about the
-named object, else a dot."""
+"""The mark right after the name of an object in the list of tiles."""
 CAPTION_QUESTION = "Describe every tile."
 
 
@@ -84,6 +87,7 @@ class Mixture:
     masked: float
     """Share of the questions whose image is partly masked."""
     seed: int
+    """Seed of the examples, so that phases have different ones."""
     untagged: float = 0.0
     """Share of answers without tags in UNTAGGED_FAMILIES."""
     gives_up: bool = False
@@ -187,14 +191,14 @@ def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Ex
         return to_example(processor, (drawn.image, drawn.question), drawn, tagged=True)
     family = rng.choices(list(MIX), list(MIX.values()))[0]
     tagged = family not in UNTAGGED_FAMILIES or rng.random() >= mixture.untagged
-    _, gen_difficulty, drawn = pool.draw(pool.Split.pretrain, family, number, mixture.seed)
+    _sample_id, gen_difficulty, drawn = pool.draw(pool.Split.pretrain, family, number, mixture.seed)
     image = None if rng.random() < TEXT_ONLY_SHARE else drawn.image
     if image is not None and rng.random() < mixture.masked:
         share = rng.uniform(0.1, 0.9)
         image = mask(image, share, rng)
         may_give_up = mixture.gives_up and family != "prior"
         if may_give_up and rng.random() > visibility(share, gen_difficulty):
-            drawn = replace(drawn, rationale="dark", answer="none")  # this is giving up
+            drawn = replace(drawn, rationale="dark", answer="none")  # how the model gives up
     text = random_prompt(drawn, rng)
     return to_example(processor, (text,) if image is None else (image, text), drawn, tagged)
 
