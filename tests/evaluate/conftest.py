@@ -180,6 +180,7 @@ def mmmu() -> Iterator[Row]:
             images = {f"image_{n}": None for n in range(1, 8)}
             images["image_1"] = image_cell(number)
             if has_two_images:
+                # 5000 is larger than every item's number, so the color differs from all others.
                 images["image_2"] = image_cell(number + 5000)
             options = (
                 "['a cat', 'None', 'a dog', 'a pig']"
@@ -203,11 +204,12 @@ def mmmu() -> Iterator[Row]:
 def mmstar() -> Iterator[Row]:
     """250 items of each core capability.
 
-    345 questions are written as in MathVista. Some of the others have options named `nan`.
+    345 questions are written as in MathVista. Of the others, every eleventh has options `nan`.
     """
     for number in range(1500):
         if number < 345:
             choices = "Choices:\n(A) 97\n(B) 102\n(C) 107\n(D) 122"
+            # Every fiftieth of these questions lacks the line `Choices:`.
             choices = choices if number % 50 else choices.removeprefix("Choices:\n")
             question = f"{CHOICE_HINT}How many {number}?\n{choices}"
         else:
@@ -279,7 +281,7 @@ def write_folder() -> Callable[..., Path]:
         if form == "disk":
             datasets.DatasetDict({split: data_set}).save_to_disk(str(folder))
         elif name == "MMMU":
-            for start in range(0, len(rows), 30):
+            for start in range(0, len(rows), 30):  # a folder for the 30 items of each subject
                 subject = rows[start]["id"].removeprefix("validation_").rpartition("_")[0]
                 (folder / subject).mkdir(parents=True)
                 part = data_set.select(range(start, min(start + 30, len(rows))))

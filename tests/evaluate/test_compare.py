@@ -1,9 +1,12 @@
-"""Two evaluations are compared item by item."""
+"""Two evaluations are compared item by item.
+
+An evaluation is the folder that launch/evaluate.py writes: an ItemResult per benchmark item, and
+manifest.json with the settings and a hash of the items of every benchmark.
+"""
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,12 +40,13 @@ def results_with(scores: list[float | None], benchmark: str = "MMStar") -> list[
 def test_a_comparison_counts_items_won_lost_and_tied() -> None:
     before = [*results_with([1.0, 0.0, 0.0, 1.0, None]), *results_with([0.0, 0.0], "MMVet")]
     after = [*results_with([1.0, 1.0, 1.0, 0.0, 1.0]), *results_with([0.5, 0.0], "MMVet")]
-    star, vet = comparison.compare_results(before, after, resamples=200)  # MMStar and MM-Vet
+    # `star` compares MMStar and `vet` MM-Vet; an interval takes 200 bootstrap resamples.
+    star, vet = comparison.compare_results(before, after, resamples=200)
     assert (star.won, star.lost, star.tied) == (2, 1, 1)
     assert (star.before, star.after, star.difference.mean) == (0.5, 0.75, 0.25)
     assert (star.difference.n, star.difference.left_out) == (4, 1)  # one score is None
     assert star.difference.low <= 0.25 <= star.difference.high
-    assert (vet.won, vet.after) == (1, 0.25)
+    assert (vet.won, vet.after) == (1, 0.25)  # the mean of 0.5 and 0.0
     diffs = comparison.item_diffs(before, after)
     # The scores of three items of MMStar and of the first item of MM-Vet differ.
     assert [diff["item_id"] for diff in diffs] == ["s/0/1/0", "s/0/2/0", "s/0/3/0", "s/0/0/0"]
@@ -108,10 +112,11 @@ def test_the_launcher_writes_markdown_json_and_every_changed_item(tmp_path: Path
     [
         ({"rules": "2026-08"}, "rules: 2025-11 and 2026-08"),
         ({"judge": "gpt"}, "judge: none and gpt"),
-        ({"judge_server": "1f"}, "judge_server: None and 1f"),
+        ({"judge_server": "1f"}, "judge_server: None and 1f"),  # a hash of the server's address
         ({"engine": "http"}, "engine: None and http"),
         ({"dtype": "bfloat16"}, "dtype: None and bfloat16"),
         ({"prompt_hash": "b"}, "different items of MMStar"),
+        # `zero` is a deviation from the reference harness in the scoring of MathVista.
         ({"harness_overrides": {"zero": True}}, "harness_overrides: None and {'zero': True}"),
     ],
 )
@@ -153,15 +158,17 @@ def test_the_message_names_a_folder_that_is_no_evaluation(tmp_path: Path) -> Non
 
 
 def test_harness_overrides_must_be_equal_and_are_off_by_default() -> None:
+    """Overrides are deviations from the reference harness (VLMEvalKit); `fallback` alone is on.
+
+    An item that neither rules nor judge decide is wrong; the harness guesses an option at random.
+    """
     assert "harness_overrides" in comparison.MUST_AGREE
     assert HarnessOverrides().fallback == "wrong"
     switches = [name for name in HarnessOverrides.__slots__ if name != "fallback"]
     assert not any(getattr(HarnessOverrides(), name) for name in switches)
 
 
-def test_the_table_has_both_scores_and_their_difference_in_percent(
-    tmp_path: Path, write_tsv: Callable
-) -> None:
+def test_the_table_has_both_scores_and_their_difference_in_percent() -> None:
     rows = comparison.compare_results(results_with([1.0, 0.0]), results_with([0.0, 0.0]))
-    text = comparison.markdown(["a", "b"], rows, {})
+    text = comparison.markdown(["a", "b"], rows, settings={})
     assert "| MMStar | 50.00 | 0.00 | -50.00 |" in text

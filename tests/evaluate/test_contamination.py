@@ -1,4 +1,7 @@
-"""Contamination: training samples with an image or a question of a benchmark are found."""
+"""Contamination: training samples with an image or a question of a benchmark are found.
+
+shapes/NAME is a built-in imitation of the benchmark NAME, with generated drawings as images.
+"""
 
 import json
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from difftrain.shapes import pool
 
 BUDGET = PixelBudget(3136, 12544)  # minimum and maximum of pixels per image
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
+# Questions of fewer than 20 words are not compared.
 LONG_QUESTION = f"A train leaves a town at noon and drives {'on and ' * 12}on: when does it arrive?"
 ITEM_ROW = load_items(CONFIG)[0].row
 UNRELATED = list(pool.samples(pool.Split.pool, 6))
@@ -101,7 +105,7 @@ def test_an_equal_long_question_is_an_overlap_and_an_equal_short_one_is_not() ->
 
 
 def test_a_benchmark_image_that_was_resized_for_training_is_the_same_image() -> None:
-    large = Image.open(BytesIO(ITEM_ROW["image"])).resize((500, 300))
+    large = Image.open(BytesIO(ITEM_ROW["image"])).resize((500, 300))  # above BUDGET's maximum
     buffer = BytesIO()
     large.save(buffer, "PNG")
     items = [replace(load_items(CONFIG)[0], row={**ITEM_ROW, "image": buffer.getvalue()})]
@@ -124,6 +128,7 @@ def special_image(kind: str) -> bytes:
         exif[ExifTags.Base.Orientation] = 6  # rotated by 90 degrees
         gray.convert("RGB").save(buffer, "JPEG", exif=exif)
     else:
+        # 257 * 255 is the largest 16 bit value.
         Image.fromarray(np.asarray(gray).astype(np.uint16) * 257).save(buffer, "PNG")
     return buffer.getvalue()
 
@@ -160,7 +165,7 @@ def test_training_on_a_benchmark_item_is_an_error_or_by_setting_a_warning(tmp_pa
     parquet.write_all(paths.data, SAMPLES)
 
     def select(*ids: str) -> None:
-        """Select these samples for training."""
+        """Select these samples to train the model `tuned`."""
         rows = [Selection(sample_id=name, stage=TrainStage.grpo, reason="a test") for name in ids]
         parquet.write_part(paths.selection("tuned"), "00000", rows)
 
@@ -173,9 +178,10 @@ def test_training_on_a_benchmark_item_is_an_error_or_by_setting_a_warning(tmp_pa
     assert "evaluate.contamination=error: 2 of 3 samples to train on are in benchmarks" in message
     assert "same (same image, same question: shapes/MMStar/0)" in message
     assert "near (near image: shapes/MMStar/0)" in message
-    assert "other question" not in message
+    assert "other question" not in message  # this sample is not selected
     assert str(paths.contamination / "contamination.json") in message
     config.evaluate = replace(CONFIG, contamination=ContaminationPolicy.warn)
+    # The same folder, so the finished comparison is used again.
     assert RunPaths(config).contamination == paths.contamination
     benchmarks.check_contamination(config, RunPaths(config), World(), ["tuned"])
 
@@ -201,6 +207,7 @@ def test_a_benchmark_on_disk_that_is_not_evaluated_is_compared_too(
     stored = contamination.images.decode(rows[2]["decoded_image"]["bytes"], BUDGET)
     assert index.overlap(sample("x", images=(stored.png,))).kind is Overlap.same_image
     paths = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config))
+    # The new benchmark must be compared too, but it changes no result of the base model.
     assert paths.contamination != contamination_before
     assert paths.evaluation("base") == results_before
 
@@ -212,8 +219,8 @@ def test_an_unreadable_benchmark_that_is_not_evaluated_is_reported_and_left_out(
     for name in ("MathVista", "OCRBench"):
         write_folder(tmp_path, name, hub_rows(name)[:2])
     (damaged,) = (tmp_path / "MathVista").rglob("*.parquet")
-    damaged.write_bytes(damaged.read_bytes()[:-20])
-    (tmp_path / "MMVet").mkdir()
+    damaged.write_bytes(damaged.read_bytes()[:-20])  # without its end
+    (tmp_path / "MMVet").mkdir()  # empty
     config = EvaluateConfig(
         benchmarks=["MMStar"],
         source=ItemSource.folder,
@@ -225,7 +232,7 @@ def test_an_unreadable_benchmark_that_is_not_evaluated_is_reported_and_left_out(
     assert report["checked"]["MMStar"] == report["checked"]["OCRBench"] == 2
     assert report["not_checked"].keys() == {"MathVista", "MMVet"}
     assert "no readable parquet" in report["not_checked"]["MathVista"]
-    assert report["absent"] == ["HallusionBench", "MMMU"]
+    assert report["absent"] == ["HallusionBench", "MMMU"]  # there is no folder of these
     assert "contamination: not checked: MathVista: " in caplog.text
 
 

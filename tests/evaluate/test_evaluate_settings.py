@@ -1,4 +1,8 @@
-"""Settings of evaluations: sources of items, pixel limits, arguments of launch/evaluate.py."""
+"""Settings of evaluations: sources of items, pixel limits, arguments of launch/evaluate.py.
+
+shapes/NAME is a built-in imitation of the benchmark NAME: its questions and images are generated.
+Without the prefix, NAME is the official data set. The reference harness is VLMEvalKit.
+"""
 
 import json
 import os
@@ -27,6 +31,13 @@ def problems_of(*arguments: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
     return caught.value.problems
+
+
+def expand(*arguments: str) -> list[str]:
+    """The short arguments of launch/evaluate.py as settings."""
+    settings, other_function = expand_evaluate(list(arguments))
+    assert other_function is None  # no argument replaces the function that the launcher runs
+    return settings
 
 
 def run_evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,6 +78,7 @@ def test_every_missing_file_or_folder_is_reported_before_anything_is_loaded(tmp_
 
 
 def test_misspelled_paths_and_harness_overrides_get_a_did_you_mean() -> None:
+    """harness_overrides are deviations from the harness; `zero` is one for MathVista."""
     assert "did you mean evaluate.paths.MMStar?" in problems_of("evaluate.paths.MMstar=x")[0]
     assert (
         "did you mean evaluate.harness_overrides.zero?"
@@ -99,6 +111,7 @@ def test_the_path_of_a_single_benchmark_tells_its_source(path: str, source: Item
 def test_pixel_limits_are_those_of_the_reference_harness_unless_set() -> None:
     config = EvaluateConfig()
     # The second argument has the limits of the training data, which only shapes/ benchmarks use.
+    # The harness has its limits in tokens of 28 x 28 pixels: 1280 (OCRBench 100) to 16384.
     assert config.pixels("MMStar", (1, 2)) == (1_003_520, 12_845_056)
     assert config.pixels("OCRBench", (1, 2)) == (78_400, 12_845_056)
     assert config.pixels("shapes/OCRBench", (3136, 12544)) == (3136, 12544)
@@ -111,6 +124,7 @@ def test_pixel_limits_are_those_of_the_reference_harness_unless_set() -> None:
 @pytest.mark.parametrize(
     ("arguments", "key", "low", "high"),
     [
+        # Unset limits are those of the built-in training data, 3136 and 12544.
         (["evaluate.min_pixels=1000000"], "min_pixels", 1000000, 12544),
         (["evaluate.max_pixels=1000"], "max_pixels", 3136, 1000),
         (["evaluate.min_pixels=2000", "evaluate.max_pixels=1000"], "min_pixels", 2000, 1000),
@@ -125,6 +139,7 @@ def test_a_minimum_of_pixels_above_the_maximum_is_an_error_for_shapes_benchmarks
         f"shapes/ benchmarks: min_pixels={low} is above max_pixels={high} "
         "(null takes data.min_pixels=3136 or data.max_pixels=12544)"
     )
+    # An equal minimum and maximum are no error.
     resolve(overrides.compose_config([f"evaluate.min_pixels={low}", f"evaluate.max_pixels={low}"]))
 
 
@@ -145,29 +160,27 @@ def test_the_results_folder_depends_on_a_files_content_and_not_on_its_path(
 
 
 def test_short_arguments_are_expanded() -> None:
-    # expand_evaluate returns the arguments and None.
-    assert expand_evaluate(["model=org/name", "benchmarks=[MMStar]", "seed=2"])[0] == [
+    assert expand("model=org/name", "benchmarks=[MMStar]", "seed=2") == [
         "model=any",
         "model.name=org/name",
         "evaluate.benchmarks=[MMStar]",
         "seed=2",
     ]
-    assert expand_evaluate(["model=tiny", "evaluate.limit=3"])[0] == [
-        "model=tiny",
-        "evaluate.limit=3",
-    ]
-    arguments = expand_evaluate([f"model={TINY}", "benchmarks=[MMStar]", "limit=3"])[0]
+    assert expand("model=tiny", "evaluate.limit=3") == ["model=tiny", "evaluate.limit=3"]
+    arguments = expand(f"model={TINY}", "benchmarks=[MMStar]", "limit=3")
     config = resolve(overrides.compose_config(arguments))
     assert config.model.name == str(TINY)
+    # 2048 is the default. The 72 of conf/model/tiny.yaml does not apply to a model given by path.
     assert (config.evaluate.limit, config.evaluate.max_new_tokens) == (3, 2048)
 
 
 def test_a_misspelled_model_gets_a_did_you_mean() -> None:
-    assert "did you mean tiny?" in problems_of(*expand_evaluate(["model=tny"])[0])[0]
+    assert "did you mean tiny?" in problems_of(*expand("model=tny"))[0]
 
 
 def test_all_items_are_evaluated_by_default_and_a_hundred_with_the_tiny_model() -> None:
     assert EvaluateConfig().limit is None
+    # Without arguments the model is tiny.
     assert resolve(overrides.compose_config([])).evaluate.limit == 100
 
 
@@ -178,6 +191,7 @@ def four_items_each(tmp_path: Path, hub_rows: Callable, write_folder: Callable) 
     mmvet_rows[2]["image"] = None
     mmvet_rows[3]["image"] = {"bytes": b"no image", "path": "x.png"}
     write_folder(tmp_path, "MMVet", mmvet_rows)
+    # 0 and 17 are open questions, 1 and 25 have options. 0 and 25 have two images, 1 and 17 one.
     write_folder(tmp_path, "MMMU", [hub_rows("MMMU")[i] for i in (0, 1, 17, 25)])
     return [
         f"model={TINY}",
@@ -204,13 +218,14 @@ def test_the_launcher_evaluates_a_checkpoint_and_counts_missing_images(
     assert process.returncode == 0, process.stderr[-3000:]
     folder = Path(process.stdout.strip().splitlines()[-1].removeprefix("output: "))
     results = parquet.read_rows(folder, ItemResult)
-    assert len(results) == 4 + 4
+    assert len(results) == 4 + 4  # of MMMU and of MMVet
     unscored = [result for result in results if result.score is None]
     assert [result.item_id for result in unscored] == ["v1_2", "v1_3"]
     assert all(result.status is ItemStatus.skipped and result.error for result in unscored)
     breakdowns: dict[str, Any] = json.loads((folder / "breakdown.json").read_text())
     assert breakdowns["MMVet"]["outcomes"]["skipped"] == 2
     assert breakdowns["MMMU"]["outcomes"]["skipped"] == 0
+    # Two items of MMVet have a score; the official data set has 218 items.
     assert "| 2 of 218 |" in (folder / "scores.md").read_text()
 
 

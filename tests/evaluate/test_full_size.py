@@ -1,4 +1,7 @@
-"""All six benchmarks are evaluated at their official size with the tiny model."""
+"""All six benchmarks are evaluated at their official size with the tiny model.
+
+The items are those that conftest.py generates, in the form of the official data sets.
+"""
 
 import json
 import os
@@ -50,7 +53,7 @@ def settings(
         "evaluate.min_pixels=3136",
         "evaluate.max_pixels=12544",
         "evaluate.limit=null",
-        "evaluate.max_new_tokens=72",
+        "evaluate.max_new_tokens=72",  # as in conf/model/tiny.yaml, to save time
         f"output_dir={tmp_path}/out",
     ]
 
@@ -85,6 +88,7 @@ def test_six_benchmarks_of_official_size_are_evaluated(settings: list[str]) -> N
     scores_md = (folder / "scores.md").read_text()
     for text in ("| system prompt | think", "| rules | 2025-11 |", "md5", "3,136 to 12,544 pixels"):
         assert text in scores_md
+    # A second run finds the finished folder and writes no parquet file again.
     write_times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
     second = run_evaluate(*settings)
     assert second.returncode == 0

@@ -36,8 +36,8 @@ from difftrain.records import Arm, ItemResult, ItemStatus
 from tests.listening import send
 from tests.model.answering import ModelServer
 
-NAME = "shapes/MMStar"
-PIXELS = 3136, 12544
+NAME = "shapes/MMStar"  # a built-in imitation of the benchmark MMStar
+PIXELS = 3136, 12544  # minimum and maximum per image
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_an_item_without_a_response_is_counted_and_requested_again_by_the_next_r
     assert failed.item_id not in {row.item_id for row in stored_responses(config)}
     assert server.num_requests == 6
     assert evaluate_with_server(config) == folder
-    assert server.num_requests == 7
+    assert server.num_requests == 6 + 1  # the second run requests the failed item alone
     assert write_results.is_finished(folder)
     assert len(stored_responses(config)) == 6
     assert all(result.score is not None for result in parquet.read_rows(folder, ItemResult))
@@ -190,10 +190,10 @@ def test_other_rules_need_no_server_if_all_responses_are_stored(
     server.down()
     config.evaluate.rules = "2026-08"
     assert evaluate() != first
-    config.evaluate.limit = 7
+    config.evaluate.limit = 7  # six of these items have a stored response
     with pytest.raises(ConfigError, match="no server answers there"):
         evaluate()
-    config.evaluate.system = SystemPrompt.none
+    config.evaluate.system = SystemPrompt.none  # other prompts need other responses
     with pytest.raises(ConfigError, match="no server answers there"):
         benchmarks.check_engine(RunPaths(config), ModelSession(config.model, config.data))
     server.up()
@@ -206,6 +206,7 @@ def test_scores_md_and_the_manifest_name_the_engine_and_its_image_tokens(
     folder = evaluate_with_server(config)
     scores_md = (folder / "scores.md").read_text()
     assert "| engine | http served as served-7b |" in scores_md
+    # Expected is one token per 28 x 28 pixels; the fake server adds a start and an end token.
     assert "| image tokens | 18 for an image of 112 x 112, where 16 are expected |" in scores_md
     assert "dtype" not in scores_md
     content = manifest.read_manifest(folder)
@@ -230,8 +231,9 @@ def test_the_dtype_of_local_engines_and_a_server_that_shrinks_images_are_reporte
     tokens = {"side": 112, "server": 4, "expected": 16}
     served = [{"engine": "http", "served": "x", "image_tokens": tokens}]
     assert write_results.dtype_of(served, "bfloat16") is None
-    line = write_results.engine_lines(served)[1][1]
-    assert line.endswith("16 are expected: the server shrinks images")
+    _, (name, text) = write_results.engine_lines(served)
+    assert name == "image tokens"
+    assert text.endswith("16 are expected: the server shrinks images")
 
 
 def test_failed_items_count_as_complete_in_this_run_and_are_deleted_by_the_next(
@@ -250,7 +252,7 @@ def test_failed_items_count_as_complete_in_this_run_and_are_deleted_by_the_next(
     ]
     keys = [(NAME, "1", "x"), (NAME, "2", "x")]
     store = ResponseStore(tmp_path)
-    store.add(1, rows)
+    store.add(1, rows)  # as rank 1
     assert store.is_complete(keys)
     (part,) = parquet.parts(tmp_path / FAILED_FOLDER)
     written_at = part.stat().st_mtime
@@ -261,10 +263,10 @@ def test_failed_items_count_as_complete_in_this_run_and_are_deleted_by_the_next(
     assert store.is_complete(keys)
     assert store.missing(keys) == {keys[1]}
     assert store[keys[1]] == rows[1]
-    store.forget_failed(World(0, 2))  # deletes nothing of rank 1
+    store.forget_failed(World(0, 2))  # rank 0 of 2, which deletes nothing of rank 1
     assert store.is_complete(keys)
     store.forget_failed(World(1, 2))
     assert not store.is_complete(keys)
-    store.add(7, rows[1:])  # a rank that this run does not have
+    store.add(7, rows[1:])  # as rank 7, which this run of 2 ranks does not have
     store.forget_failed(World(0, 2))
     assert not parquet.parts(tmp_path / FAILED_FOLDER)

@@ -31,14 +31,16 @@ def recorded_cases(name: str) -> list[Case]:
 
 
 FILES = ("mathvista", "mmvet", "ocrbench", "hallusionbench", "mmmu", "mmstar")
+# A case with a kind is a results table.
 CASES = [case for name in FILES for case in recorded_cases(name) if "kind" not in case]
+# A case's path is what graded it, a rule or the judge.
 JUDGED_CASES = [case for case in CASES if case.get("judge_output") and case["path"] == "judge"]
 
 
 def scripted_judge(case: Case, temperatures: list[float], prompts: list[str]) -> Callable | None:
-    """A judge that gives the recorded replies and appends its arguments to the two lists.
+    """A judge that gives the recorded replies in turn, and the last one from then on.
 
-    None if no replies are recorded.
+    It appends its arguments to the two lists. None if no replies are recorded.
     """
     replies = case.get("judge_output")
     if not replies:
@@ -238,6 +240,7 @@ def test_the_mmstar_table_agrees_with_the_recorded_one() -> None:
         assert math.isclose(score(table[name]), value)
 
 
+# MathVista has its own test below; MM-Vet has no recorded table.
 AGGREGATED_BENCHMARKS = ("ocrbench", "hallusionbench", "mmmu", "mmstar")
 
 
@@ -252,6 +255,7 @@ def test_aggregate_gives_the_recorded_figures_as_fractions(name: str) -> None:
                 expected[column if key == "Overall" else f"{key} {column}"] = figure / 100
             elif figure is not None:
                 label = column or key
+                # MMMU has figures for the splits validation and dev. `aggregate` prefixes dev.
                 expected[f"dev {label}" if key == "dev" else label] = figure
     figures = evaluate.aggregate(case["benchmark"], case["items"])
     assert figures.keys() >= expected.keys()
@@ -276,4 +280,5 @@ def test_aggregate_uses_given_scores_and_leaves_out_items_without_one() -> None:
         {"item": {"index": i, "category": category}, "score": score}
         for i, (category, score) in enumerate((("rec,ocr", 0.5), ("rec", 1.0)))
     ]
+    # An item counts in each of its capabilities, so the score of rec is (0.5 + 1.0) / 2.
     assert evaluate.aggregate("MMVet", vet) == {"Overall": 0.75, "ocr": 0.5, "rec": 0.75}

@@ -1,4 +1,9 @@
-"""Contamination: when two images are the same or near, and when two questions are the same."""
+"""Contamination: when two images are the same or near, and when two questions are the same.
+
+Images are the same if their pixels are equal. They are near if their thumbnails and their
+difference hashes are similar, as those of a copy are. A difference hash (dhash) records which of
+two neighboring pixels is brighter.
+"""
 
 from io import BytesIO
 
@@ -14,6 +19,7 @@ from difftrain.evaluate.contamination import (
 )
 from difftrain.shapes import benchmarks, pool
 
+# Imitations of these benchmarks with generated questions and images come with difftrain.
 BUILT_IN_BENCHMARKS = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
 
 
@@ -75,6 +81,7 @@ def test_drawings_that_differ_only_in_a_color_are_not_near() -> None:
     signatures = signature(first), signature(second)
     assert (signatures[0].dhash == signatures[1].dhash).all(), "the difference hash ignores color"
     assert ImageIndex([signatures[0]]).find_near(signatures[1]) == []
+    # Color values go up to 255. Copies differ by at most 5.
     assert thumbnail_difference(signatures[0].thumbnail, signatures[1].thumbnail) > 50
 
 

@@ -129,7 +129,7 @@ def test_missing_columns_are_an_error_that_names_them(
 def test_a_duplicate_item_is_an_error(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
-    rows = [*hub_rows("MMVet")[:217], hub_rows("MMVet")[5]]
+    rows = [*hub_rows("MMVet")[:217], hub_rows("MMVet")[5]]  # 218 rows, the right number
     write_folder(tmp_path, "MMVet", rows)
     with pytest.raises(SchemaError, match=r"MMVet: item v1_5 is in .* twice"):
         read_items(tmp_path, "MMVet", ItemSource.folder)
@@ -241,10 +241,12 @@ def test_a_file_whose_md5_differs_from_the_published_one_is_a_warning(
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")])])
     evaluate_config = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    # The md5 of the published MMStar.tsv begins with e1ecd2140.
     with pytest.warns(
         UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
     ):
         loading.official_items("MMStar", evaluate_config)
+    # The line in scores.md ends with `(md5 DIGEST: other)`: not the file of any harness version.
     assert "other)" in loading.describe_source("MMStar", evaluate_config)
 
 
@@ -257,8 +259,10 @@ def test_a_file_that_is_no_valid_tsv_is_an_error(tmp_path: Path) -> None:
 def test_an_option_such_as_none_is_left_out_unless_the_override_kept_texts_is_set(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
+    """The reference harness reads such texts as missing values. By default difftrain does too."""
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")], C="None", D="nan", B="N/A")])
     (item,) = read_items(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    # Only option A remains. The last part of a prompt is its text.
     assert "A. x\nPlease" in evaluate.build_prompt("MMStar", item)[-1]["value"]
     evaluate_config = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     evaluate_config.harness_overrides.kept_texts = True
@@ -269,7 +273,7 @@ def test_an_option_such_as_none_is_left_out_unless_the_override_kept_texts_is_se
 
 
 def test_a_limit_selects_items_evenly_from_the_whole_file() -> None:
-    assert loading.evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]
+    assert loading.evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]  # 0, 2.5, 5, 7.5 rounded down
     assert loading.evenly_spaced([1, 2], 5) == loading.evenly_spaced([1, 2], None) == [1, 2]
 
 
@@ -299,6 +303,8 @@ def test_only_for_mmmu_rows_are_filtered_by_their_split_column(
     assert len(read_items(tmp_path, "MathVista", ItemSource.tsv, allow_count_mismatch=True)) == 3
 
 
+# Cells of a column of images. A cell of more than 64 characters holds images as base64, a shorter
+# one the index of a row with the image.
 DAMAGED_LISTS = {
     "no text": "[" + "A" * 70 + "]",
     "cut short": "['" + "A" * 70,
@@ -315,18 +321,18 @@ def test_a_damaged_list_of_images_is_an_error_that_names_the_row(
     rows = [tsv_item("7", "A" * 80), tsv_item("8", DAMAGED_LISTS[case])]
     if source is ItemSource.tsv:
         write_tsv(tmp_path / "MMStar.tsv", rows)
-        where = r"MMStar\.tsv: row 2"
+        where = r"MMStar\.tsv: row 2"  # counted from 1
     else:
         (tmp_path / "MMStar").mkdir()
         path = tmp_path / "MMStar" / "val-00000-of-00001.parquet"
         datasets.Dataset.from_list(rows).to_parquet(str(path))
-        where = "MMStar: row 1"
+        where = "MMStar: row 1"  # counted from 0
     with pytest.raises(SchemaError, match=f"MMStar: .*{where}: .* begins as a list of images"):
         read_items(tmp_path, "MMStar", source, allow_count_mismatch=True)
 
 
 @pytest.mark.parametrize(
-    ("question", "parts"),
+    ("question", "parts"),  # parts: the question alone, and the options' texts joined with |
     [
         ("What?\nOptions: A: a cat., B: x, y, C: nan, D: D", ("What?", "a cat.|x, y|nan|D")),
         ("Why?\nOptions: A: yes, B: no", ("Why?", "yes|no")),
@@ -369,6 +375,7 @@ def test_mathvista_rows_get_the_letter_of_their_answer_which_must_be_a_choice(
         ("MMMU", {"answer": None}, "the item has none of answer"),
         ("MathVista", {"choices": None}, "the item has none of choices"),
         ("MathVista", {"choices": "['a cat', 'a"}, "unterminated string"),
+        # The index ends with the numbers of the set, the figure and the question; one is absent.
         ("HallusionBench", {"index": "hub_VD_video_0_1"}, "hub_VD_video_0_1 is too short"),
         ("MMStar", dict.fromkeys("ABCD"), "has no option columns"),
         ("OCRBench", {"answer": None}, "the item has none of answer"),

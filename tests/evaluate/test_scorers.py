@@ -1,4 +1,8 @@
-"""The six scorers on small items written for these tests; a judge, if any, is scripted."""
+"""The six scorers on small items written for these tests; a judge, if any, is scripted.
+
+score_item returns 1.0 for a correct prediction, 0.0 for an incorrect one, None without a score.
+RULES has the rules of the reference harness (VLMEvalKit) by date.
+"""
 
 from collections.abc import Callable
 
@@ -17,7 +21,7 @@ CHOICE_ITEM = {
     "question": "What is it?",
     "A": "a cat",
     "B": "a dog",
-    "C": float("nan"),
+    "C": float("nan"),  # an empty option, as pandas reads it from a TSV file
     "D": "a hen",
     "answer": "D",
     "category": "math",
@@ -41,6 +45,7 @@ YES_NO_ITEM = {
     "answer": "Yes",
     "image_path": "a.png",
 }
+# Items of MM-Vet and OCRBench.
 OPEN_ITEM = {"index": 0, "question": "x?", "answer": "1<OR>one", "category": "rec,ocr"}
 READING_ITEM = {
     "index": 0,
@@ -69,6 +74,7 @@ def scripted_judge(*replies: str) -> Callable[[str, float], str]:
 def test_a_benchmark_is_found_by_its_name_with_and_without_the_prefix_shapes(
     name: str, prefix: str
 ) -> None:
+    """The built-in imitation shapes/NAME is scored like the official benchmark NAME."""
     assert evaluate.benchmark_named(prefix + name).name == name
 
 
@@ -131,14 +137,15 @@ def test_an_mmstar_item_without_option_columns_is_an_error() -> None:
 
 
 def test_a_single_letter_far_from_the_end_counts_only_before_august_2025() -> None:
+    """Since then, a letter counts only among the last four words."""
     prediction = "A. because of the five long whiskers there"
-    options = {"A": "x" * 50, "B": "y"}
+    options = {"A": "x" * 50, "B": "y"}  # no option's text is in the prediction
     assert multiple_choice.match_option(prediction, options, RULES["2025-07"]) == "A"
     assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
 
 
 def test_since_june_2026_the_first_letter_of_a_word_after_answer_is_counts_as_an_option() -> None:
-    prediction = "The answer is built upon many long and careful prompt of mine"
+    prediction = "The answer is built upon many long and careful prompt of mine"  # b as in B
     options = {"A": "x", "B": "zz"}
     assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
     assert multiple_choice.match_option(prediction, options, RULES["2026-08"]) == "B"
@@ -160,14 +167,17 @@ def test_mathvista_finds_the_gold_letter_by_the_text_of_the_answer() -> None:
 
 def test_mathvistas_judge_prompt_has_the_query_and_the_prediction_but_not_the_gold_answer() -> None:
     prompt = mathvista.judge_prompt("a dozen", INTEGER_ITEM)
+    # `respone` is spelled as in the harness.
     assert prompt.endswith("Question: How many?\nModel respone: a dozenExtracted answer:")
     assert "12" not in prompt.rpartition("Hint: h")[2]  # the part about this item
 
 
 def test_mmvet_is_scored_only_by_the_judge() -> None:
     assert evaluate.score_item("MMVet", "one", OPEN_ITEM, scripted_judge(" 0.7\n")) == 0.7
+    # A reply that is no number from 0 to 1 is repeated, up to five calls in all.
     assert evaluate.score_item("MMVet", "one", OPEN_ITEM, scripted_judge("good", "1.5", "1")) == 1.0
     assert evaluate.score_item("MMVet", "one", OPEN_ITEM, scripted_judge("good")) == 0.0
+    # `nan` is read as a number, which leaves the item without a score.
     assert evaluate.score_item("MMVet", "one", OPEN_ITEM, scripted_judge("nan")) is None
 
 
@@ -185,7 +195,7 @@ def test_ocrbench_accepts_any_gold_answer_anywhere_in_the_prediction() -> None:
         ("**Yes**", None),
         ("not really", None),
         ("yes and no", None),
-        ("a. " * 32 + "yes.", None),
+        ("a. " * 32 + "yes.", None),  # the harness removes 32 periods, so "yes." is no yes
     ],
 )
 def test_hallusionbench_reads_yes_and_no_as_the_reference_harness_does(

@@ -1,4 +1,8 @@
-"""Mean scores with 95 % intervals, reasons for missing scores, and paired differences."""
+"""Mean scores with 95 % intervals, reasons for missing scores, and paired differences.
+
+An item is undecided if neither a rule nor a judge read an answer. `failed` counts the undecided
+items and those without a score; `skipped` and `no_response` are two reasons for a missing score.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,7 +53,7 @@ def test_the_same_items_give_the_same_interval_in_any_order() -> None:
 
 
 def test_items_without_a_score_are_counted_by_reason() -> None:
-    scored, judge_failed, *rest = results([1.0, None, None, None, None])
+    scored, judge_failed, *rest = results([1.0, None, None, None, None])  # rest: three results
     skipped = replace(rest[0], response=None, status=ItemStatus.skipped)
     no_response = [replace(result, response=None) for result in rest[1:]]
     unscored = [judge_failed, skipped, *no_response]
@@ -78,11 +82,13 @@ def test_hallusionbench_questions_on_one_figure_are_resampled_together() -> None
     hallusion_results = results(scores, "shapes/HallusionBench")  # two questions on each figure
     resampled_together = summarize("shapes/HallusionBench", hallusion_results)
     width_alone = resampled_alone.high - resampled_alone.low
+    # Both scores of a figure are equal, so the interval is about sqrt(2) times as wide.
     assert resampled_together.high - resampled_together.low > 1.2 * width_alone
 
 
 def test_the_mean_over_benchmarks_is_unweighted() -> None:
     summary = summarize_mean({"MMStar": results([1.0] * 9), "MMMU": results([0.0], "MMMU")})
+    # The scores of each benchmark are all equal, so the interval has no width.
     assert (summary.score, summary.low, summary.high, summary.n) == (0.5, 0.5, 0.5, 10)
     with pytest.raises(ValueError, match="no benchmarks"):
         summarize_mean({})
@@ -93,6 +99,7 @@ def test_the_interval_of_a_paired_difference_is_narrower_than_that_of_a_score() 
     after = results([1.0, 0.0] * 38 + [1.0, 1.0] * 2)  # two of 80 items have become right
     summary = paired_difference(before, after)
     assert summary.mean == pytest.approx(2 / 80)
+    # The interval of a score of 80 such items reaches about 0.11 to both sides of it.
     assert 0 <= summary.low < summary.mean < summary.high < 0.08
     assert paired_difference(after, before).mean == pytest.approx(-2 / 80)
 
@@ -128,11 +135,12 @@ UNSCORED = results_graded_by(None, [None, None])  # the judge failed
 DECIDED = results_graded_by(GradedBy.rule, [1.0, 0.0])
 
 
+# shapes/MMVet is a built-in imitation of MM-Vet.
 @pytest.mark.parametrize("name", ["MMStar", "shapes/MMVet", "HallusionBench"])
 @pytest.mark.parametrize(
     "failures",
     [UNDECIDED, UNSCORED, [*UNDECIDED, *UNSCORED]],
-    ids=["undecided", "unscored", "both"],
+    ids=["undecided", "unscored", "undecided and unscored"],
 )
 def test_if_neither_rule_nor_judge_decided_an_item_there_is_a_reason_instead_of_a_score(
     name: str, failures: list[ItemResult]
@@ -157,6 +165,7 @@ def test_one_decided_item_is_enough_for_a_score() -> None:
     numbered = [replace(result, item_id=str(i)) for i, result in enumerate(results_of_all_kinds)]
     summary = summarize("MMStar", numbered)
     assert summary.score == pytest.approx(1 / 3)
+    # An undecided item counts as wrong, an unscored one not at all.
     assert (summary.n, summary.failed, summary.undecided, summary.reason) == (3, 4, 2, None)
     assert count_undecided([*DECIDED, *UNDECIDED, *UNSCORED]) == 2
 

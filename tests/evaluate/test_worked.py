@@ -1,4 +1,7 @@
-"""Expected grades of invented items of all six benchmarks, under the rules of both dates."""
+"""Expected grades of invented items of all six benchmarks, under the rules of two dates.
+
+The rules are those of the reference harness (VLMEvalKit) in November 2025 and in August 2026.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -160,7 +163,7 @@ def scripted_judge(replies: list[str]) -> Callable[[str, float], str] | None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}: {case[2][:24]} {case[3]}")
-def test_an_item_is_graded_as_expected_by_the_rules_of_both_dates(case: tuple) -> None:
+def test_an_item_is_graded_as_expected_by_the_rules_of_two_dates(case: tuple) -> None:
     benchmark, item, prediction, replies, expected, graded_by = case
     for date, score in zip(("2025-11", "2026-08"), expected, strict=True):
         graded = evaluate.grade_prediction(
@@ -182,13 +185,18 @@ def overridden_rules(**changes: Any) -> HarnessRules:
 OVERRIDES = [
     # setting in evaluate.harness_overrides, benchmark, item, prediction, the judge's replies, score
     # without and with the override
+    # A rule accepts a correct 0.
     ({"zero": True}, "MathVista", MV_ZERO_ITEM, "0", ["5"], 0.0, 1.0),
+    # An answer that is a list can be correct.
     ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[3, 4]"], 0.0, 1.0),
     ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[3, 5]"], 0.0, 0.0),
     ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[3, 4"], 0.0, 0.0),
     ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[" * 50_000], 0.0, 0.0),
+    # The answer to an open question is its option A. A is correct even if that answer is a letter.
     ({"letter_golds": True}, "MMMU", {**OPEN_ITEM, "answer": "C"}, "C", [], 0.0, 1.0),
+    # After `answer is`, only a whole word is a letter: `clearly` is not C.
     ({"whole_letter": True}, "MMStar", STAR_ITEM, "My answer is clearly all I say", [], 1.0, 0.0),
+    # All periods are removed before `no` is looked for, not only the first 32.
     ({"all_periods": True}, "HallusionBench", YES_NO_ITEM, "a. " * 32 + "no.", [], 0.0, 1.0),
 ]
 
@@ -232,7 +240,8 @@ def test_an_item_that_no_rule_or_judge_decides_gets_a_random_option_with_fallbac
     rows.append(evaluate.item_result(benchmark, items[0], "hm", undecided[0]))
     counts = outcomes(rows)
     assert (counts["drawn"], counts["undecided"], counts["judge"]) == (200, 1, 0)
-    assert 20 < sum(grade.score or 0 for grade in drawn) < 60  # about a fifth of 200
+    # About a fifth of 200: one of the five letters is correct.
+    assert 20 < sum(grade.score or 0 for grade in drawn) < 60
     without_judge = evaluate.grade_prediction(benchmark, "hm", items[0], None, rules)
     assert without_judge.graded_by is None
 
@@ -287,6 +296,7 @@ def test_an_evaluation_grades_a_prediction_that_pandas_reads_as_missing_as_nan()
         )  # "nan" contains option A, "n"
         without_nan = replace(rules, texts_become_nan=False)
         assert evaluate.grade_prediction("MMStar", "", item, None, without_nan).extracted is None
+    # The override kept_texts: a text such as "NA" stays a text.
     assert not configured_rules(
         EvaluateConfig(harness_overrides=HarnessOverrides(kept_texts=True))
     ).texts_become_nan
@@ -306,7 +316,7 @@ def test_an_option_with_the_text_nan_is_kept_and_an_option_that_is_the_float_nan
 def test_the_result_of_an_item_without_a_response_has_an_error_and_no_score(
     name: str, status: ResponseStatus, tmp_path: Path
 ) -> None:
-    config = EvaluateConfig(judge=JudgeKind.shapes)
+    config = EvaluateConfig(judge=JudgeKind.shapes)  # a stub that needs no server
     stored = StoredResponse(
         benchmark=name,
         item_id="1",

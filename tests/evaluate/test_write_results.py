@@ -52,7 +52,7 @@ def test_mathvista_counts_an_item_in_its_task_and_each_of_its_skills() -> None:
     assert table["algebraic reasoning"]["score"] == 0.5
     assert table["logical reasoning"]["score"] == 1.0
     assert table["math word problem"]["n"] == 2
-    assert len(table) == 5
+    assert len(table) == 1 + 2 + 2  # Overall, two tasks, two skills
 
 
 def test_mmvet_has_capabilities_and_exact_combinations() -> None:
@@ -61,6 +61,7 @@ def test_mmvet_has_capabilities_and_exact_combinations() -> None:
     )
     assert tables["capabilities"]["rec"]["score"] == 0.5
     assert tables["capabilities"]["ocr"]["n"] == 2
+    # As in the harness, `rec,ocr` and `ocr,rec` are two combinations.
     assert list(tables["combinations"]) == ["Overall", "ocr_rec", "rec", "rec_ocr"]
 
 
@@ -72,7 +73,7 @@ def test_ocrbench_has_five_groups_and_the_number_of_right_items_divided_by_ten()
         result("Handwritten Mathematical Expression Recognition", 0.0),
     ]
     groups = breakdown("OCRBench", results)["groups"]
-    assert len(groups) == 6
+    assert len(groups) == 5 + 1  # five groups, Final Score
     assert groups["Text Recognition"]["right"] == 2
     assert groups["Scene Text-centric VQA"] == {"n": 0, "right": 0, "by_rule": 0, "score": None}
     assert (groups["Final Score"]["right"], groups["Final Score"]["norm"]) == (3, 0.3)
@@ -126,11 +127,11 @@ def test_if_evaluate_limit_left_items_out_there_is_only_aAcc_and_the_title_says_
 @pytest.mark.parametrize(
     ("name", "limit", "num_items", "expected"),
     [
-        ("HallusionBench", None, 951, False),
+        ("HallusionBench", None, 951, False),  # 951 is the official number of items
         ("HallusionBench", 951, 951, False),
         ("HallusionBench", 100, 100, True),
         ("HallusionBench", 100, 60, False),  # the file itself has only 60 items
-        ("shapes/HallusionBench", 100, 100, False),
+        ("shapes/HallusionBench", 100, 100, False),  # built-in, so without an official number
     ],
 )
 def test_an_official_benchmark_is_limited_only_if_items_are_left_out(
@@ -234,12 +235,13 @@ def test_a_prediction_file_has_the_items_columns_and_the_text_that_was_scored(
     assert list(table["index"]) == [item.row["index"] for item in mmstar_items]
     assert {"question", "A", "B", "C", "D", "answer", "category", "prediction"} <= set(table)
     assert "image" not in table
+    # The zero byte of the third response is removed, and so are the answer tags of the sixth.
     expected = ["B", "None", "a\tb\n| c |", '"quoted"', "", "A", RESPONSES[-1]]
     assert list(table["prediction"]) == expected
     config.answer_tags = AnswerTags.raw  # the whole response is the prediction
     (path,) = write_results.write_predictions(tmp_path, "m", mmstar_items, results, config)
     raw = pd.read_csv(path, sep="\t", keep_default_na=False)["prediction"]
-    assert raw[5] == "<answer>A</answer>"
+    assert raw[RESPONSES.index("<answer>A</answer>")] == "<answer>A</answer>"
 
 
 def test_a_prediction_file_read_with_pandas_as_in_the_harness_gives_the_same_scores(
