@@ -2,7 +2,7 @@
 
 probe     3.1  generate responses while more and more of the image is hidden
           3.2  measure what the responses attend to
-score     3.3  compute a score and a difficulty stratum for each sample and measure
+score     3.3  compute scores and difficulty strata by the measures PISM, CMAB, CDE, ACE and DRM
 select    4.1  select the samples of some strata, or those that RAP selects, or random samples
 """
 
@@ -96,7 +96,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE_COMMAND)
         selected, rap_result = select_samples(config, scores)
-        funnel = rap_result.funnel if rap_result else None
+        funnel = rap_result.funnel if rap_result else None  # how many samples each step left
         require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
         if config.select.random or arm != Arm.tuned:
             # Random recipes and control arms train on as many random samples instead.

@@ -16,7 +16,7 @@ def run(
     config: RunConfig, paths: RunPaths, world: World, arm: str, start: Path | None = None
 ) -> Path:
     """Train one arm (tuned or control) from `start` or the base model; returns its checkpoint."""
-    # 4.1  The selected samples: those of some strata, or a random set of the same size.
+    # 4.1  The selected samples: those of some difficulty strata, or a random set of the same size.
     pool = parquet.read_rows(paths.data, Sample)
     selection = parquet.read_rows(paths.selection(arm), Selection)
     # GRPO is evaluated on samples that neither SFT nor GRPO trains on.

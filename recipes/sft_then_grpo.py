@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
-    """4.1  The samples of the SFT stage: some strata, or a random set of the same size.
+    """4.1  The samples of the SFT stage: some difficulty strata, or a random set of the same size.
 
     A sample without a target is dropped and counted. A random set is drawn from the samples with a
     target. Raises EmptySelectionError if there are fewer samples than one step needs.

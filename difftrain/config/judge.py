@@ -18,7 +18,7 @@ MODEL = "JUDGE_MODEL"  # the judge model's name on the server; it is printed wit
 KEY = "JUDGE_API_KEY"
 """The API key, if the server needs one. OPENAI_API_KEY is never read, because it is the key of
 OpenAI's server, which may not be the judge's."""
-STAND_IN = "shapes stand-in (rules, no model)"  # in reports: the rules that judge shapes/NAME
+STAND_IN = "shapes stand-in (rules, no model)"  # in reports: rules that judge the built-in shapes/
 NO_JUDGE = "none (rules only)"  # the judge's name in reports if only rules decide
 JudgeKind = StrEnum("JudgeKind", ["shapes", "endpoint", "none"])
 """What scores the items that the rules cannot score."""

@@ -44,7 +44,7 @@ class RunConfig:
     train_stages: TrainStages = TrainStages.grpo
     """Which training stages run."""
     seed: int = setting(1, at_least=0, at_most=2**32 - 1)
-    """Seed from which every random choice of this run is derived."""
+    """Seed from which every random choice of this run is derived (at most 32 bits, as in NumPy)."""
     output_dir: str = setting("outputs", fingerprint=())
     """The folder that contains the folders of all stages."""
     control: Control = Control.none

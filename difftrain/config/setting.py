@@ -75,7 +75,8 @@ def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
 def hashed_settings(section: Any, stage: str | None = None, own: bool = True) -> dict[str, Any]:
     """The settings of a section that a stage's fingerprint hashes, ready for JSON.
 
-    `own`: the stage's own section is given, so fields without `fingerprint` are included.
+    `own`: the section configures this stage, so fields without `fingerprint` are included. Of a
+    nested section they always are: whether it is hashed at all depends on the field that holds it.
     Without `stage`: every setting that is part of any fingerprint.
     """
     settings = {}

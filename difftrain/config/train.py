@@ -253,7 +253,7 @@ class GrpoConfig:
     max_steps: int | None = setting(None, at_least=1, or_null="to follow num_train_epochs")
     """Optimizer steps; null follows num_train_epochs. Set it to compare runs at equal steps."""
     format_weight: float = setting(0.1, at_least=0)
-    """Weight of the format reward (V-Triune: 0.1); the accuracy reward has weight 1."""
+    """Weight of the format reward (0.1 in V-Triune, Orsta's paper); the accuracy reward's is 1."""
     overlong_weight: float = setting(0.0, at_least=0)
     """Weight of the overlong penalty: 0 for short completions, falling to -1 at
     max_completion_length (DAPO, Eq. 13). 0: no penalty, as in Qi et al. 2026 and RAP."""

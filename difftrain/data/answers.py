@@ -102,7 +102,7 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
     if kind is not None:
         return kind
     letters = set(LETTER_MARK.findall(question))
-    if {"A", "B"} <= letters and choice.parse(gold, ()) in letters:
+    if {"A", "B"} <= letters and choice.parse(gold, options=()) in letters:
         return AnswerKind.choice
     return AnswerKind.number if _looks_numeric(gold) else AnswerKind.text
 
@@ -112,7 +112,7 @@ def _looks_numeric(gold: str) -> bool:
     text = gold.strip().strip("$").strip()
     if not HAS_NUMBER.search(text) or DATE_OR_TIME.fullmatch(text) or LIST.match(text):
         return False
-    return gold_problem(gold, AnswerKind.number, ()) is None
+    return gold_problem(gold, AnswerKind.number, options=()) is None
 
 
 def choice_letter(gold: str, options: tuple[str, ...]) -> str:

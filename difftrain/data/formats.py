@@ -63,7 +63,7 @@ class Columns:
     hint: str = ""
 
 
-# The jsonl of Qi et al. 2026. Arguments: images, question, answer, required, task, options.
+# Qi et al. 2026's jsonl. Arguments (also below): images, question, answer, required, task, options.
 DIFFICULTY_SAMPLING = Columns(
     "image_paths", "prompt", "ground_truth", "prompt ground_truth", "ability", "options choices",
     hint=" (or messages, images, solution)",

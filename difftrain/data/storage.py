@@ -198,7 +198,7 @@ def read_by_tail(storage: Storage, name: str) -> bytes:
     Zips are searched last. Raises ImageError, or EmptyDatasetError for a damaged zip.
     """
     parts = PurePosixPath(name).parts
-    tails = [parts[start:] for start in range(len(parts))]
+    tails = [parts[start:] for start in range(len(parts))]  # the whole path first
     for tail in tails:
         path = "/".join(tail)
         if not path.startswith("/") and ".." not in tail and storage.has_file(path):
@@ -206,7 +206,7 @@ def read_by_tail(storage: Storage, name: str) -> bytes:
     members = _zip_members(storage).get(parts[-1], []) if parts else []
     if not members:
         raise _missing_file_error(name, f"{storage.root} and its zips")
-    matches = ((tail, pair) for tail in tails for pair in members)  # the whole path first
+    matches = ((tail, pair) for tail in tails for pair in members)  # pair: archive, member
     archive, member = next(
         pair for tail, pair in matches if PurePosixPath(pair[1]).parts[-len(tail) :] == tail
     )

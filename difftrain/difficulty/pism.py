@@ -48,9 +48,8 @@ def _checked_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray
     """The table as int8. Raises ValueError unless it is R x K, with one rising ratio per row."""
     table_RK, ratios = np.asarray(correct_RK), np.asarray(ratio_R, dtype=float)
     if table_RK.ndim != 2 or len(table_RK) != len(ratios) or table_RK.size == 0:
-        raise ValueError(
-            f"a table of shape {table_RK.shape} does not fit {len(ratios)} ratios (expected R x K)"
-        )
+        problem = f"a table of shape {table_RK.shape} does not fit {len(ratios)} ratios"
+        raise ValueError(f"{problem} (expected R x K)")
     if not (np.diff(ratios) > 0).all():
         raise ValueError(f"ratios must rise: {ratios.tolist()}")
     return table_RK.astype(np.int8)

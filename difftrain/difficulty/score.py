@@ -1,6 +1,9 @@
 """Turns the probe's rollouts (graded responses) and attention rows into difficulty scores.
 
-Axes: R mask ratios, K draws (responses) at every ratio, M rollouts with or without the image.
+PISM (progressive image semantic masking) and CMAB (cross-modality attention balance) are measures
+of Qi et al. 2026; CDE (causal discrepancy), ACE (attention confidence) and DRM (difficulty-aware
+replacement) of the paper RAP. Axes: R mask ratios, K draws (responses) at every ratio, M rollouts
+with or without the image, L decoder layers, T response tokens.
 """
 
 from collections import defaultdict
@@ -78,7 +81,8 @@ def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: P
     stratum = pism.settled_stratum(table_RK, ratio_R, minimum, *limits)
     value = None
     needs_ratio = probe.until is not Until.stratum or stratum is None
-    if needs_ratio or not pism.undecided_rows(table_RK, minimum)[0]:
+    undecided, _ = pism.undecided_rows(table_RK, minimum)
+    if needs_ratio or not undecided:
         value = pism.failure_ratio(table_RK, ratio_R, minimum=minimum)
     return Score(sample_id=sample_id, measure=Measure.pism, value=value, stratum=stratum)
 
@@ -97,7 +101,7 @@ def score_sample(
             return pism_score(id_, evidence, probe, config.pism)
         case Measure.cmab:
             cmab_config = config.cmab
-            correct = np.flatnonzero(evidence.correct_RK[0] == 1)
+            correct = np.flatnonzero(evidence.correct_RK[0] == 1)  # draws at ratio 0
             if len(correct) and (row := evidence.attention.get(int(correct[0]))):
                 tables = np.array(row.image_LT), np.array(row.text_LT)
                 value = cmab.balance(*tables, cmab_config.epsilon)
@@ -109,8 +113,8 @@ def score_sample(
             tables = evidence.full_image_M, evidence.text_only_M
             value = cde.discrepancy(*tables, config.cde.absolute)
         case Measure.ace:
-            if row := evidence.attention.get(0):
-                value = row.max_log_psi
+            if row := evidence.attention.get(0):  # of draw 0, the first response
+                value = row.max_log_psi  # ACE's value, computed by the attention pass
             elif evidence.first_num_tokens != 0:
                 raise ValueError(f"the attention of {id_}'s first response was not measured")
         case Measure.drm:

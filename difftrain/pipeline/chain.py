@@ -2,6 +2,7 @@
 
 data -> probe -> score -> select -> train -> evaluate -> report; finished work is not repeated.
 Arms are the models that a run compares: base, tuned (on selected samples), control (on random).
+The preflight checks first that the model can be trained; the retest probes some samples again.
 """
 
 import itertools

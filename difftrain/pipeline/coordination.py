@@ -219,10 +219,8 @@ def stage_lock(
             logger.warning("another run is working in %s: waiting for it to finish", folder)
             lock.acquire(poll_interval=POLL_SECONDS)
         except OSError as error:
-            reason = error.strerror or error
-            logger.warning(
-                "%s cannot be locked (%s): do not start a second run in it", folder, reason
-            )
+            warning = "%s cannot be locked (%s): do not start a second run in it"
+            logger.warning(warning, folder, error.strerror or error)
         try:
             with (folder / ENTERED).open("a") as launches:
                 launches.write(f"{entry}\n")
@@ -247,8 +245,7 @@ def _follow_first_rank(
         if reasons := [reason for path in folders if (reason := failure_reason(path))]:
             raise FirstRankFailed(f"rank 0 stopped: {reasons[0]}")
         if _is_silent(since, *heartbeats):
-            raise RankTimeout(
-                f"rank 0 of {world.size}: no heartbeat for {TIMEOUT_SECONDS:.0f} s before {folder}"
-            )
+            silence = f"no heartbeat for {TIMEOUT_SECONDS:.0f} s"
+            raise RankTimeout(f"rank 0 of {world.size}: {silence} before {folder}")
         time.sleep(POLL_SECONDS)
     RECENT_FOLDERS.append(folder)

@@ -118,9 +118,8 @@ def read_part(path: Path, record: type[R]) -> list[R]:
     """The records of one part. Raises SchemaError if it has other columns than the record."""
     file, names = pq.ParquetFile(path), schema(record).names
     if not file.schema_arrow.equals(schema(record)):
-        raise SchemaError(
-            f"{path} holds {file.schema_arrow.names}, but {record.__name__} needs {names}"
-        )
+        problem = f"{path} holds {file.schema_arrow.names}, but {record.__name__} needs {names}"
+        raise SchemaError(problem)
     hints, images = get_type_hints(record), _image_columns(record)
     table = file.read(columns=[name for name in names if name not in images])
     columns: dict[str, Iterable[Any]] = {

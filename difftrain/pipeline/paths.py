@@ -76,7 +76,7 @@ class RunPaths:
 
     @cached_property
     def probe(self) -> Path:
-        """Sampled responses (rollouts). Another tau or cde_rollouts only adds rollouts to them."""
+        """Sampled responses (rollouts). Another pism.tau or cde_rollouts adds to this folder."""
         settings = {
             **hashed_settings(self.config.probe, "probe"),
             **self._settings_from("probe", "model", "data"),
@@ -88,7 +88,7 @@ class RunPaths:
 
     @cached_property
     def attention(self) -> Path:
-        """How much correct responses attend to image and text, and ACE's bias if it is measured."""
+        """How much responses attend to image and text and, for ACE, to one of their own tokens."""
         difficulty = self.config.difficulty
         settings = hashed_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:

@@ -66,8 +66,8 @@ def write_scores_and_agreement(
 ) -> None:
     """Score the second rollouts and compare them with the first scores of the same samples.
 
-    Writes reliability.json: for each measure the share of samples that keep their label, and the
-    overlap of two selections from the retested samples, one by each set of scores.
+    Writes reliability.json. `measures`: by measure, the share of samples that keep their label.
+    `chosen`: the overlap of two selections from the retested samples, one by each set of scores.
     """
     first_scores = parquet.read_rows(paths.score, Score)
     scored = {score.sample_id for score in first_scores}
@@ -94,7 +94,7 @@ def write_scores_and_agreement(
 
 
 def score_label(score: Score, config: DifficultyConfig) -> str:
-    """The label of a score: its stratum, or whether its threshold keeps or drops the sample."""
+    """A score's label: its stratum or, for CDE and ACE, whether the threshold keeps the sample."""
     if score.stratum is not None:
         return score.stratum
     if score.measure is Measure.cde and score.value is not None:

@@ -2,7 +2,7 @@
 
 Two difficulty measures need this attention. CMAB uses a sample's first correct response to the full
 image, ACE the first response, correct or not. If both are the same response, the sample has only
-one row. A response without tokens has no row. Axes: L layers, T response tokens.
+one row. A response without tokens has no row. Axes: B batch, S tokens, L layers, T response tokens.
 """
 
 import logging
@@ -98,7 +98,7 @@ def measure_batch(
     loaded: LoadedModel, pairs: Sequence[Pair], config: RunConfig, seed: int
 ) -> list[Attention]:
     """Attention rows of one batch of samples and responses."""
-    probe_requests = [ProbeRequest(sample, 0, rollout.draw) for sample, rollout in pairs]
+    probe_requests = [ProbeRequest(sample, percent=0, draw=row.draw) for sample, row in pairs]
     requests = [engine_request(request, config.probe, seed) for request in probe_requests]
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
     pad_id = loaded.processor.tokenizer.pad_token_id
@@ -116,7 +116,7 @@ def measure_batch(
             text_tokens=int(spans.text_BS[i].sum()),
             image_LT=tuple(map(tuple, summaries[i].image_LT.tolist())),
             text_LT=tuple(map(tuple, summaries[i].text_LT.tolist())),
-            max_log_psi=summaries[i].max_log_psi,
+            max_log_psi=summaries[i].max_log_psi,  # ACE's value
         )
         for i, (sample, rollout) in enumerate(pairs)
     ]
@@ -164,7 +164,7 @@ def run_attention_pass(
         return measured >= pairs.keys()
 
     def is_finished(_: Mapping[str, Any]) -> bool:
-        # A later run with another tau may have added draws to the probe, some of them correct.
+        # A later run with another pism.tau may have added draws, some of them correct.
         if not pairs:
             find_pairs()
         return is_complete()

@@ -1,7 +1,7 @@
-"""Runs the probe: samples responses until every sample's difficulty label is settled.
+"""Runs the probe: samples responses until every sample's difficulty is settled.
 
-A draw is one sampled response. Each rank takes its share of the samples. A later run with another
-threshold (difficulty.pism.tau) adds only the missing draws.
+No further draw (sampled response) can change a settled difficulty. Each rank takes its share of the
+samples. A later run with another threshold (difficulty.pism.tau) adds only the missing draws.
 """
 
 import json
@@ -54,6 +54,7 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, run_seed: int) ->
 
     Images are masked if `percent` is above 0. With probe.nested, a higher percent hides the pixels
     of a lower percent, and more. The text-only view has neither images nor image placeholders.
+    Requests with the same `view`, if it is not None, have the same prompt.
     """
     sample, view = request.sample, request.view
     text, view_images = prompts.user_text(sample.question, sample.options), []
@@ -72,7 +73,7 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, run_seed: int) ->
         seed=sampling_seed(run_seed, request),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
-        view=None if view is View.masked else f"{sample.sample_id}/{view}",  # one prompt
+        view=None if view is View.masked else f"{sample.sample_id}/{view}",
     )
 
 
@@ -203,10 +204,10 @@ def run_probe(
     config: RunConfig,
     seed: int,
 ) -> None:
-    """Write rollouts into the folder until every sample's labels are settled, then manifest.json.
+    """Write rollouts into the folder until all samples are settled, then manifest.json.
 
-    If all labels are already settled, does nothing and creates no engine. Raises RankTimeout if
-    another rank stops writing, and the engine's error if its server cannot be reached.
+    If all are already settled, does nothing and creates no engine. Raises RankTimeout if another
+    rank stops writing, and the engine's error if its server cannot be reached.
     """
     state = ProbeState(folder, config, samples)
     description = state.required.describe(len(samples))  # for the manifest's list `settled`

@@ -41,7 +41,7 @@ def next_draws(
 ) -> list[tuple[int, int]]:
     """The next cell (row, draw) to draw, as a list of one; empty when the result is settled.
 
-    `until` is what has to be settled: the failing ratio ("ratio") or its stratum ("stratum").
+    `until` is what has to be settled: the first failing ratio ("ratio") or its stratum ("stratum").
     "grid" returns all undrawn cells at once. `ratio_R` defaults to row / R. `minimum`, if given,
     replaces tau: a row passes with that many correct draws (see pism.min_correct). Only one cell is
     returned, because its verdict may settle the result. Raises ValueError if the table is not
@@ -88,12 +88,12 @@ class ProbeRequest:
 class ProbeRequirements:
     """The draws that the requested difficulty measures (PISM, CMAB, CDE, ACE, DRM) need."""
 
-    pism: PismConfig | None  # if given, draw at the mask ratios until PISM's label is settled
+    pism: PismConfig | None  # if given, draw at the mask ratios until PISM's result is settled
     until: Until
     first_correct: bool  # draw with the full image until one of the K draws is correct (CMAB)
     full_image: int  # full-image draws needed in any case
     text_only: int  # draws without the image
-    chance_corrected: bool  # PISM's label also depends on the text-only draws
+    chance_corrected: bool  # PISM's result also depends on the text-only draws
 
     def describe(self, num_samples: int) -> str:
         """The requirements as text: a manifest lists it when `num_samples` samples meet them."""
@@ -211,7 +211,7 @@ class ProbeState:
         return [pism.min_correct(draws, config.tau, rate, config.alpha) for rate in rates]
 
     def next_requests(self, sample: Sample) -> list[ProbeRequest]:
-        """The requests that come next for a sample; empty when all its labels are settled.
+        """The requests that come next for a sample; empty when all its results are settled.
 
         Draws that are needed whatever their verdicts come together, all others one at a time.
         """
@@ -238,6 +238,6 @@ class ProbeState:
         for minimum in self.minimums(sample_id):
             if cells := next_draws(table_RK, config.tau, required.until, *limits, minimum):
                 return cells
-        if required.first_correct and not (table_RK[0] == 1).any():
+        if required.first_correct and not (table_RK[0] == 1).any():  # row 0: the full image
             return [(0, draw) for draw in _undrawn(table_RK[0])[:1]]
         return []

@@ -29,12 +29,13 @@ def select_by_stratum(
 
 
 def _reason(score: Score) -> str:
+    """Why the sample is selected. PISM's value is the smallest mask ratio at which it fails."""
     label = f"{score.stratum} by {score.measure}"
     if score.measure is not Measure.pism:
         return label if score.value is None else f"{label}: {score.value:.3g}"
-    if score.value is None:
+    if score.value is None:  # no probed ratio fails, or the stratum was certain before the ratio
         is_easy = score.stratum is Stratum.easy
-        text = "does not fail at the probed ratios" if is_easy else "exact ratio not probed"
+        text = "fails at no probed mask ratio" if is_easy else "exact mask ratio not probed"
         return f"{label}: {text}"
     if score.stratum is Stratum.unsolved:
         return f"{label}: fails with the full image, or is not correct more often than guessing"
@@ -57,7 +58,7 @@ def require_min_size(
 ) -> list[Selection]:
     """The same selections. Raises EmptySelectionError if there are fewer than `minimum`.
 
-    The message has `counts` (from `count_strata`) and `dropped` (from `sft.dropped_text`).
+    The message has the strata's `counts`, and the text `dropped` on dropped samples (see sft.py).
     """
     if len(selections) < minimum:
         sizes = ", ".join(f"{stratum} {count}" for stratum, count in counts.items())

@@ -102,9 +102,10 @@ def run_rap(
     none left. A candidate was dropped by CDE, is not attention-biased, and has both correct and
     incorrect responses. A hash of the sample id, the same in every run, breaks ties.
 
-    `bias_N` has ACE's largest log psi; None (the response is too short) does not count as biased.
-    `draws` is the number of responses behind a difficulty. A measure whose column is None is not
-    applied. Raises ValueError for unequal lengths, a repeated id or a missing number.
+    `bias_N` has ACE's largest log psi, which is high if the response depends on one of its tokens;
+    None (a response that is too short) does not count as biased. `draws` is the number of responses
+    behind a difficulty; lambda_c and lambda_a are RAP's thresholds. A measure whose column is None
+    is not applied. Raises ValueError for unequal lengths, a repeated id or a missing number.
     """
     size = len(sample_id_N)
     if len(set(sample_id_N)) < size:

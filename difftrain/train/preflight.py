@@ -222,7 +222,8 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     generated = set(output[0, inputs["input_ids"].shape[1] :].tolist())
     scores = torch.zeros(1, max(1, *ids) + 1)
     scores[:, ids] = 1e4
-    allowed = noisy_logits(scores, [(0, 0, 1.0)], placeholders)[0] > -torch.inf  # temperature 1
+    sampling = [(0, 0, 1.0)]  # seed, position and temperature of the only row
+    allowed = noisy_logits(scores, sampling, placeholders)[0] > -torch.inf
     possible = [id_ for id_ in ids if id_ in generated or allowed[id_]]
     if possible:
         names = map(str, tokenizer.convert_ids_to_tokens(possible))
