@@ -57,12 +57,12 @@ def build_model() -> Any:
     torch.manual_seed(1)
     config = AutoConfig.from_pretrained(SHIPPED["tiny"])
     text = config.text_config
-    text.hidden_size, text.intermediate_size = HIDDEN_SIZE, 1408  # 2.75 times as many
+    text.hidden_size, text.intermediate_size = HIDDEN_SIZE, 1408  # 1408 is 2.75 * HIDDEN_SIZE
     text.num_hidden_layers, text.layer_types = NUM_LAYERS, ["full_attention"] * NUM_LAYERS
     text.num_attention_heads, text.num_key_value_heads = NUM_HEADS, NUM_KEY_HEADS
     rope_sections = [8, 12, 12]  # they must sum to half of the head size, which is 64
     text.rope_parameters = {**text.rope_parameters, "mrope_section": rope_sections}
-    text.max_position_embeddings = 16384
+    text.max_position_embeddings = 16384  # twice the largest number of tokens measured by default
     config.vision_config.out_hidden_size = HIDDEN_SIZE
     return AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
 
@@ -127,7 +127,7 @@ def peak_mib(name: str, tokens: int) -> float:
 def print_peak_mib(name: str, tokens: int) -> None:
     """Run one pass; print by how many MiB it raised this process's peak memory (Linux)."""
     model = build_model()
-    with torch.inference_mode():
+    with torch.inference_mode():  # a short pass, so that one-time allocations do not count
         model.base_model(input_ids=torch.full((1, 8), 5), use_cache=False)
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak
     before = resident_mib("VmRSS")
@@ -182,7 +182,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def claims(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The ratios that attention_cost.md states; those of passes that did not fit are left out."""
+    """The ratios that attention_cost.md states; those of passes that did not fit are left out.
+
+    `X_by_Y` is the seconds (or `memory_`: the memory) of pass X divided by those of pass Y.
+    """
     ratios: dict[str, float] = {}
     for row in rows:
         seconds, mib = row["seconds"], row["mib"]
@@ -240,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--child", choices=PASSES)
+    parser.add_argument("--child", choices=PASSES, help="for peak_mib(): run this pass only")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.child:

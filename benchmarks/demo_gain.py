@@ -5,8 +5,9 @@
 Runs launch/train.py once per seed; finished stages are not repeated. By default a run trains the
 tiny model that comes with difftrain on drawings of colored shapes, and evaluates three models on
 six benchmarks of such drawings, whose names begin with shapes/: the base model, the tuned model
-(trained on hard samples) and the control (trained on as many random samples). Writes the scores to
-benchmarks/results/demo_gain.md and .json.
+(trained on hard samples) and the control (trained on as many random samples). A sample is hard if
+the model can answer it, but fails as soon as 40 % of the image or less is masked. Writes the scores
+to benchmarks/results/demo_gain.md and .json.
 """
 
 import argparse

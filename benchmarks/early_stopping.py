@@ -52,6 +52,7 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     folder = arguments.output_dir
     common = [*overrides, "difficulty.extra_measures=[]"]  # no draws for other measures than PISM
+    # The default probe.until stops early; "grid" generates every draw at every mask ratio.
     early = resolve(compose_config([*common, f"output_dir={folder}/early"]))
     full = resolve(compose_config([*common, f"output_dir={folder}/full", "probe.until=grid"]))
     session = ModelSession(early.model, early.data)

@@ -95,7 +95,10 @@ def is_up(url: str) -> bool:
 
 
 def build_requests(count: int, max_new_tokens: int) -> list[Request]:
-    """Greedy requests for the first samples of the built-in training pool (shapes/pool.py)."""
+    """Greedy requests for the first samples of the built-in training pool (shapes/pool.py).
+
+    Each of these samples has one image, a drawing of colored shapes.
+    """
     return [
         Request(
             parts=(
@@ -174,7 +177,8 @@ def main() -> None:
         http_engine = server_check.connect(http_config, config.data.max_pixels)
         results["http"], engines["http"] = time_requests(http_engine, batch)
         http_engine.close()
-    engines["http"]["info"] |= {"served": "tiny"}  # instead of a temporary folder as the name
+    # The server's name for the model is a temporary folder; the results should not contain it.
+    engines["http"]["info"] |= {"served": "tiny"}
     # A failed request has an error instead of a text.
     texts = [[getattr(r, "text", None) for r in of_engine] for of_engine in results.values()]
     same = sum(a == b and a is not None for a, b in zip(*texts, strict=True))
@@ -196,7 +200,7 @@ def main() -> None:
     manifest.write_json(RESULTS / "engines.json", result)
     manifest.write_text(RESULTS / "engines.md", page(result))
     print(json.dumps(result, indent=2))
-    raise SystemExit(same < len(batch))
+    raise SystemExit(int(same < len(batch)))
 
 
 if __name__ == "__main__":

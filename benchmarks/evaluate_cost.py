@@ -42,10 +42,14 @@ MIN_RATIO = 3.0
 """The evaluator must handle at least this many times as many items per second as the loop."""
 
 Pairs = list[tuple[ResponseKey, BenchmarkItem]]
+"""Benchmark items, each after the key under which its response is stored."""
 
 
 def grade(item: BenchmarkItem, response: str, config: EvaluateConfig) -> ItemResult:
-    """Grade one response by rules or, where a benchmark needs a judge, by the built-in function."""
+    """Grade one response by rules, or by a judge if the benchmark needs one.
+
+    The judge of the shapes/ benchmarks is a function instead of a language model.
+    """
     text, rules = write_results.prediction(response, config), configured_rules(config)
     graded = evaluate.grade_prediction(item.benchmark, text, item.row, judge, rules)
     return evaluate.item_result(item.benchmark, item.row, response, graded)

@@ -66,7 +66,7 @@ def write_rows(folder: Path, num_rows: int) -> None:
             {
                 "problem": f"<image>Question {number}: how many shapes?",
                 "images": [{"bytes": draw_jpeg(Random(number)), "path": None}],
-                "answer": str(number % 7),
+                "answer": str(number % 7),  # any number; this answer does not fit the image
             }
             for number in range(start, min(start + ROWS_PER_FILE, num_rows))
         ]

@@ -148,6 +148,7 @@ def compare_loop(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare difftrain's probe with the plain loop."""
     config = settings()
     loaded = load_model(config)
+    # Split.pool is the training part of the built-in samples.
     samples = list(pool.samples(pool.Split.pool, arguments.pool))
     subset = samples[: arguments.alone]
     run_difftrain(loaded, samples[:8], config)  # warm up
@@ -181,7 +182,7 @@ def compare_loop(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare_grid(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare the full grid with early stopping: labels, responses and seconds."""
+    """Compare the full grid (probe.until=grid) with early stopping: labels, responses, seconds."""
     early, full = settings(), settings("probe.until=grid")
     loaded = load_model(early)
     samples = list(pool.samples(pool.Split.pool, arguments.pool))
@@ -204,7 +205,7 @@ def compare_deterministic(arguments: argparse.Namespace) -> dict[str, Any]:
     free, fixed = settings(), settings("model.deterministic=true")
     loaded = load_model(free)
     samples = list(pool.samples(pool.Split.pool, arguments.pool))
-    run_difftrain(loaded, samples[:8], free)
+    run_difftrain(loaded, samples[:8], free)  # warm up
     rows, seconds = run_difftrain(loaded, samples, free)
     fixed_rows, fixed_seconds = run_difftrain(loaded, samples, fixed)
     return {
@@ -212,6 +213,7 @@ def compare_deterministic(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": {"free": seconds, "deterministic": fixed_seconds},
         "times_slower": fixed_seconds / seconds,
         "responses": {"free": len(rows), "deterministic": len(fixed_rows)},
+        # repr() contains every field of a rollout: its draw, seed and response, for example.
         "equal_rows": len(set(map(repr, rows)) & set(map(repr, fixed_rows))),
         "threads": torch.get_num_threads(),
     }

@@ -42,7 +42,7 @@ FIRST_FAILING_ROWS = {  # by the strata limits of Qi et al. 2026; row 3 is the m
 
 
 def random_table(rng: np.random.Generator, first_failing_row: int, p_correct: float) -> np.ndarray:
-    """A full R x K table of 0 and 1 that first fails in this row; R means that no row fails."""
+    """A full R x K table of 0 and 1 (correct) that first fails in this row; R: no row fails."""
     correct_RK = rng.random((NUM_RATIOS, NUM_DRAWS)) < p_correct
     for row in range(first_failing_row):
         while not correct_RK[row].any():
@@ -61,7 +61,7 @@ def count_draws(full_RK: np.ndarray, until: Until) -> int:
         for row, draw in cells:
             drawn_RK[row, draw] = full_RK[row, draw]
             num_draws += 1
-    ratio = pism.failure_ratio(full_RK, RATIO_R)
+    ratio = pism.failure_ratio(full_RK, RATIO_R)  # PISM: Qi et al.'s measure of difficulty
     if until is Until.ratio:
         same = pism.failure_ratio(drawn_RK, RATIO_R) == ratio
     else:  # one correct draw is enough for a ratio to pass
@@ -74,6 +74,7 @@ def count_draws(full_RK: np.ndarray, until: Until) -> int:
 def mean_draws(p_correct: float, easy_fail_share: float, until: Until) -> dict[Stratum, float]:
     """Mean number of draws per sample of each stratum."""
     rng, means, config = np.random.default_rng(0), {}, PismConfig()
+    # The defaults are the strata limits of Qi et al. 2026.
     limits = (config.hard_max, config.easy_min, config.easy_inclusive)
     for stratum, rows in FIRST_FAILING_ROWS.items():
         draw_counts = []

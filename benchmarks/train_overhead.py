@@ -50,6 +50,7 @@ MAX_RATIO = 1.03
 WARM_UP_STEPS = 4
 """The first steps of each trainer, which are not counted."""
 NUM_SAMPLES = 200
+"""Samples to train on: drawings of colored shapes with a question, which difftrain generates."""
 
 
 class Turns:
@@ -98,7 +99,7 @@ class Clock(TrainerCallback):
 
 def job_of(config: RunConfig, folder: Path) -> TrainJob:
     """The training job of a single process; both trainers have the same settings."""
-    return TrainJob(TrainStage.grpo, config, folder, World(), "ours")
+    return TrainJob(TrainStage.grpo, config, folder, World(), title="ours")
 
 
 def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any:
@@ -138,7 +139,8 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
 
 def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers: GraderPool) -> Any:
     """The trainer of recipes/grpo.py, with its log and its check of gradients."""
-    strata = {sample.sample_id: "hard" for sample in samples}  # any; they only label log entries
+    # A stratum is a class of difficulty. Any one will do here: it only labels log entries.
+    strata = {sample.sample_id: "hard" for sample in samples}
     data = TrainData(samples, eval_samples=(), strata=strata)
     trainer = grpo.build_trainer(job_of(config, folder), data, workers)
     folder.mkdir(parents=True, exist_ok=True)

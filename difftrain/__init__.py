@@ -8,8 +8,8 @@
     selected = difftrain.select_samples(scores, "select.strata=[hard]")
     report = difftrain.read_report("outputs/run/grpo_hard-0123456789ab")
 
-Settings are KEY=VALUE, as on the command line: `difficulty` names the measure (PISM of Qi et al.
-2026), `probe.draws` the responses per prompt. torch is imported when a function first needs it.
+Settings are KEY=VALUE, as on the command line. The measure pism is the masked share of an image at
+which the model fails; probe.draws is the responses per prompt. torch is imported at first need.
 """
 
 from importlib import import_module, metadata

@@ -67,13 +67,13 @@ def score_samples(samples: Sequence[Sample], model: ModelSession, *settings: str
     """One Score for each sample and measure; samples whose requests failed have none."""
     config, paths = _probe(samples, model, settings)
     sample_ids = [sample.sample_id for sample in without_failed(samples, paths.probe)]
-    scores, _ = difficulty.score_samples(config, paths, sample_ids)
+    scores, _uncorrected_scores = difficulty.score_samples(config, paths, sample_ids)
     return scores
 
 
 def select_samples(scores: Sequence[Score], *settings: str) -> list[Selection]:
-    """The samples of the strata in select.strata, or those of RAP's method if select.rap is set."""
-    selected, _ = difficulty.select_samples(resolve(compose_config([*settings])), list(scores))
+    """The samples of the strata in select.strata; with select.rap, those of the paper RAP."""
+    selected, _rap = difficulty.select_samples(resolve(compose_config([*settings])), list(scores))
     return selected
 
 

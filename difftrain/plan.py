@@ -28,11 +28,11 @@ PAPER_MIX = "the stratum shares of Qi et al. 2026"  # the source without a pilot
 LETTERS_PER_TOKEN = 4  # roughly, for English text in Qwen's tokenizer
 PASS_CHANCE = 0.5  # assumed probability that a response is correct at a mask ratio that passes
 PAPER_STRATA = {
-    Measure.pism: {
+    Measure.pism: {  # the masked share of the image at which the model fails
         TaskSet.perception: (7827, 4872, 1454, 6480),
         TaskSet.reasoning: (5048, 1061, 1618, 19406),
     },
-    Measure.cmab: {
+    Measure.cmab: {  # attention to the image, relative to the text
         TaskSet.perception: (6753, 6029, 1001, 6850),
         TaskSet.reasoning: (2170, 3604, 2166, 19193),
     },
@@ -153,7 +153,7 @@ def responses_of(stratum: Stratum, difficulty: DifficultyConfig, probe: ProbeCon
     else:
         is_solved = stratum is not Stratum.unsolved
         until_correct = min(probe.draws, 1 / PASS_CHANCE) if is_solved else probe.draws
-        at_all_ratios = at_ratio_0 = until_correct * needs.first_correct
+        at_all_ratios = at_ratio_0 = until_correct * needs.first_correct  # first_correct: for CMAB
     full_image = max(at_ratio_0, needs.full_image)  # responses to the unmasked image
     return at_all_ratios - at_ratio_0 + full_image + needs.text_only
 

@@ -3,7 +3,9 @@
 A run evaluates the base model, the tuned model and, if requested, a control trained on as many
 random samples.
 
-python examples/read_a_report.py outputs/run/grpo_hard-...
+python examples/read_a_report.py outputs/run/NAME-HASH
+
+A run prints this folder at its end.
 """
 
 import sys

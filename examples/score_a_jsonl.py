@@ -1,7 +1,8 @@
 """Score how difficult the samples of a jsonl file are, and count the easy, medium and hard ones.
 
 Without a file it scores 24 generated samples (drawings of colored shapes), and without a model the
-tiny one that comes with difftrain. The scores are those of the measure PISM (Qi et al. 2026).
+tiny one that comes with difftrain. The scores are those of the measure PISM (Qi et al. 2026): the
+share of the image that is masked when the model first fails.
 
 python examples/score_a_jsonl.py [FILE.jsonl] [MODEL]
 """

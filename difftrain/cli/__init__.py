@@ -204,7 +204,7 @@ def checked_config(program: str, arguments: list[str], trains: bool = False) -> 
     only_print = "--cfg" in arguments
     if only_print:
         index = arguments.index("--cfg")
-        arguments = [*arguments[:index], *arguments[index + 2 :]]
+        arguments = [*arguments[:index], *arguments[index + 2 :]]  # without `--cfg job`
     if options := [item for item in arguments if item.startswith("-") and "=" not in item]:
         fail(f"{program}: unknown option {' '.join(options)} (see {program} --help)", 2)
     job = compose_config(arguments)

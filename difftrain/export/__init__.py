@@ -72,7 +72,7 @@ class ExportRow:
     selection: Selection | None
 
 
-def run(config: RunConfig, world: World, _: list[str]) -> Path:
+def run(config: RunConfig, world: World, _recipe_settings: list[str]) -> Path:
     """Run the recipe up to its selection, then export scores and selection; returns the folder."""
     paths = RunPaths(config)
     samples = difficulty.load_samples(config, paths, world)
@@ -131,7 +131,7 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
     _write_figure(strata, folder / "strata.png")
     is_selected = pd.Series([row.selection is not None for row in rows])
     counts = strata.assign(samples=strata.sum(axis=1), selected=is_selected.groupby(tasks).sum())
-    counts.loc["**all**"] = counts.sum()
+    counts.loc["**all**"] = counts.sum()  # bold in Markdown
     settings = asdict(config)
     settings = {key: settings[key] for key in ("data", "probe", "difficulty", "select", "seed")}
     data_manifest = manifest.read_manifest(stages["data"])
@@ -154,7 +154,7 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
 
     Raises HubUnavailable, naming the finished folder, if the hub refuses or does not answer.
     """
-    api = api or HfApi()
+    api = api or HfApi()  # tests give another client
     advice = "run the same command again with network and `hf auth login`"
     with hub_request(
         f"export.push_to_hub={repository}: the upload to the hub failed",

@@ -103,7 +103,7 @@ def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, An
     return {
         "failure_ratio": failure_ratio,
         "has_pism": "pism" in scores,
-        "cmab": known_scores.get("cmab"),
+        "cmab": known_scores.get("cmab"),  # attention to the image, relative to the text
         "full_image": first_response(rollouts[rollouts["view"] == View.full_image], 0),
         "text_only": first_response(rollouts[rollouts["view"] == View.text_only], 0),
         "masked": first_response(masked, mask_percent),

@@ -51,8 +51,8 @@ class RunInputs:
     arms: dict[str, ArmFolders]
     evaluations: dict[str, Path]
     differences: dict[str, dict[str, Any]]
-    retest: Path | None = None
-    contamination: Path | None = None
+    retest: Path | None = None  # a second probe of some samples
+    contamination: Path | None = None  # the search for benchmark images in the training data
 
     def stages(self) -> dict[str, Path]:
         """Every stage's folder, by names such as `score`, `train tuned`, `evaluate base`."""

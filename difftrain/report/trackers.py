@@ -95,7 +95,7 @@ def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
     """Send one W&B run. Its group is `data/measure`, its job type the name of the run.
 
     If only some tasks are read, the group names them. A curve's name is the arm (tuned or control),
-    TRL's key and maybe a stratum, as in `tuned/rewards/accuracy/mean/stratum/hard`.
+    TRL's key and maybe a stratum (easy to unsolved): `tuned/rewards/accuracy/mean/stratum/hard`.
     """
     settings, measure = report["settings"], report["measure"]
     tasks = paper_task_set(settings["data"]) or "+".join(settings["data"]["tasks"] or ())

@@ -98,7 +98,7 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
     runs_by_problem = defaultdict(list)
     for values in product(*(axes[axis] for axis in axes if axis != "seed")):  # seed is last
         axis_overrides = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
-        row = presets.PRESETS.get(values[0])
+        row = presets.PRESETS.get(values[0])  # the recipe is the first of AXES
         lacks_control = row is not None and row.selects and row.control not in axes["recipe"]
         control = ["control=random"] if lacks_control and "control" not in set_keys else []
         arguments = [*axis_overrides, *control, *defaults, *overrides]
@@ -135,7 +135,7 @@ def _check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
 
 def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str]:
     """Settings that differ between runs but must be equal in one table. Seeds are not compared."""
-    compared = []
+    compared = []  # one entry for each label without its seed
     for name, config in {run.label.rpartition("-")[0]: run.config for run in runs}.items():
         report = {  # the parts of a report that the comparison reads
             "name": config.name,

@@ -119,7 +119,7 @@ def submit(
         submitted = subprocess.run(command, capture_output=True, text=True)
         if submitted.returncode:
             fail(f"sbatch: {submitted.stderr.strip() or submitted.returncode}", 1)
-        job = submitted.stdout.strip().partition(";")[0]
+        job = submitted.stdout.strip().partition(";")[0]  # sbatch prints JOB or JOB;CLUSTER
         print(f"submitted {job}: {shlex.join([*array, script])}")
     if not dry:
         outcomes, labels = local_launcher.read_status(plan), {run.label for run in runs}

@@ -21,8 +21,8 @@ class RowPreset:
     """One row: its recipe, its title in tables, and the recipe of its control, if it has one.
 
     `grpo` and `sft` are the strata that it trains on (with `random`: a random set of their size).
-    `rap` are the measures by which RAP selects. `selects` is true if a selection depends on
-    difficulty; then the cost of the row includes that of measuring difficulty (the probe).
+    `rap` are the measures by which the paper RAP selects. `selects` is true if a selection depends
+    on difficulty; then the row's cost includes that of measuring difficulty (the probe).
     """
 
     recipe: str
@@ -73,7 +73,7 @@ PAPER_ROWS = (
     RowPreset("grpo_random", "GRPO-only(random)", "random medium hard", selects=False),
     RowPreset("grpo_mid_hard", "GRPO-only(mid+hard)", "medium hard", control="grpo_random"),
 )  # fmt: skip
-"""The twelve rows of every table of the paper, in their order."""
+"""The twelve rows of every table of the paper, in their order. m: medium, h: hard."""
 OTHER_ROWS = (
     RowPreset("grpo_mid", "GRPO-only(mid)", "medium"),
     RowPreset("grpo_hard", "GRPO-only(hard)", "hard"),

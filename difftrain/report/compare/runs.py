@@ -130,7 +130,7 @@ class Run:
         return folder
 
     def cost(self, arm: str = "tuned") -> RowCost:
-        """The cost of this arm's training and of selecting its samples.
+        """The cost of training an arm (tuned model or its control) and of selecting its samples.
 
         The probe (responses that measure difficulty) counts if samples are selected by difficulty
         or SFT trains on its responses, but not if it only determines the size of a random set.
