@@ -46,7 +46,7 @@ def grade_prediction(
 ) -> ItemGrade:
     """Grade one prediction. If the judge cannot be reached, the grade has an error and no score.
 
-    `rules` is a key of harness.RULES or what harness.configured_rules returns. Raises ValueError.
+    `rules`: a date (key of harness.RULES), or harness.configured_rules(...). Raises ValueError.
     """
     if isinstance(rules, str):
         if rules not in harness.RULES:
@@ -57,7 +57,7 @@ def grade_prediction(
     try:
         return benchmark_named(benchmark).grade(prediction, item, judge, rules)
     except harness.JudgeDown as error:
-        return ItemGrade(None, None, None, str(error))
+        return ItemGrade(score=None, error=str(error))
 
 
 def score_item(
@@ -67,11 +67,11 @@ def score_item(
     judge: Judge | None = None,
     rules: str | HarnessRules = "2025-11",
 ) -> float | None:
-    """The score of one prediction, 0 to 1. `rules` is a key of harness.RULES.
+    """The score of one prediction, 0 to 1. `rules` is a date, a key of harness.RULES.
 
     None if `prediction` is None or the judge raises an error. 0.0 if the rules cannot decide and
-    there is no judge. A judge may return harness.API_FAILURE instead of raising. If it returns
-    nothing else, the score is 0.0, as in the harness, or None for MMMU and MMStar.
+    there is no judge. A judge may return the text harness.API_FAILURE instead of raising. If it
+    returns nothing else, the score is 0.0, as in the harness, or None for MMMU and MMStar.
     """
     if prediction is None:
         benchmark_named(benchmark)  # raises ValueError if there is no such benchmark
@@ -102,8 +102,9 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     under `score`, `hit` or `correct`. A row with a `prediction` but no `score` is graded by rule.
     An item of HallusionBench may have a tuple of its hallusionbench.ID_COLUMNS under `key` instead.
     Rows without a score are ignored. The names are the harness's: Overall and the categories.
-    HallusionBench's are aAcc, fAcc and qAcc, alone and after a category: `VD aAcc`. MMMU's names
-    begin with `dev ` for rows of the dev split. OCRBench's values are counts of correct items.
+    HallusionBench's are aAcc, fAcc and qAcc (the accuracies over items, figures and questions),
+    alone and after a category: `VD aAcc`. MMMU's names begin with `dev ` for rows of the dev split.
+    OCRBench's values are counts of correct items.
     """
     definition = benchmark_named(benchmark)
     results = []
@@ -114,8 +115,8 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
         score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
         if "prediction" in row and "score" not in row:
             score = score_item(benchmark, row["prediction"], item)
-        grade = ItemGrade(None if score is None else float(score), None, None)
-        results.append(item_result(benchmark, item, None, grade))
+        grade = ItemGrade(None if score is None else float(score))
+        results.append(item_result(benchmark, item, response=None, grade=grade))
     tables = definition.tables(results)
     table = next(iter(tables.values()), {})  # the first one has the overall score
     if definition is mmmu.BENCHMARK:

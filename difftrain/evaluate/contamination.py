@@ -89,13 +89,7 @@ def thumbnail_difference(a: np.ndarray, b: np.ndarray) -> float:
     """The mean difference in the block where two thumbnails differ most, 0 to 255."""
     num_blocks = THUMBNAIL_SIDE // BLOCK_SIDE  # in a row or a column
     difference = np.abs(a.astype(np.int16) - b.astype(np.int16))
-    shape = (
-        num_blocks,
-        BLOCK_SIDE,
-        num_blocks,
-        BLOCK_SIDE,
-        3,
-    )  # block row, y, block column, x, color
+    shape = (num_blocks, BLOCK_SIDE, num_blocks, BLOCK_SIDE, 3)  # block row, y, block col, x, color
     return float(difference.reshape(shape).mean(axis=(1, 3)).max())
 
 

@@ -43,8 +43,8 @@ def grade_response(
 ) -> ItemResult:
     """The result of one stored response."""
     if stored.response is None:
-        grade = ItemGrade(None, None, None, stored.error)
-        result = item_result(item.benchmark, item.row, None, grade)
+        grade = ItemGrade(score=None, error=stored.error)
+        result = item_result(item.benchmark, item.row, response=None, grade=grade)
         is_skipped = stored.status is ResponseStatus.skipped
         return replace(result, status=ItemStatus.skipped) if is_skipped else result
     judge = judge_client.for_item(item.benchmark, config.rules)

@@ -26,7 +26,7 @@ TableRow = dict[str, float | int | None]  # one row of a results table: column -
 Table = dict[str, TableRow]  # a results table: name of a row -> row
 
 OVERALL = "Overall"
-IMAGE_COLUMNS = tuple(f"image_{number}" for number in range(1, 8))
+IMAGE_COLUMNS = tuple(f"image_{number}" for number in range(1, 8))  # of MMMU
 NAN_TEXTS = {
     *("", "None", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"),
     *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
@@ -75,12 +75,12 @@ class ItemGrade:
     """
 
     score: float | None
-    extracted: str | None
-    graded_by: GradedBy | None
+    extracted: str | None = None
+    graded_by: GradedBy | None = None
     error: str | None = None
 
 
-UNDECIDED = ItemGrade(0.0, None, None)
+UNDECIDED = ItemGrade(0.0)
 """The item counts as wrong: no rule applied, and no judge gave a reply that could be used."""
 
 

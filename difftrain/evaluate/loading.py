@@ -159,6 +159,7 @@ def _dataset_cell(
     if index is not None:
         return _base64_texts(cell)[index]
     has_only_path = isinstance(cell, dict) and not cell.get("bytes") and cell.get("path")
+    # Such a path is relative to `root`, the data set's folder; a hub's data set has no root.
     return str(root / cell["path"]) if has_only_path and root else cell
 
 
@@ -193,7 +194,7 @@ def image_bytes(value: Any) -> bytes:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
         is_long = len(value) > MAX_REFERENCE_LENGTH
-        # A long text may be a path too. For a base64 text, is_file would raise an error.
+        # A text below 1024 characters may be a path. For a longer one, is_file may raise an error.
         is_base64 = is_long and not (len(value) < 1024 and Path(value).is_file())
         try:
             return base64.b64decode(value) if is_base64 else Path(value).read_bytes()
@@ -289,6 +290,7 @@ def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
         expected = "expected: what save_to_disk writes, or parquet files named after their split"
         raise SchemaError(f"{name}: {folder} holds no split {split!r} ({expected})")
     try:
+        # `datasets` calls the split of such files "train", whatever split they hold.
         return datasets.load_dataset("parquet", data_files=files, split="train")
     except (DatasetsError, ValueError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]

@@ -60,9 +60,9 @@ def _summary(results: Sequence[ItemResult], reason: str | None, resamples: int) 
     skipped = sum(result.status is ItemStatus.skipped for result in results)
     counts = (failed, count_undecided(results), reason, skipped, count_no_response(results))
     if reason:
-        return Summary(None, None, None, 0, *counts)
-    tables = stats.score_tables([results], cluster_of)
-    estimate = stats.pool(tables, "bootstrap", resamples)[stats.MEAN]
+        return Summary(None, None, None, 0, *counts)  # no score, no interval, no scored item
+    tables = stats.score_tables([results], cluster_of)  # one list per seed
+    estimate = stats.pool(tables, "bootstrap", resamples)[stats.MEAN]  # over benchmarks
     return Summary(estimate.mean, estimate.low, estimate.high, estimate.n, *counts)
 
 

@@ -84,7 +84,7 @@ def write(
         | {"rules_only": by_rules_alone(config.judge, name)}
         for name, group in groups.items()
     }
-    rules_only = any(score["rules_only"] for score in scores.values())
+    rules_only = any(score["rules_only"] for score in scores.values())  # one is enough
     mean = asdict(summary.summarize_mean(groups, resamples=config.resamples))
     scores["mean"] = mean | {"rules_only": rules_only}
     manifest.write_json(folder / "summary.json", scores)

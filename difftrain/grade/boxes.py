@@ -104,7 +104,8 @@ def _parse_json(text: str) -> object:
             continue
         if _BRACKET.search(json_text, end):
             return None
-        # `end` is an index of json_text. In `rest`, the value ends at the last bracket.
+        # `end` is an index of json_text, whose quotes and commas may differ from those of `rest`.
+        # In both texts no bracket follows the value, so it ends at the last bracket of `rest`.
         around = f"{before} {rest[max(map(rest.rfind, ']}')) + 1 :]}"
         return None if _RETRACTION.search(around) or _describes_box(around) else value
     return None
@@ -126,8 +127,9 @@ def _parse_box(value: object) -> Box | None:
 def parse(text: str) -> list[Box] | None:
     """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None for any other text.
 
-    Code fences, single quotes, a trailing comma and text around the list are allowed. A label may
-    be null or absent. One malformed box makes the whole list unparsable.
+    One such object without a list is one box. Code fences, single quotes, a trailing comma and text
+    around the JSON are allowed. A label may be null or absent. One malformed box makes the whole
+    list unparsable.
     """
     value = _parse_json(text) if len(text) <= MAX_CHARS else None
     items = [value] if isinstance(value, dict) else value

@@ -91,7 +91,7 @@ def _letter_beside_text(text: str, options: tuple[str, ...]) -> str | None:
         rest, letter = text_first.groups()
     else:
         return None
-    return None if _LONE_LETTER.search(rest) else letter
+    return None if _LONE_LETTER.search(rest) else letter  # another letter makes it ambiguous
 
 
 def parse(answer: str, options: tuple[str, ...]) -> str | None:

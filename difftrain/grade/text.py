@@ -14,7 +14,7 @@ MAX_CHARS = 20_000  # longer answers are incorrect
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # such as ７ -> 7
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63), "-")
-_NUMERIC = {**_FULL_WIDTH, **_DASHES, 0x00B2: "^2", 0x00B3: "^3", 0x00A0: " ", 0x3000: " "}
+_NUMERIC = {**_FULL_WIDTH, **_DASHES, ord("²"): "^2", ord("³"): "^3", 0x00A0: " ", 0x3000: " "}
 _WRAPPED = re.compile(
     r"\s*(?:\\(?:text|textbf|textit|mathrm|mathbf|mathit|textrm)\s*\{([^{}]*)\}"
     r"|\$([^$]*)\$|\*\*([^*]*)\*\*)\s*"

@@ -6,7 +6,7 @@ is the same sum over text tokens. Both indicators are appended to V as columns, 
 computes the masses with the layer's output. The same pass gives the largest log psi: the paper
 RAP's measure ACE of how much a response depends on one of its own tokens (difficulty/ace.py).
 Axes: B batch, S sequence, L layers, T response tokens, H heads, K key heads, G heads per key head,
-D head size, C rows of a chunk, 2: image and text.
+D head size, C rows of a chunk, 2: image and text, 3: rotary position (time, row, column).
 """
 
 import math
@@ -111,7 +111,7 @@ def summarize(
                 max_log_psi_B[i] = _max_log_psi(q, k, position_T, rest["scaling"], ace)
         output, masses_BS2 = _attend(module, query, key, value, indicators_BS2, start, **rest)
         layer_masses.append(masses_BS2)
-        return output, None
+        return output, None  # no attention weights
 
     with attention_function(model, record):
         model.base_model(**inputs, use_cache=False)

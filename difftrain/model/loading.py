@@ -41,6 +41,7 @@ def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any
         resolve.source(config.name), revision=config.revision, trust_remote_code=False
     )
     processor.tokenizer.padding_side = "left"
+    # Qwen's image processor takes areas in pixels under these two names.
     processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     return processor
 

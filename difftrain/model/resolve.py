@@ -42,7 +42,7 @@ def damage_in_file(path: Path) -> str | None:
             header.pop("__metadata__", None)
         except (ValueError, AttributeError, TypeError):
             return f"{path.name} has no readable header"
-    data_end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    data_end = max((t["data_offsets"][1] for t in header.values()), default=0)  # [begin, end]
     expected = 8 + length + data_end
     return None if size == expected else f"{path.name} has {size:,} bytes, not {expected:,}"
 

@@ -38,7 +38,7 @@ MMVET_CAPABILITIES = {
     "count_plus": "rec,math",
     "bar": "rec,math",
 }
-OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by length of the answer
+OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by the answer's length modulo 4
 MMMU_SUBJECTS = {
     "colour": ("Art", "Art & Design"),
     "compare": ("Math", "Science"),
@@ -46,14 +46,24 @@ MMMU_SUBJECTS = {
     "count": ("Manage", "Business"),
     "bar": ("Economics", "Business"),
 }
-MMSTAR_CAPABILITIES = {  # of the easier and of the harder half of each family
+MMSTAR_CAPABILITIES = {  # for a gen_difficulty (0 to 1) below 0.5, and for a higher one
     "colour": ("coarse perception", "fine-grained perception"),
     "odd": ("instance reasoning", "logical reasoning"),
     "compare": ("science & technology", "math"),
 }
-NUMBER_WORDS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
-)  # fmt: skip
+NUMBER_WORDS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+]
 MAX_OTHERS = 5  # unchanged objects beside the edited one in a HallusionBench pair
 
 MATHVISTA_HINTS = {
@@ -174,6 +184,7 @@ def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Look]] | None:
     for added in absent:
         if not _in_bench(original, added, "No"):
             continue
+        # The split depends on a hash of the image, so each shift (in pixels) is another try.
         for shift in product(range(-2, 3), repeat=2):
             new = replace(objects[0], shape=added[0], color=added[1], shift=shift)
             edited = families.draw_shapes([new, *objects[1:]])

@@ -121,7 +121,7 @@ class DrawnSample:
 
     image: Image.Image
     question: str
-    rationale: str
+    rationale: str  # the steps that lead to the answer
     answer: str
     answer_kind: AnswerKind
     options: tuple[str, ...] = ()
@@ -323,7 +323,7 @@ def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
     size = scale(1 - gen_difficulty, 6, 22)
     shift = random_shift(rng)
     objects = [
-        SceneObject(shape, odd_color if tile == odd_tile else color, tile, size, 1.0, shift)
+        SceneObject(shape, odd_color if tile == odd_tile else color, tile, size, shift=shift)
         for tile in TILES
     ]
     row = odd_tile[0] + 1

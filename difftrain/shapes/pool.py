@@ -1,5 +1,6 @@
 """Samples of the shapes world, by split, family and index; the same on every machine.
 
+The shapes world is drawn images with questions; a family (families.py) is one kind of question.
 A sample's content hash alone decides to which split the sample belongs, so splits share no sample.
 """
 

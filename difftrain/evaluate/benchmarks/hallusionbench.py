@@ -14,7 +14,7 @@ ID_COLUMNS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
-_PERIODS_REMOVED = 32  # VLMEvalKit passes re.UNICODE, which is 32, as the argument `count`
+_PERIODS_REMOVED = 32  # without all_periods: VLMEvalKit passes re.UNICODE (32) as the `count`
 
 
 def yes_or_no(text: str, all_periods: bool = False) -> str | None:
@@ -57,7 +57,7 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
 def _item_id(item: Item) -> str:
     """category/set/figure/question: set 0, for example, exists in every category."""
     if "set_id" in item:
-        ids = [harness.text(item, column) for column in ID_COLUMNS[2:]]
+        ids = [harness.text(item, column) for column in ID_COLUMNS[2:]]  # set, figure, question
     else:
         ids = harness.text(item, "index").split("_")[3:6]  # in VLMEvalKit's TSV: x_VD_map_1_0_2
     if len(ids) < 3:
@@ -83,8 +83,9 @@ def accuracies(score_by_item_id: Mapping[str, float | None]) -> harness.TableRow
     """Three accuracies: the shares of items that are right (aAcc), of figures on which all
     questions are right (fAcc), and of questions that are right on all figures of their set (qAcc).
 
-    A figure or question with an unscored item (None) is in no accuracy; `figures_left_out` and
-    `questions_left_out` count it. An accuracy over nothing is None.
+    An item without a score (None) is not in aAcc, its figure is not in fAcc, and its question is
+    not in qAcc; `figures_left_out` and `questions_left_out` are the numbers of such figures and
+    questions. An accuracy over nothing is None.
     """
     figures: dict[str, list[float | None]] = defaultdict(list)
     questions: dict[tuple[str, ...], list[float | None]] = defaultdict(list)

@@ -62,7 +62,7 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     if item["question_type"] == "multi_choice":
         is_decided = value is not None
     else:
-        # VLMEvalKit tests `if number`, so a correct 0 goes to the judge, as if it were no number.
+        # VLMEvalKit tests `if number`: a correct 0 goes to the judge, unless overrides.zero is set.
         has_value = value is not None if rules.overrides.zero else bool(value)
         is_number = item["answer_type"] in NUMBER_TYPES
         is_decided = is_number and has_value and value == _gold(item, rules)

@@ -18,9 +18,9 @@ def judge_prompt(prediction: str, item: Item) -> str:
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """The score is the number that the judge replies, or 0 if five replies are no such number.
+    """The score is the judge's number from 0 to 1, or 0 if none of five replies is such a number.
 
-    After a reply `nan` the item has no score. In VLMEvalKit it makes the benchmark's mean NaN.
+    After a reply `nan` the item has no score. In VLMEvalKit this reply makes the mean score NaN.
     """
     if judge is None:
         return harness.UNDECIDED
@@ -31,7 +31,7 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
         except ValueError:
             return None
         if math.isnan(score):
-            return ItemGrade(None, reply.strip(), None, "the judge's score is nan")
+            return ItemGrade(None, reply.strip(), error="the judge's score is nan")
         return ItemGrade(score, reply.strip(), GradedBy.judge) if 0 <= score <= 1 else None
 
     prompt = judge_prompt(prediction, item)

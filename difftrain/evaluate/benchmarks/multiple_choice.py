@@ -40,7 +40,7 @@ def question_text(item: Item) -> str:
 
 def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRules) -> str | None:
     """The option letter that occurs as a separate word, Z for a refusal, or None."""
-    if harness.API_FAILURE in prediction:
+    if harness.API_FAILURE in prediction:  # the harness's text for a failed call
         return None
     if any(phrase in prediction for phrase in REFUSALS):
         return NONE_OF_THEM
@@ -52,6 +52,7 @@ def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRul
             return present[0]
     if not present and NONE_OF_THEM in tokens:
         return NONE_OF_THEM
+    # `whole_letter`: the A of "answer is Apple" is no option letter.
     pattern = r"answer is\s*\**\s*([A-D])" + (r"(?!\w)" if rules.overrides.whole_letter else "")
     if rules.answer_is and (match := re.search(pattern, prediction, re.IGNORECASE)):
         letter = match[1].upper()
@@ -63,7 +64,7 @@ def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRule
     """The letter of the option that a prediction names, Z if it refuses, None if unclear."""
     if letter := _match_letter(prediction, options, rules):
         return letter
-    max_length = 2 * sum(len(text) for text in options.values())
+    max_length = 2 * sum(len(text) for text in options.values())  # as in the harness
     if rules.bounded_length and len(prediction) > max_length:
         return None
     lowered = prediction.lower()
@@ -107,10 +108,10 @@ def grade(
         letter, replies = harness.first_usable(judge, prompt, harness.EQUAL_TEMPERATURES, parse)
         graded_by = GradedBy.judge
         if all(harness.API_FAILURE in reply for reply in replies):
-            return ItemGrade(None, None, None, f"the judge failed: {harness.API_FAILURE}")
+            return ItemGrade(score=None, error=f"the judge failed: {harness.API_FAILURE}")
         if letter is None and rules.overrides.fallback is Fallback.random:
             letters, item_id = [*options, NONE_OF_THEM], str(item.get("id") or item.get("index"))
-            random_number = seeds.derive(0, "fallback", item_id, question)
+            random_number = seeds.derive(0, "fallback", item_id, question)  # the same in every run
             letter, graded_by = letters[random_number % len(letters)], None
     if letter is None:
         return harness.UNDECIDED

@@ -107,7 +107,7 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 class JudgeUsage:
     """Counts while one checkpoint's items are graded.
 
-    `replies` counts all replies, `from_cache` those from disk, `unusable` unparsable ones,
+    `replies` counts all replies, `from_cache` those from disk, `unusable` those without a grade,
     `calls` HTTP requests including retries, and `failed_items` items on which the judge failed.
     """
 

@@ -82,7 +82,7 @@ def noisy_logits(
     seed_B, position_B, temperature_B = (
         torch.tensor(column, device=logits_BV.device) for column in zip(*sampling, strict=True)
     )
-    scaled_BV = logits_BV / temperature_B[:, None].clamp(min=1e-6)
+    scaled_BV = logits_BV / temperature_B[:, None].clamp(min=1e-6)  # no division by 0
     noisy_BV = scaled_BV + gumbel_noise(seed_B, position_B, logits_BV.shape[1])
     return torch.where(temperature_B[:, None] > 0, noisy_BV, logits_BV)
 

@@ -4,7 +4,7 @@ Requests with the same `view` have the same prompt and share a PrefilledPrompt. 
 own length, so any row can be replaced: a prompt is copied into a free slot, and each new token is
 written after the slot's last one. Other rows are neither shifted nor padded. If the tensor is too
 small, all slots are copied into a larger one with spare room. Axes: B batch, S sequence, N slots,
-K key heads, W width, D head size, V vocabulary, 2 keys and values.
+K key heads, W width, D head size, V vocabulary, 2: keys and values, 3: time, row, column.
 """
 
 import sys
@@ -251,7 +251,7 @@ def _attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, 
     output = functional.scaled_dot_product_attention(
         grouped, key, value, attn_mask=mask, scale=rest["scaling"]
     )
-    return output.reshape(rows, 1, heads, size), None
+    return output.reshape(rows, 1, heads, size), None  # no attention weights
 
 
 def _grown_size(needed: int, old: int, ample: int) -> int:

@@ -24,7 +24,7 @@ from PIL import Image
 from difftrain import images
 from difftrain.config.model import ModelConfig
 from difftrain.model.engines.transport import (
-    MAX_CHECK_INTERVAL_S,
+    MAX_BACKOFF_S,
     CircuitBreaker,
     Fault,
     RequestError,
@@ -240,7 +240,7 @@ class OpenAIEngine:
         if reason := request.special_token_error():
             return GenerationError(reason)
         body = await asyncio.to_thread(self.body, request)
-        # Not identified by pixels, because every mask of a sample makes another image.
+        # Not identified by pixels, because a sample's image is sent with different parts masked.
         sample = request.view or (request.text, *(image.size for image in request.images))
         failure = partial(ServerFailure, sample=sample, max_new_tokens=request.max_new_tokens)
         num_failures = num_crashes = num_pauses = num_completions_before = sent_at = 0
@@ -296,7 +296,7 @@ class OpenAIEngine:
             busy = time.monotonic() - self.busy_since
             if busy <= self.config.max_outage_s:
                 backoff = max(0.01, self.config.backoff_s) * 2 ** min(num_pauses, 10)  # no overflow
-                pause = min(MAX_CHECK_INTERVAL_S, backoff)
+                pause = min(MAX_BACKOFF_S, backoff)
                 self.breaker.pause(pause if error.retry_after is None else error.retry_after)
                 return False
             reason = f"it has been busy, and completed no request, for {busy:.0f} s"

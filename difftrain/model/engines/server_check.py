@@ -16,7 +16,7 @@ from difftrain.config.data import TOKEN_PIXELS
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.model.engines.openai_engine import OpenAIEngine, open_client, parse_completion
-from difftrain.model.engines.transport import GATEWAY_STATUSES, MAX_CHECK_INTERVAL_S, RequestError
+from difftrain.model.engines.transport import GATEWAY_STATUSES, MAX_BACKOFF_S, RequestError
 from difftrain.model.engines.types import Completion, Request
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
             message = f"a request for the model {engine.name}: {error.message}"
             raise ConfigError([f"model.url={engine.client.url}: {message}"]) from None
         raise
-    engine.client.has_completed = True  # from now on, a 404 is transient
+    engine.client.has_completed = True  # the address is right, so a later 404 is retried
     return engine
 
 
@@ -105,7 +105,7 @@ class ServerCheck:
                     raise
                 backoff = self.config.backoff_s * 2 ** (num_failures - 1)
                 pause = backoff if error.retry_after is None else error.retry_after
-                await asyncio.sleep(min(MAX_CHECK_INTERVAL_S, pause))
+                await asyncio.sleep(min(MAX_BACKOFF_S, pause))
 
     async def choose_sampling_fields(self) -> str:
         """Add to every request the SAMPLING_FIELDS that the server accepts; returns their key."""
@@ -113,13 +113,13 @@ class ServerCheck:
         for name, fields in SAMPLING_FIELDS.items():
             self.engine.extra = {**fields, **extra}
             try:
-                await self.complete(1)
+                await self.complete(seed=1)
                 return name
             except RequestError as error:
                 if not error.is_refusal:
                     raise
         self.engine.extra = extra
-        await self.complete(1)
+        await self.complete(seed=1)
         logger.warning(f"{self.server}: the server's own sampling defaults apply")
         return "none"
 
@@ -144,7 +144,7 @@ class ServerCheck:
 
         If the largest image is refused, its side is recorded, and smaller images are tried.
         """
-        _, text_tokens = await self.complete(1)
+        _, text_tokens = await self.complete(seed=1)
         largest = max(1, int(max_pixels**0.5) // SIDE_STEP) * SIDE_STEP
         side, refusal = largest, ""
         while True:

@@ -29,7 +29,7 @@ for _name in ("openai", "httpx", "httpcore"):  # They log the server's address.
 MAX_RESPONSE_BYTES = 8 << 20  # a larger response is no chat completion
 MAX_MESSAGE_CHARS = 300  # of a server's error message
 CONNECT_TIMEOUT_S = MODELS_TIMEOUT_S = 10.0
-MAX_CHECK_INTERVAL_S = 30.0  # between two checks whether a server that is away is back
+MAX_BACKOFF_S = 30.0  # before a retry, or before the next check of a server that is away
 TRANSIENT_STATUSES = (408, 409, 425)  # with 429, the 4xx after which a retry can succeed
 GATEWAY_STATUSES = (502, 503, 504)  # a gateway's answers while no server runs behind it
 
@@ -293,7 +293,7 @@ class CircuitBreaker:
                 message = f"{server} has been away for {away:.0f} s ({reason})"
                 raise self.trip(f"{message}; model.server.max_outage_s allows no more")
             remaining = self._max_outage_s - away
-            pause = min(pause, MAX_CHECK_INTERVAL_S, max(0.01, remaining))
+            pause = min(pause, MAX_BACKOFF_S, max(0.01, remaining))
             plan = f"waiting for up to {remaining:.0f} s more, next check in {pause:.1f} s"
             logger.warning(f"{server} does not answer ({reason}), for {away:.0f} s now; {plan}")
             await self.sleep(pause)

@@ -23,9 +23,9 @@ SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")  # Qwen's, and the placeholder 
 class Request:
     """A request for one completion. A temperature of 0 is greedy.
 
-    `parts` are the prompt's texts and images in their order. Requests with the same `view` have the
-    same parts and system prompt, so an engine may prefill them once. If `view` is None, no other
-    request has this prompt.
+    `parts` are the prompt's texts and images in their order. `view` identifies the prompt: requests
+    with the same view have the same parts and system prompt, so an engine may prefill them once. If
+    `view` is None, no other request has this prompt.
     """
 
     parts: tuple[str | Image.Image, ...] = field(repr=False)
@@ -96,8 +96,8 @@ class Engine(Protocol):
         """Results as they finish, in any order, each with the key of its request.
 
         `next_requests(room)` returns up to `room` further requests; it may return none and is
-        called again after each result. The stream ends when it returns none while
-        no request is open. `on_idle` is called every few seconds while nothing finishes.
+        called again after each result. The stream ends when it returns none while no request is
+        open. `on_idle` is called every few seconds while nothing finishes.
         """
         ...
 

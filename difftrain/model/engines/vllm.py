@@ -122,7 +122,7 @@ class VllmEngine:
                 for output in engine.step():
                     if not output.finished or output.request_id not in open_keys:
                         continue
-                    key, response = open_keys.pop(output.request_id), output.outputs[0]
+                    key, response = open_keys.pop(output.request_id), output.outputs[0]  # n = 1
                     if (reason := response.finish_reason) in ("stop", "length"):
                         ids, hit_eos = tuple(response.token_ids), reason == "stop"
                         yield key, Completion(response.text, ids, hit_eos)
