@@ -2,7 +2,8 @@
 
 PISM, CDE, ACE and DRM are difficulty measures (difftrain/difficulty). PISM is from Qi et al. 2026.
 CDE, ACE and DRM are from the paper RAP; the setting select.rap names those that select samples. A
-recipe is a file under conf/recipe with the settings of one kind of run.
+recipe is a file under conf/recipe with the settings of one kind of run. Recipes without RAP select
+samples by stratum (class of difficulty): easy, medium, hard or unsolved.
 """
 
 import os
@@ -69,6 +70,7 @@ def test_null_for_a_config_group_is_reported_along_with_all_other_problems() -> 
 
 
 def test_a_misspelt_debug_is_refused_instead_of_running_the_full_job() -> None:
+    """debug=smoke runs the job with few samples."""
     assert "did you mean smoke?" in problems_of("debug=smok")[0]
 
 
@@ -207,6 +209,7 @@ def test_the_rap_recipes_differ_only_in_the_measures_that_they_name() -> None:
 
 
 def test_rap_differs_from_a_stratum_recipe_only_in_its_recipe_settings() -> None:
+    """The recipe settings are the keys that the recipe's file sets."""
     grpo_hard = overrides.compose_config(["recipe=grpo_hard"])
     rap = overrides.compose_config(["recipe=rap"])
     recipe_settings = overrides.recipe_settings(resolve(rap))

@@ -35,6 +35,7 @@ def test_help_lists_every_command_and_each_has_a_file_under_launch() -> None:
 def test_help_of_a_command_shows_its_usage(command: str) -> None:
     done = run_difftrain(command, "--help")
     assert done.returncode == 0
+    # The help of sweep lists its command lines instead of "usage:".
     assert "usage: difftrain" in done.stdout or "difftrain sweep" in done.stdout
 
 
@@ -107,7 +108,7 @@ def test_the_log_level_is_info_on_the_first_rank_and_warning_on_the_others(
     # Setting the attributes to their own values makes monkeypatch restore them after the test.
     for name in ("level", "handlers", "propagate"):
         monkeypatch.setattr(logger, name, getattr(logger, name))
-    configure_logging(World(rank, 2), verbose)
+    configure_logging(World(rank, 2), verbose)  # one of two ranks
     assert logger.level == level
     (handler,) = logger.handlers
     record = logging.LogRecord("difftrain.probe", logging.INFO, "", 0, "%d left", (3,), None)

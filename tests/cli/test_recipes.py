@@ -34,6 +34,7 @@ SFT_THEN_GRPO = [  # such as sft_mid_grpo_hard and sft_rand_m_grpo_rand_h
     for grpo in (grpo_stratum, f"rand_{grpo_stratum[0]}")
 ]
 RECIPES = [*GRPO_ONLY, *SFT_THEN_GRPO]
+# The keys that the file of one of these recipes may set.
 RECIPE_KEYS = ("name", "recipe", "train_stages", "select.strata", "select.random",
             "select.sft_strata", "select.sft_random")  # fmt: skip
 
@@ -66,9 +67,11 @@ def test_a_recipe_has_the_settings_that_its_name_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_presets_of_the_comparison_match_the_recipe_files(name: str) -> None:
+    """A preset has the settings that a row of a comparison table must have."""
     composed, preset = compose_recipe(name), PRESETS[name].settings
     assert {key: OmegaConf.select(composed, key) for key in preset} == preset
-    assert len(preset) == 6  # an unknown row would have none
+    # train_stages and five settings of select; a row without a preset would have none.
+    assert len(preset) == 6
 
 
 def test_two_recipes_differ_only_in_the_settings_that_their_names_say() -> None:
@@ -103,7 +106,10 @@ def test_the_default_run_with_the_recipe_settings_is_that_recipe(name: str) -> N
     "name", [name for name in RECIPES if name not in ("grpo_hard", "grpo_mid")]
 )
 def test_a_recipe_file_quotes_its_row_from_all_four_tables_of_qi_et_al(name: str) -> None:
-    """The tables are for two measures (PISM and CMAB) and two sets of tasks."""
+    """The tables are for two difficulty measures (PISM and CMAB) and two sets of tasks.
+
+    A row has the scores of six benchmarks.
+    """
     text = (CONF / f"{name}.yaml").read_text()
     quoted = re.findall(r"^# (pism|cmab), (reasoning|perception) +((?:[\d.]+, ){5}[\d.]+)$", text,
                         re.MULTILINE)  # fmt: skip

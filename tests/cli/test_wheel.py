@@ -81,6 +81,7 @@ def test_the_installed_command_trains_and_prints_its_version(scripts: Path, tmp_
     assert file.is_relative_to(scripts.parent)
     version = run(tmp_path, scripts / "difftrain", "--version")
     assert version == f"difftrain {metadata.version('difftrain')}\n"
+    # debug=smoke runs the job with few samples and steps.
     arguments = ("train", "recipe=grpo_hard", "debug=smoke", "select.strata=[hard,medium,unsolved]")
     output = run(tmp_path, scripts / "difftrain", *arguments)
     folder = tmp_path / output.strip().splitlines()[-1].removeprefix("output: ")

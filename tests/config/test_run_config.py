@@ -77,6 +77,10 @@ def test_sft_on_rationales_is_refused_for_data_without_rationales(source: Source
 
 
 def test_a_setting_is_part_of_the_fingerprints_that_its_field_lists() -> None:
+    """own=True: the stage's own section is given. It is part of the stage's fingerprint as a whole,
+    except fields that list other stages. Of another section (own=False) only the fields that list
+    the stage are part of it. Without a stage, all fields of any fingerprint are returned.
+    """
     config = RunConfig()
     assert "until" not in hashed_settings(config.probe, "probe")
     assert hashed_settings(config.probe, "score", own=False).keys() == {"until", "cde_rollouts"}

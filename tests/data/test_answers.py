@@ -1,4 +1,7 @@
-r"""Gold answers lose their tags and \boxed{}; task, options and text decide their kind."""
+r"""Gold answers lose their tags and \boxed{}; task, options and text decide their kind.
+
+The arguments are infer_kind(gold, task, question, options) and choice_letter(gold, options).
+"""
 
 import pytest
 

@@ -30,7 +30,7 @@ def test_every_row_becomes_a_sample_or_is_quarantined(write_rows, tmp_path):
     path = write_rows(GOOD, MISSING_IMAGE, "nonsense", GOOD, other_answer)
     counts = build.build_dataset(jsonl_config(path), tmp_path / "data")["counts"]
     assert (counts["rows"], counts["samples"], counts["quarantined"]) == (5, 2, 3)
-    samples = parquet.read_finished(tmp_path / "data", Sample, "a test")
+    samples = parquet.read_finished(tmp_path / "data", Sample, made_by="a test")
     assert [row.source for row in samples] == ["my.jsonl:1", "my.jsonl:5"]
     rejected = read_quarantine(tmp_path / "data")
     assert [row.source for row in rejected] == ["my.jsonl:2", "my.jsonl:3", "my.jsonl:4"]
@@ -64,6 +64,7 @@ def test_the_manifest_counts_the_reasons_and_names_the_file(write_rows, tmp_path
 
 
 def test_the_shapes_source_writes_an_empty_quarantine(tmp_path):
+    # shapes, the default source, generates samples.
     counts = build.build_dataset(DataConfig(num_samples=12, limit=9), tmp_path)["counts"]
     assert (counts["rows"], counts["samples"], counts["quarantined"]) == (9, 9, 0)
     assert (tmp_path / "quarantine.jsonl").read_text() == ""
@@ -71,6 +72,7 @@ def test_the_shapes_source_writes_an_empty_quarantine(tmp_path):
 
 
 def test_parts_of_an_interrupted_run_do_not_mix_with_the_new_rows(tmp_path):
+    # Both runs read the default source, which generates samples.
     build.build_dataset(DataConfig(num_samples=12, world_seed=1), tmp_path)
     # An interrupted run can leave a part whose number the new run does not overwrite.
     (tmp_path / "part-00000.parquet").rename(tmp_path / "part-00007.parquet")

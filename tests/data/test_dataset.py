@@ -1,4 +1,8 @@
-"""Every source gives samples; the fingerprint changes if and only if the samples would change."""
+"""Every source gives samples; the fingerprint changes if and only if the samples would change.
+
+DataConfig() without a source has the source shapes, which generates samples. Those of its split
+`pool` are for training.
+"""
 
 import base64
 import os

@@ -24,7 +24,9 @@ from tests.data.small_files import orsta_file, orsta_row, write_jsonl
 
 BOXES = "[{'bbox_2d': [250, 250, 500, 750], 'label': \"child's kite\"}]"
 RED_SQUARE_BOX = [203, 147, 406, 441]
-"""The red square in pixels of the resized image, 812 x 588: sides are multiples of 28 pixels."""
+"""The box in BOXES, whose unit is a thousandth of width or height, in pixels of the resized image.
+
+The image of 800 x 600 pixels becomes 812 x 588, as its sides must be multiples of 28."""
 # Task -> (gold answer, its kind, the row's `ability`; None: only the file name has the task).
 TASKS = {
     "math": ("52", AnswerKind.number, None),
@@ -294,6 +296,7 @@ def test_the_gold_answer_of_geometry3k_is_the_value_and_not_the_letter(
 
 
 def test_rap_files_written_by_pandas_are_read(tmp_path, red_png):
+    """The training set of the paper RAP has the format of EasyR1."""
     rows = [
         {
             "problem": f"<image>Question: Area {gold}?",

@@ -110,7 +110,8 @@ def test_a_box_without_area_is_rejected(decoded):
         answers.boxes_in_model_pixels("[10, 10, 10, 50]", decoded, BoxFormat.pixels)
 
 
-# 16384, 1600, 1280 and 256 image tokens of 784 pixels.
+# The limits of Qwen's processor (16384 image tokens of 784 pixels) and of Qi et al. 2026 (1600
+# tokens), and two smaller limits (1280 and 256 tokens).
 @pytest.mark.parametrize("max_pixels", [12_845_056, 1_254_400, 1_003_520, 200_704])
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize(

@@ -132,12 +132,12 @@ def test_only_the_parquet_files_of_the_split_are_read_from_the_hub(hub, encode, 
     for split in ("train", "test"):
         path = hub.root / "data" / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist([{**row, "answer": split[0]}]), path)
+        pq.write_table(pa.Table.from_pylist([{**row, "answer": f"in {split}"}]), path)
     (result,) = dataset.load_samples(
         DataConfig(source=Source.geometry3k, path=REPOSITORY, split="test")
     )
     assert isinstance(result, Sample)
-    assert (result.source, result.answer) == ("data/test-00000-of-00001.parquet:1", "t")
+    assert (result.source, result.answer) == ("data/test-00000-of-00001.parquet:1", "in test")
 
 
 def test_the_error_for_an_unknown_hub_dataset_suggests_a_local_folder(hub):

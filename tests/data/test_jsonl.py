@@ -49,7 +49,7 @@ def convert_row(write_rows):
     return convert
 
 
-def test_a_difficulty_sampling_row_becomes_a_sample(convert_row):
+def test_a_row_as_qi_et_al_released_it_becomes_a_sample(convert_row):
     result = convert_row()
     assert isinstance(result, Sample)
     assert result.question == "Perimeter of a square with side 13?"
@@ -211,10 +211,8 @@ def test_boxes_are_converted_from_data_box_format(write_rows):
         ({"image_paths": ["images"]}, "missing file: images"),
         ({"image_paths": ["a\0b.png"]}, "missing file: a\0b.png"),
         ({"image_paths": ["x" * 5000]}, "missing file: xxx"),
-        (
-            {"image_paths": ["/dev/zero"]},
-            "missing file: /dev/zero",
-        ),  # not a regular file, and endless
+        # /dev/zero is not a regular file, and endless.
+        ({"image_paths": ["/dev/zero"]}, "missing file: /dev/zero"),
         ({"image_paths": ["https://a.example/b.png"]}, "missing file: images are not downloaded"),
         ({"image_paths": ["data:image/png;base64,@@@"]}, "broken image: not base64"),
         ({"image_paths": ["data:image/png,abc"]}, "broken image: a data: URI"),

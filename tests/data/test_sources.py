@@ -1,4 +1,7 @@
-"""Rows and images are read from files, folders, zips and the hub; duplicates are reported."""
+"""Rows and images are read from files, folders, zips and the hub; duplicates are reported.
+
+A dhash (difference hash) is 256 bits that hardly change if an image is compressed or resized.
+"""
 
 import json
 import logging
@@ -145,6 +148,7 @@ def test_the_split_of_a_file_is_the_name_of_a_folder_or_the_first_word_of_its_na
 
 
 def test_read_by_tail_does_not_leave_the_folder(tmp_path):
+    """read_by_tail() finds an image by the end of a path that is from another machine."""
     (tmp_path / "inner").mkdir()
     (tmp_path / "secret.png").write_bytes(b"x")
     with pytest.raises(images.ImageError, match="missing file"):
@@ -184,7 +188,8 @@ def test_the_error_without_network_suggests_a_local_folder(monkeypatch):
 
 def test_a_full_commit_is_fingerprinted_without_network():
     commit = "0123456789" * 4
-    assert Hub("owner/name", commit).fingerprints([]) == {"owner/name": commit}
+    # The fingerprint of a hub dataset is its commit, whatever files are read.
+    assert Hub("owner/name", commit).fingerprints(names=[]) == {"owner/name": commit}
 
 
 def drawing(size=(300, 200), left=60) -> Image.Image:
@@ -247,6 +252,7 @@ def test_the_noise_of_jpeg_in_a_single_color_does_not_change_the_dhash(encode):
     image = images.decode(
         encode(Image.new("RGB", (84, 84), (250, 251, 252)), "JPEG"), PixelBudget(1, 10**6)
     )
+    # A bit is set only if neighboring cells differ by more than the margin.
     assert images.dhash(image.to_pil(), images.DEDUP_MARGIN) == bytes(32)  # 256 bits, all 0
 
 

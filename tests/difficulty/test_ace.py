@@ -1,4 +1,8 @@
-"""ACE: the largest product of a response's attention values down one column, as a logarithm."""
+"""ACE (of the paper RAP): the largest product of attention values down one column, as a logarithm.
+
+The T x T table has the attention among the T tokens of a response. A column's product, whose values
+are first multiplied by sigma, is psi in the paper.
+"""
 
 import itertools
 import math
@@ -91,7 +95,7 @@ def test_rows_can_be_added_in_chunks_of_any_size() -> None:
 
 
 def test_a_sample_is_biased_only_if_it_has_a_value_above_lambda_a() -> None:
-    assert ace.is_biased(math.log(0.11))
+    assert ace.is_biased(math.log(0.11))  # ACE's value is log psi
     assert not ace.is_biased(math.log(0.1))  # equal to the default lambda_a
     assert not ace.is_biased(None)
 

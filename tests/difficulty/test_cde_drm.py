@@ -1,4 +1,7 @@
-"""RAP's measures CDE (accuracy with minus without the image) and DRM (the share of failures)."""
+"""CDE (accuracy with minus without the image) and DRM (the share of incorrect responses).
+
+Both are measures of the paper RAP, computed from M responses to a sample.
+"""
 
 import numpy as np
 import pytest
@@ -44,10 +47,12 @@ def test_empty_incomplete_or_invalid_verdicts_are_refused(invalid: list) -> None
 
 
 def test_difficulty_is_the_share_of_incorrect_responses() -> None:
+    # Of five responses.
     assert [drm.difficulty(verdicts(correct)) for correct in (5, 4, 1, 0)] == [0.0, 0.2, 0.8, 1.0]
 
 
 def test_a_sample_is_easy_if_always_correct_and_unsolved_if_never_correct() -> None:
+    # 0 to 5 correct responses: difficulties 1.0, 0.8, 0.6, 0.4, 0.2, 0.0.
     strata = [drm.stratum(drm.difficulty(verdicts(correct))) for correct in range(6)]
     assert strata == [
         Stratum.unsolved, Stratum.hard, Stratum.hard, Stratum.medium, Stratum.medium, Stratum.easy,
@@ -57,5 +62,5 @@ def test_a_sample_is_easy_if_always_correct_and_unsolved_if_never_correct() -> N
 
 def test_a_discrepancy_equal_to_lambda_c_is_not_kept() -> None:
     assert not cde.is_kept(0.5)  # the default lambda_c
-    assert not cde.is_kept(0.8 - 0.2, lambda_c=0.6)
+    assert not cde.is_kept(0.8 - 0.2, lambda_c=0.6)  # 0.6000000000000001 by a rounding error
     assert cde.is_kept(0.51)

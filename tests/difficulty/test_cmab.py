@@ -1,6 +1,7 @@
 """CMAB: the ratio of a response's attention on the image to that on the text, and its strata.
 
-Tables have a row for each decoder layer and a column for each response token.
+Tables have a row for each of L decoder layers and a column for each of T response tokens. `epsilon`
+is added to every ratio, so that the logarithm of a ratio 0 is finite.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
 """PISM: the smallest share of a hidden image at which the model fails, and its strata.
 
-Tables have a row for each mask ratio and a column for each draw (response): 1 is correct, 0
-incorrect, -1 not drawn. A ratio fails if its accuracy is below tau, 0.1 by default.
+Tables have a row for each of R mask ratios and a column for each of K draws (responses): 1 is
+correct, 0 incorrect, -1 not drawn. A ratio fails if its accuracy is below tau, 0.1 by default. With
+chance correction it also fails if guessing is correct as often with a probability above alpha.
 """
 
 import numpy as np
@@ -39,14 +40,14 @@ def test_a_sample_that_is_never_correct_fails_with_the_full_image() -> None:
     assert pism.failure_ratio(grid(*[0] * 10), RATIOS) == 0.0
 
 
-def test_a_table_that_does_not_settle_the_label_is_refused() -> None:
+def test_a_table_that_does_not_settle_the_failure_ratio_is_refused() -> None:
     table = np.full((10, 10), -1, dtype=np.int8)
-    table[0, 0] = 1
+    table[0, 0] = 1  # ratio 0 passes; nothing is known about the others
     with pytest.raises(ValueError, match=r"does not settle ratio 0\.1"):
         pism.failure_ratio(table, RATIOS)
 
 
-def test_an_early_stopped_table_can_settle_the_label() -> None:
+def test_an_early_stopped_table_can_settle_the_failure_ratio() -> None:
     table = np.full((10, 10), -1, dtype=np.int8)
     table[0, :2] = 0, 1  # one correct draw of ten reaches tau
     table[1] = 0
@@ -71,6 +72,7 @@ def test_without_easy_inclusive_a_ratio_of_exactly_0_7_is_medium() -> None:
 
 
 def test_a_table_can_settle_the_stratum_before_the_ratio() -> None:
+    """`minimum` is the number of correct draws with which a ratio passes."""
     table = np.full((10, 10), -1, dtype=np.int8)
     table[0, 0], table[4] = 1, 0  # the first failing ratio is 0.1, 0.2, 0.3 or 0.4: all hard
     assert pism.settled_stratum(table, RATIOS, minimum=1) is Stratum.hard
@@ -95,8 +97,8 @@ def test_the_chance_corrected_minimum_follows_the_binomial_tail() -> None:
 
 
 def test_chance_correction_can_only_raise_the_minimum_that_tau_gives() -> None:
-    assert pism.min_correct(10) == 1
-    assert pism.min_correct(10, tau=0.9, guess_rate=0.1) == 9
+    assert pism.min_correct(10) == 1  # of ten draws, by the default tau
+    assert pism.min_correct(10, tau=0.9, guess_rate=0.1) == 9  # chance alone needs fewer
     assert pism.min_correct(10, guess_rate=6 / 7) == 11  # more than all ten draws: cannot pass
 
 

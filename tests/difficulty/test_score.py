@@ -1,6 +1,12 @@
 """Difficulty scores from rollouts (graded responses) and attention rows.
 
-The probe has K draws at every mask ratio, and M rollouts with and without the image.
+The probe has K draws at every mask ratio, and M rollouts with and without the image. The measures:
+
+* PISM: the smallest mask ratio at which the model fails (None: it never fails)
+* CMAB: the attention on the image divided by that on the text
+* CDE: the accuracy with the image minus the accuracy without it
+* ACE: how biased the attention is towards one token
+* DRM: the share of incorrect responses
 """
 
 import pytest
@@ -80,6 +86,7 @@ def test_pism_counts_only_the_first_k_rollouts_with_the_full_image() -> None:
 
 
 def test_a_response_without_tokens_has_no_ace_value() -> None:
+    # The settings need a measure with strata to select by (DRM here); ACE has none.
     measures = config(Measure.drm, Measure.ace)
     without_tokens = rollouts_of("-----", "", "", num_tokens=0)
     assert scores_by_measure(without_tokens, [], measures)[Measure.ace].value is None
@@ -92,14 +99,15 @@ def test_missing_text_only_rollouts_are_refused() -> None:
         scores_by_measure(rollouts_of("-----", "--", ""), [], config(Measure.drm, Measure.cde))
 
 
-def test_with_chance_correction_the_uncorrected_label_is_also_computed() -> None:
+def test_with_chance_correction_the_uncorrected_score_is_also_computed() -> None:
+    """The correction of PISM: a ratio passes only if guessing would seldom be correct so often."""
     difficulty = config(Measure.pism)
     rollouts = rollouts_of("++++-", "+----", "+---")
     evidence = gather_evidence(rollouts, [], PROBE)
-    assert scores_by_measure(rollouts, [], difficulty)[Measure.pism].value is None
+    assert scores_by_measure(rollouts, [], difficulty)[Measure.pism].value is None  # never fails
     assert uncorrected_pism_scores(["a"], evidence, PROBE, difficulty.pism) == []
     difficulty.pism.chance_correction = ChanceCorrection.text_only
-    assert pism.guess_rate([1, 0, 0, 0, 0]) == 2 / 7
+    assert pism.guess_rate([1, 0, 0, 0, 0]) == 2 / 7  # (1 + 1) / (5 + 2), Laplace-smoothed
     assert pism.min_correct(4, guess_rate=2 / 7) == 4  # by tau alone, one is enough
     assert scores_by_measure(rollouts, [], difficulty)[Measure.pism].value == 0.5
     (uncorrected,) = uncorrected_pism_scores(["a"], evidence, PROBE, difficulty.pism)
@@ -108,6 +116,7 @@ def test_with_chance_correction_the_uncorrected_label_is_also_computed() -> None
 
 
 def test_with_until_stratum_a_score_may_have_a_stratum_and_no_ratio() -> None:
+    # By default a sample that first fails at 0.7 or more is easy, so a pass at 0 decides.
     probe = ProbeConfig(mask_percents=[0, 70, 90], draws=4, cde_rollouts=5)
     rollouts, difficulty = rollouts_of("+----", "", ""), config(Measure.pism)
     with pytest.raises(ValueError, match=r"does not settle ratio 0\.7"):

@@ -1,6 +1,7 @@
 """Runs that are killed, split over processes or out of disk space end like undisturbed runs.
 
-The probe samples responses (rollouts) of the base model and writes them as parquet parts.
+The probe samples responses (rollouts) of the base model and writes them as parquet parts. Preflight
+is the check of model and settings before training.
 """
 
 import json
@@ -29,7 +30,8 @@ SMALL = (
 )
 pytestmark = pytest.mark.slow
 MAX_STEPS = 6
-# Six Adam steps with learning rate 1e-4; a step may exceed the rate a few times.
+# Six Adam steps with learning rate 1e-4. With Adam's default betas a step changes a weight by at
+# most 3.2 times the rate; the factor 5 leaves a margin.
 MAX_WEIGHT_CHANGE = MAX_STEPS * 1e-4 * 5
 
 
@@ -103,15 +105,16 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
     assert rollouts(folder) == rollouts(undisturbed)
     (expected_folder,) = (undisturbed.parents[1] / "attention").iterdir()
     (attention_folder,) = (tmp_path / "attention").iterdir()
-    expected, masses = (
+    # A row has the attention of one response. The axes of its image_LT: L layers, T tokens.
+    expected, actual = (
         {row.sample_id: row for row in parquet.read_rows(path, Attention)}
         for path in (expected_folder, attention_folder)
     )
-    assert masses.keys() == expected.keys()
-    for sample_id, row in masses.items():
-        for mass_T, expected_T in zip(row.image_LT, expected[sample_id].image_LT, strict=True):
-            # T: the tokens of a response, in one layer. Batches of other sizes round differently.
-            assert mass_T == pytest.approx(expected_T, abs=2e-3)
+    assert actual.keys() == expected.keys()
+    for sample_id, row in actual.items():
+        for actual_T, expected_T in zip(row.image_LT, expected[sample_id].image_LT, strict=True):
+            # Batches of other sizes round differently.
+            assert actual_T == pytest.approx(expected_T, abs=2e-3)
 
 
 def train_command(folder: Path, *arguments: str) -> list[str]:
@@ -219,6 +222,7 @@ def test_two_processes_with_zero_3_write_a_report_like_that_of_one_process(tmp_p
 
 def kilobytes(folder: Path) -> int:
     """Kilobytes that a folder's files take on a disk with blocks of 4 kB."""
+    # -(-n // 4096) is n / 4096, rounded up.
     return sum(-(-path.stat().st_size // 4096) * 4 for path in folder.rglob("*") if path.is_file())
 
 

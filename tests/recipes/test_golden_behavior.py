@@ -1,6 +1,8 @@
 """A whole run gives the results that are stored in tests/golden (default seed, CPU).
 
-The golden files hold the results of an earlier run with the same settings.
+The golden files hold the results of an earlier run with the same settings. A recipe's name says
+which samples it trains on by SFT and by GRPO: the medium (mid), the hard, or as many random samples
+as are medium (rand_m). Medium and hard are strata (classes of difficulty).
 """
 
 import json
@@ -14,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 RUNS = {  # name of the golden file: settings of the run
-    "smoke": ("recipe=grpo_hard", "control=random"),
+    "smoke": ("recipe=grpo_hard", "control=random"),  # random samples train a second model
     "difficulty_all": (
         "recipe=grpo_mid_hard",
         "difficulty=all",
@@ -31,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.golden]
 def result_and_golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """The results of a small run, and those in its golden file."""
     folder = tmp_path_factory.mktemp(request.param)
+    # debug=smoke runs all stages with few samples and steps.
     overrides = ("debug=smoke", *RUNS[request.param], f"output_dir={folder}")
     done = subprocess.run(
         [sys.executable, str(ROOT / "launch" / "train.py"), *overrides],
@@ -63,7 +66,7 @@ def test_every_sample_has_its_golden_difficulty(result_and_golden) -> None:
             assert value == pytest.approx(golden_value, abs=2e-3)  # processors round differently
 
 
-def test_every_item_score_and_report_figure_is_the_golden_one(result_and_golden) -> None:
+def test_every_benchmark_score_and_report_figure_is_the_golden_one(result_and_golden) -> None:
     result, golden = result_and_golden
     assert result["item_scores"] == golden["item_scores"]
     assert result["report"] == golden["report"]

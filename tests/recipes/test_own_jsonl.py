@@ -65,7 +65,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProces
             "debug=smoke",
             "data=jsonl",
             f"data.path={path}",
-            "data.max_pixels=12544",
+            "data.max_pixels=12544",  # 112 x 112, the image size of the tiny model
             "recipe=grpo_full",
             f"output_dir={folder}/artifacts",
         ],
@@ -91,12 +91,13 @@ def test_a_users_rows_are_trained_on_and_reported(done: subprocess.CompletedProc
 def test_rows_that_cannot_be_used_are_reported_with_their_reasons(
     done: subprocess.CompletedProcess[str],
 ) -> None:
-    folder = run_folder_of(done)
-    (data,) = (folder.parents[1] / "data").iterdir()
+    folder = run_folder_of(done)  # OUTPUT_DIR/run/NAME
+    output_dir = folder.parents[1]
+    (data,) = (output_dir / "data").iterdir()  # the only run of the data stage
     lines = [json.loads(line) for line in (data / "quarantine.jsonl").read_text().splitlines()]
     line_numbers = [int(line["source"].split(":")[-1]) for line in lines]
     assert line_numbers == list(range(NUM_USABLE + 1, NUM_USABLE + NUM_UNUSABLE + 1))
     reasons = [line["reason"].split(":")[0] for line in lines]
-    assert len(set(reasons)) == NUM_UNUSABLE
+    assert len(set(reasons)) == NUM_UNUSABLE  # each row has a reason of its own
     assert "duplicate" in reasons[-1]
     assert reasons[0] in (folder / "report.html").read_text()

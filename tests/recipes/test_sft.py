@@ -57,12 +57,14 @@ def test_the_report_shows_both_stages(undisturbed: Path) -> None:
     assert report["train_stages"] == "sft_then_grpo"
     folders = (undisturbed.parents[1] / "select").iterdir()
     selections = [row for folder in folders for row in parquet.read_rows(folder, Selection)]
+    # The number of selected samples of each training stage.
     sizes = {stage: sum(row.stage == stage for row in selections) for stage in ("sft", "grpo")}
     assert report["counts"]["picks"] == sizes
     seconds, by_stage = report["cost"]["seconds"], report["cost"]["by_stage"]
     assert seconds["sft"] == by_stage["sft tuned"]["seconds"] > 0
     both = seconds["sft"] + by_stage["train tuned"]["seconds"]
     assert seconds["train"] == pytest.approx(both, abs=0.01)
+    # The keys that the recipe's file sets, with the values of this run (see SMALL).
     assert report["recipe_difference"] == [
         "name=sft_mid_grpo_hard", "train_stages=sft_then_grpo", "select.sft_strata=[medium, easy]",
         "select.strata=[hard, unsolved]",
@@ -80,7 +82,8 @@ def test_grpo_starts_from_the_checkpoint_of_sft_and_the_run_folder_has_that_of_g
     AutoModelForImageTextToText.from_pretrained(undisturbed / "checkpoint")
     before, after = weights_of(sft), load_file(undisturbed / "checkpoint" / "model.safetensors")
     max_change = max(float((before[key] - after[key]).abs().max()) for key in before)
-    # Four Adam steps with learning rate 1e-4; a step may exceed the rate a few times.
+    # Four Adam steps with learning rate 1e-4. With Adam's default betas a step changes a weight by
+    # at most 3.2 times the rate; the factor 5 leaves a margin.
     assert 0 < max_change < 4 * 1e-4 * 5
 
 

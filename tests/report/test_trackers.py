@@ -1,4 +1,8 @@
-"""What W&B and TensorBoard receive, read back from the files that they write."""
+"""What W&B and TensorBoard receive, read back from the files that they write.
+
+The arms of a run are its models: base (not trained), tuned, and control (trained on as many random
+samples). A stratum is a class of samples by difficulty: easy, medium, hard or unsolved.
+"""
 
 import json
 import struct
@@ -111,7 +115,7 @@ def test_sending_again_replaces_the_tensorboard_files(
     run_and_report: RunAndReport, events_folder: Path
 ) -> None:
     send_report(Tracker.tensorboard, *run_and_report)
-    assert len(list((events_folder / "tuned").iterdir())) == 1
+    assert len(list((events_folder / "tuned").iterdir())) == 1  # one file of events
 
 
 def test_without_a_tracker_nothing_is_written(run_and_report: RunAndReport) -> None:
@@ -164,6 +168,7 @@ def offline_records(
     """The records that W&B writes for the toy run while offline."""
     inputs, report = run_and_report
     secret = "hf_do_not_send"
+    # In the report's settings a secret is replaced by the word "hidden".
     settings = report["settings"] | {"hub_token": "hidden"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
@@ -185,11 +190,11 @@ def run_record(records: list[Record]) -> Any:
     return run
 
 
-def test_wandb_gets_the_names_of_the_run_and_of_its_table(offline_records: list[Record]) -> None:
+def test_wandb_gets_the_names_and_settings_of_the_run(offline_records: list[Record]) -> None:
     run = run_record(offline_records)
     assert run.project == "difftrain"
     assert run.display_name == run.job_type == "grpo_hard"
-    assert run.run_group == "shapes/pism"
+    assert run.run_group == "shapes/pism"  # data and difficulty measure
     assert list(run.tags) == ["grpo", "pism", "shapes", "tiny", "seed 1", "random control"]
     config = item_values(run.config.update)
     assert config["select"] == {
@@ -199,7 +204,7 @@ def test_wandb_gets_the_names_of_the_run_and_of_its_table(offline_records: list[
         "sft_strata": [],
         "sft_random": False,
     }
-    assert config["hub_token"] == "hidden"
+    assert config["hub_token"] == "hidden"  # sent as it is in the report's settings
 
 
 def test_wandb_gets_no_machine_name_command_or_code(offline_records: list[Record]) -> None:

@@ -1,4 +1,14 @@
-"""RAP's selection on tables small enough to check by hand."""
+"""RAP's selection on tables small enough to check by hand.
+
+RAP is a paper's method that selects training samples in three steps:
+
+* CDE keeps samples whose discrepancy D (accuracy with minus without the image) is above lambda_c.
+* ACE drops samples whose attention bias psi is above lambda_a.
+* DRM replaces easy samples by the hardest candidates. The difficulty is the share of incorrect
+  responses. A candidate was dropped by CDE, is not biased, and has correct and incorrect responses.
+
+The letter N at the end of a name is the axis of samples.
+"""
 
 import math
 from typing import Any
@@ -12,8 +22,8 @@ from difftrain.select import EmptySelectionError, rap
 from difftrain.select.rap import Outcome
 
 # The ids say what RAP finds. The text alone suggests the answer of `prior` (low discrepancy).
-# `harder` and `hardest` are candidates to replace `easy`, `never` is never correct, and
-# `biased_out` is dropped by CDE and attention-biased as well.
+# `prior`, `harder` and `hardest` are candidates to replace `easy`. `never` is no candidate, because
+# it is never correct, and neither is `biased_out`, because it is biased.
 IDS = ["kept", "prior", "biased", "easy", "harder", "hardest", "never", "biased_out"]
 DISCREPANCY = [0.8, 0.2, 0.8, 1.0, 0.4, 0.2, 0.0, 0.2]
 BIAS = [-5.0, -5.0, -1.0, -5.0, -5.0, -5.0, -5.0, -0.5]
@@ -22,7 +32,7 @@ MAX_BIAS = math.log(0.1)  # -2.30: ACE's log psi for the default lambda_a
 
 
 def run_rap(**changes: Any) -> rap.RapResult:
-    """RAP on the samples above, with some arguments changed."""
+    """RAP on the samples above, with some arguments changed; `draws` are responses per sample."""
     arguments: dict[str, Any] = {
         "sample_id_N": IDS,
         "discrepancy_N": DISCREPANCY,
@@ -41,7 +51,7 @@ def selected_ids(*columns: Any, draws: int = 5, **thresholds: float) -> list[str
 
 
 def test_an_easy_sample_is_replaced_by_the_hardest_that_is_sometimes_solved() -> None:
-    selections = rap.choose(IDS, DISCREPANCY, BIAS, DIFFICULTY, 5)
+    selections = rap.choose(IDS, DISCREPANCY, BIAS, DIFFICULTY, draws=5)
     assert [selection.sample_id for selection in selections] == ["kept", "hardest"]
     assert all(selection.stage is TrainStage.grpo for selection in selections)
     assert selections[0].reason == (
@@ -72,7 +82,7 @@ def test_in_random_pools_no_selected_sample_is_easy_or_biased() -> None:
     rng = np.random.default_rng(3)
     for _ in range(300):
         size = int(rng.integers(1, 60))
-        num_incorrect = rng.integers(0, 6, size)
+        num_incorrect = rng.integers(0, 6, size)  # 0 to 5 of five responses
         bias = [None if rng.random() < 0.1 else float(rng.normal(MAX_BIAS, 2)) for _ in range(size)]
         result = run_rap(
             sample_id_N=[f"{i}" for i in range(size)],
@@ -97,7 +107,8 @@ def test_in_random_pools_no_selected_sample_is_easy_or_biased() -> None:
 
 def test_a_discrepancy_equal_to_lambda_c_is_not_above_it() -> None:
     """The default lambda_c is 0.5."""
-    assert selected_ids(["a", "b"], [0.5, 0.51], [-9, -9], [0.2, 0.2], draws=100) == ["b"]
+    assert selected_ids(["a", "b"], [0.5, 0.51], [-9, -9], [0.2, 0.2]) == ["b"]
+    assert 0.8 - 0.2 > 0.6  # by a rounding error, which must not count
     assert selected_ids(["a"], [0.8 - 0.2], None, None, lambda_c=0.6) == []
 
 
@@ -127,7 +138,7 @@ def test_all_candidates_are_brought_in_if_more_easy_samples_are_removed() -> Non
     funnel = result.funnel
     assert (funnel["removed_easy"], funnel["candidates"], funnel["brought_in"]) == (4, 1, 1)
     with pytest.raises(EmptySelectionError, match="brings in 1 of 1 candidates"):
-        rap.require_min(result.selections, 8, funnel, RAP_MEASURES)
+        rap.require_min(result.selections, minimum=8, funnel=funnel, measures=RAP_MEASURES)
     assert [selection.sample_id for selection in result.selections] == ["hardest"]
 
 
@@ -160,18 +171,18 @@ def test_an_empty_selection_is_refused_with_the_counts() -> None:
     result = run_rap(lambda_c=0.99, difficulty_N=[0.0] * 8)  # only "easy" has D above 0.99
     message = r"RAP selects 0 .* of 8 samples CDE leaves 1; ACE leaves 1; DRM removes 1"
     with pytest.raises(EmptySelectionError, match=message):
-        rap.require_min(result.selections, 8, result.funnel, RAP_MEASURES)
+        rap.require_min(result.selections, minimum=8, funnel=result.funnel, measures=RAP_MEASURES)
 
 
 def test_the_error_names_only_the_measures_that_were_applied() -> None:
     result = run_rap(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9)  # all are biased
     with pytest.raises(EmptySelectionError) as error:
-        rap.require_min(result.selections, 8, result.funnel, ["ace"])
+        rap.require_min(result.selections, minimum=8, funnel=result.funnel, measures=["ace"])
     assert "of 8 samples ACE leaves 0; move difficulty.ace.lambda_a or" in str(error.value)
     for other_measure in ("CDE", "cde", "DRM"):
         assert other_measure not in str(error.value)
     with pytest.raises(EmptySelectionError, match="candidates; add data, or lower"):
-        rap.require_min([], 8, result.funnel, ["drm"])
+        rap.require_min([], minimum=8, funnel=result.funnel, measures=["drm"])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The page of the selection ablation: averages over seeds, missing runs, refused selections.
 
 The study trains arms: ways to select the training samples, such as RAP (a paper's method), CDE and
-ACE alone (two measures of RAP), random samples and the full pool.
+ACE alone (two measures of RAP), random samples and the full pool. The page has two views of them:
+"steps" (equal optimizer steps) and "epochs" (equal epochs).
 """
 
 import json
@@ -53,7 +54,7 @@ def outcome(*scores: float | None) -> ArmOutcome:
 
 def test_scores_are_averaged_item_by_item_and_an_unscored_item_stays_unscored() -> None:
     averaged = mean_over_seeds([results(1.0, 0.0), results(0.0, None)])
-    assert [result.score for result in averaged[:2]] == [0.5, None]
+    assert [result.score for result in averaged[:2]] == [0.5, None]  # two items of one benchmark
 
 
 def test_an_interval_over_seeds_needs_two_seeds_and_is_students_t() -> None:
@@ -65,22 +66,24 @@ def test_an_interval_over_seeds_needs_two_seeds_and_is_students_t() -> None:
 
 
 def test_an_arm_is_compared_only_on_the_seeds_that_the_random_arm_has() -> None:
-    row = arm_row({1: outcome(1.0, 1.0), 2: outcome(0.0, 0.0)}, {1: outcome(0.0, 1.0)})
+    by_seed = {1: outcome(1.0, 1.0), 2: outcome(0.0, 0.0)}
+    row = arm_row(by_seed, random_by_seed={1: outcome(0.0, 1.0)})
     assert row["seeds"] == [1, 2]
-    assert row["minus_random"]["mean"] == 0.5
+    assert row["minus_random"]["mean"] == 0.5  # seed 1: a mean of 1.0 minus 0.5
     assert list(row["minus_random_by_seed"]) == ["1"]
 
 
 def test_an_incomplete_page_says_what_is_missing(tmp_path: Path) -> None:
     page = Page(tmp_path, steps=3, seeds=[1, 2], overrides=["data.num_samples=48"])
-    page.write({("steps", 1): {"RAP": outcome(1.0, 0.0), "random": outcome(0.0, 0.0)}}, None)
+    outcomes = {("steps", 1): {"RAP": outcome(1.0, 0.0), "random": outcome(0.0, 0.0)}}
+    page.write(outcomes, base=None)  # the untrained model was not evaluated
     text = page.path.read_text()
     assert "**Not complete**" in text
     assert "steps, seed 1: full pool, CDE alone, ACE alone;" in text
     assert "+50.0" in text  # RAP's mean of 0.5 minus random's 0, in points of 100
     assert "data.num_samples=48" in text
     content = json.loads((tmp_path / "selection_ablation.json").read_text())
-    assert len(content["missing"]) == 4  # some arm of both views and both seeds
+    assert len(content["missing"]) == 4  # each of 2 views x 2 seeds lacks at least one arm
 
 
 def test_a_complete_page_names_shared_selections_and_refusals(
@@ -97,7 +100,8 @@ def test_a_complete_page_names_shared_selections_and_refusals(
         "CDE alone": refused,
     }
     page = Page(tmp_path, steps=3, seeds=[1], overrides=[])
-    page.write({(view, 1): arms for view in ("steps", "epochs")}, results(0.0, 0.0))
+    outcomes = {(view, 1): arms for view in ("steps", "epochs")}
+    page.write(outcomes, base=results(0.0, 0.0))
     text = page.path.read_text()
     assert "Not complete" not in text
     assert "ACE alone, seed 1: selects the same samples as full pool" in text

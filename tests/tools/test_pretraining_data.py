@@ -1,8 +1,9 @@
 """The tiny model's pretraining examples: rationales that describe every tile, and token weights.
 
 An image has 4 x 4 tiles with a colored shape or nothing on each. A rationale may list them row by
-row, with a dot for an empty tile, "|" between rows and a mark ("!" or a number) after each object
-that the question is about. Questions come in families, one per function that generates them.
+row, with "|" between rows and a dot for an empty tile. After each object there is a mark: "!" or a
+number if the question is about the object, else a dot. Questions come in families, one per function
+that generates them.
 """
 
 import re
@@ -45,6 +46,7 @@ def drawn(family: str, index: int) -> families.DrawnSample:
 def test_a_tile_list_has_every_tile_at_its_position() -> None:
     objects = [scene_object("circle", "red", 1, 2), scene_object("square", "blue", 0, 0)]
     text = families.describe_tiles(objects, "color", "shape", marks={(1, 2): "!23"})
+    # The first dot is the mark of the blue square; the other dots are empty tiles.
     assert text == "blue square....|.. red circle!23.|....|...."
 
 
@@ -58,7 +60,7 @@ def test_running_counts_number_the_objects_with_a_name_row_by_row() -> None:
 def test_rationales_list_sixteen_tiles_before_their_conclusion(family: str) -> None:
     for index in range(30):
         tile_list, conclusion = drawn(family, index).rationale.split(":")
-        # A tile ends in a dot (also after an object without a mark) or in a mark.
+        # A tile ends in a dot (an empty tile or a mark), in "!" with digits, or in a number.
         tiles = [re.findall(r"\.|!\d*|(?<=[a-z])\d+", row) for row in tile_list.split("|")]
         assert [len(row) for row in tiles] == [4, 4, 4, 4]
         assert conclusion
@@ -107,9 +109,10 @@ def weighted_tokens(processor, example: Example) -> list[tuple[str, float]]:
     )
 
 
-def test_names_in_a_tile_list_have_low_weight_and_the_marks_after_them_full_weight(
+def test_separators_of_rows_have_low_weight_and_numbers_after_names_full_weight(
     processor,
 ) -> None:
+    """In the family count_colour the marks are numbers, which count the objects of one color."""
     counted = drawn("count_colour", 3)
     example = pretraining_data.to_example(
         processor, (counted.image, counted.question), counted, tagged=True
@@ -135,6 +138,7 @@ def test_captions_have_low_weight_and_short_rationales_full_weight(processor) ->
 
 
 def test_the_loss_is_on_the_response_alone(processor) -> None:
+    # The shares of captions, of masked images, and of answers without tags.
     mixture = Mixture(captions=0.3, masked=0.3, seed=3, untagged=0.5)
     examples = [pretraining_data.example(processor, number, mixture) for number in range(8)]
     batch = pretraining_data.collate(processor, examples)
@@ -169,25 +173,28 @@ def test_only_untagged_families_leave_out_answer_tags(
     num_untagged = sum(
         "<answer>" not in text for text in responses(processor, mixture, family, monkeypatch)
     )
-    if family in ("count_plus", "compare", "bar"):
+    if family in ("count_plus", "compare", "bar"):  # the untagged families
         assert 12 < num_untagged < 36  # about 60 % of 40
     else:
         assert num_untagged == 0
 
 
 @pytest.mark.parametrize("family", pool.FAMILIES)
-def test_the_last_phase_gives_up_on_masked_images_except_in_the_family_prior(
+def test_only_a_mixture_that_gives_up_does_so_on_masked_images_and_never_in_the_family_prior(
     processor, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Questions of the family `prior` need no image. "dark" is the rationale of giving up."""
+    """Questions of the family `prior` need no image. "dark" is the rationale of giving up.
+
+    Only the last phase of pretraining has such a mixture of examples.
+    """
     mixture = Mixture(captions=0.0, masked=1.0, seed=3, gives_up=True)
     num_given_up = sum("dark" in t for t in responses(processor, mixture, family, monkeypatch))
     if family == "prior":
         assert num_given_up == 0
     else:
-        assert 5 < num_given_up < 36  # of 40
-    earlier_phase = Mixture(captions=0.0, masked=1.0, seed=3)
-    assert not any("dark" in t for t in responses(processor, earlier_phase, family, monkeypatch))
+        assert 5 < num_given_up < 36  # not all 40: images with a small mask are recognized
+    never_gives_up = Mixture(captions=0.0, masked=1.0, seed=3)
+    assert not any("dark" in t for t in responses(processor, never_gives_up, family, monkeypatch))
 
 
 def test_harder_drawings_and_larger_masks_are_recognized_less_often() -> None:
@@ -202,12 +209,15 @@ def test_every_pretraining_response_fits_the_token_limit(tiny: LoadedModel) -> N
     for family in pool.FAMILIES:
         for index in range(60):
             example = pretraining_data.to_example(
-                tiny.processor, ("",), drawn(family, index), tagged=True
+                tiny.processor,
+                ("",),
+                drawn(family, index),
+                tagged=True,  # with an empty prompt
             )
             assert len(tiny.processor.tokenizer(example.response).input_ids) <= limit
 
 
-def test_every_pretraining_question_comes_from_the_pretraining_split(
+def test_every_question_in_the_tokenizers_text_comes_from_the_pretraining_split(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     splits: set[Split] = set()
@@ -218,7 +228,7 @@ def test_every_pretraining_question_comes_from_the_pretraining_split(
         return draw(split, *rest)
 
     monkeypatch.setattr(pool, "draw", recording_draw)
-    list(pretrain_tiny.corpus())
+    list(pretrain_tiny.corpus())  # the text on which the tokenizer is trained
     assert splits == {Split.pretrain}
 
 

@@ -1,4 +1,7 @@
-"""Rewards, training data, batch shapes, and the settings that reach TRL's GRPO."""
+"""Rewards, training data, batch shapes, and the settings that reach TRL's GRPO.
+
+`Subsets` holds the training samples by id, and divides them by task and by difficulty for metrics.
+"""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -89,9 +92,10 @@ def test_partial_credit_is_given_only_if_the_settings_allow_it(
 def test_the_overlong_penalty_grows_over_the_last_fifth_of_the_token_limit() -> None:
     config = RunConfig().grpo
     assert config.overlong_free_share == 0.8
-    config.max_completion_length, config.overlong_weight = 100, 0.5
+    config.max_completion_length = 100
+    config.overlong_weight = 0.5  # TRL multiplies by the weight later; the penalty has no weight
     penalties = rewards.overlong_reward(config)(completion_ids=[[1] * n for n in (1, 80, 90, 100)])
-    assert penalties == [0.0, 0.0, -0.5, -1.0]
+    assert penalties == [0.0, 0.0, -0.5, -1.0]  # from 80 to 100 tokens it falls from 0 to -1
 
 
 def test_every_reward_has_a_weight_and_an_overlong_penalty_of_weight_0_is_left_out(
@@ -147,7 +151,7 @@ def test_held_out_samples_are_the_first_by_id_that_are_not_trained_on(
         Selection(sample_id=s.sample_id, stage=TrainStage.grpo, reason="")
         for s in shapes_samples[:20]
     ]
-    eval_samples = held_out(shapes_samples, selections, 3)
+    eval_samples = held_out(shapes_samples, selections, 3)  # at most three
     assert len(eval_samples) == 3
     assert not {s.sample_id for s in eval_samples} & {row.sample_id for row in selections}
     assert eval_samples == held_out(shapes_samples[::-1], selections, 3)
@@ -165,7 +169,8 @@ def test_a_copy_of_a_training_sample_is_not_held_out(shapes_samples: list[Sample
 def test_a_step_is_prompts_per_step_times_num_generations() -> None:
     config = RunConfig()
     config.grpo.per_device_train_batch_size = 4
-    # By default a step has 8 prompts with 8 completions.
+    # By default a step has 8 prompts with 8 completions. The shape is the batch size of a device
+    # and the number of gradient accumulation steps; World(0, 8) is rank 0 of 8 processes.
     assert trl_args.batch_shape(config.grpo, World(0, 1)) == (4, 8 * 8 // 4)
     assert trl_args.batch_shape(config.grpo, World(0, 8)) == (4, 8 * 8 // 8 // 4)
 
@@ -177,6 +182,7 @@ def test_a_batch_size_larger_than_a_processs_share_of_the_step_is_reduced() -> N
 
 
 def test_processes_that_cannot_share_a_step_are_refused() -> None:
+    # The default of 8 prompts cannot be shared; 6 and 9 are the nearest numbers that can.
     with pytest.raises(ConfigError, match=r"processes \(3\); nearest: \[6, 9"):
         trl_args.batch_shape(RunConfig().grpo, World(0, 3))
 
@@ -187,17 +193,19 @@ def test_trl_gets_the_default_settings_of_grpo(tmp_path: Path) -> None:
     assert (arguments.max_completion_length, arguments.num_iterations) == (1024, 1)
     assert (arguments.loss_type, arguments.lr_scheduler_type) == ("grpo", "linear")
     assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 8 * 8
-    assert arguments.generation_kwargs == {"suppress_tokens": [7]}
-    assert arguments.reward_weights == [1.0, 0.1]
+    assert arguments.generation_kwargs == {"suppress_tokens": [7]}  # the image placeholder
+    assert arguments.reward_weights == [1.0, 0.1]  # accuracy, format
 
 
-def test_the_grpo_keys_read_from_the_source_are_the_fields_of_trls_dataclass() -> None:
+def test_the_keys_read_from_trls_source_file_are_the_fields_of_grpoconfig() -> None:
+    """trl_fields() reads them from the file, because importing TRL takes seconds."""
     assert {field.name for field in fields(GRPOConfig)} == trl_fields(TrainStage.grpo)
 
 
 def test_the_managed_keys_are_exactly_those_that_difftrain_sets(
     tmp_path: Path,
 ) -> None:
+    """Managed keys (GRPO_KEYS) are those of TRL's config that a user may not set in grpo.trl."""
     config = RunConfig()
     config.grpo.trl = dict.fromkeys(trl_fields(TrainStage.grpo) - GRPO_KEYS.keys())
     with pytest.raises(Exception) as caught:  # noqa: PT011  (TRL chooses the type)
