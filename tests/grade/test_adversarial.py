@@ -34,7 +34,7 @@ def test_the_file_has_300_cases_and_40_of_every_answer_kind() -> None:
 )
 def test_an_answer_gets_its_expected_verdict_in_time(case: Case) -> None:
     started = time.monotonic()
-    result = grade.grade_with_credit(case.response, case.sample)
+    result = grade.grade_with_credit(case.response, case.sample)  # without partial credit
     assert time.monotonic() - started < LIMIT_SECONDS
     if case.verdict == "not_correct":
         assert result.verdict is not Verdict.correct

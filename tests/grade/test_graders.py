@@ -11,8 +11,8 @@ from difftrain.config.difficulty import BoxesCredit, GradeConfig
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 
 CORRECT, INCORRECT, UNPARSABLE = Verdict.correct, Verdict.incorrect, Verdict.unparsable
-PARTIAL_CREDIT = GradeConfig(boxes=BoxesCredit.f1)
-COLORS = ("red", "blue", "green", "orange")
+PARTIAL_CREDIT = GradeConfig(boxes=BoxesCredit.f1)  # credit 0 to 1 by the F1 score of the boxes
+COLORS = ("red", "blue", "green", "orange")  # the options A, B, C and D
 
 
 def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Sample:
@@ -31,6 +31,7 @@ def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Samp
 
 def verdict_of(kind: AnswerKind, answer: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
     """The verdict of the kind's grader on an answer without its tags."""
+    # STRICT: no partial credit. The credit is None if the answer is unparsable.
     credit = grade.GRADERS[kind].credit(answer, gold, options, grade.STRICT)
     return UNPARSABLE if credit is None else CORRECT if credit == 1 else INCORRECT
 
@@ -200,7 +201,8 @@ def test_grading_leaves_the_callers_sigalrm_timer_running() -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 100)  # seconds
         verdict_of(AnswerKind.number, r"\sqrt{12}", r"2\sqrt{3}")
-        assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
+        seconds_left, _ = signal.getitimer(signal.ITIMER_REAL)
+        assert seconds_left > 50
     finally:
         signal.setitimer(signal.ITIMER_REAL, *timer_before)
         signal.signal(signal.SIGALRM, handler_before)
@@ -233,7 +235,7 @@ TWO_CATS = json.dumps([box(0), box(50)])
         f"```json\n{TWO_CATS}\n```",
         TWO_CATS.replace('"', "'"),
         TWO_CATS.replace("cat", "CAT"),
-        TWO_CATS.replace("[0, 0,", "[1, 0,"),
+        TWO_CATS.replace("[0, 0,", "[1, 0,"),  # overlaps the gold box enough, see below
     ],
 )
 def test_boxes_are_correct_in_any_order_and_quoting(answer: str) -> None:
@@ -259,7 +261,9 @@ def test_missing_extra_and_mislabeled_boxes_lower_the_credit(answer: list, credi
 
 def test_boxes_are_matched_one_to_one_with_as_many_pairs_as_possible() -> None:
     gold = json.dumps([box(0), box(4)])
-    # box(2) matches both gold boxes, box(-3) only box(0). So box(2) must be matched with box(4).
+    # Boxes match from an intersection over union of 0.5 on. box(2) overlaps box(0) and box(4) by
+    # 8/12, box(-3) overlaps box(0) by 7/13 and box(4) by 3/17. So box(2) must be matched with
+    # box(4).
     answer = json.dumps([box(2), box(-3)])
     assert box_credit(answer, gold) == 1
 

@@ -1,4 +1,7 @@
-"""Ten thousand randomly mutated answers are graded without a crash and within the time limit."""
+"""Ten thousand randomly mutated answers are graded without a crash and within the time limit.
+
+The answers to mutate are those of adversarial.tsv, which try to trick the graders.
+"""
 
 from random import Random
 
@@ -46,7 +49,7 @@ def mutate(text: str, rng: Random) -> str:
 def test_mutated_answers_are_graded_without_a_crash_and_in_time(num_answers: int) -> None:
     rng = Random(num_answers)  # the number is also the seed
     short_cases = [case for case in cases() if len(case.response) < 1_000]
-    rules = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
+    rules = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)  # with partial credit
     responses, samples = [], []
     for _ in range(num_answers):
         case, keeps_tags = rng.choice(short_cases), rng.random() < 0.7

@@ -1,4 +1,4 @@
-"""The pool kills and replaces stuck workers. The number of workers does not change the results."""
+"""A GraderPool grades in worker processes. It kills and replaces workers that are stuck."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from difftrain.grade.pool import GradeFailure, GraderPool, GraderPoolError
 from difftrain.records import Verdict
 from tests.grade.adversarial import cases, sample
 
-RULES = GradeConfig()
+RULES = GradeConfig()  # no partial credit
 SEVEN_SAMPLE = sample("count", "7", "")
 CORRECT = GradeResult(Verdict.correct, 1.0)
 
@@ -86,11 +86,12 @@ def test_after_a_timeout_the_workers_process_is_gone() -> None:
 def test_results_keep_the_order_of_the_calls_when_one_times_out() -> None:
     with GraderPool(2, timeout_s=1.0) as pool:
         results = pool.run(time.sleep, [(0.0,), (60.0,), (0.0,), (0.0,)])
-    assert results == [None, GradeFailure.timed_out, None, None]
+    assert results == [None, GradeFailure.timed_out, None, None]  # time.sleep returns None
 
 
 def test_a_call_whose_worker_dies_is_a_failure_and_is_counted() -> None:
     with GraderPool(1, timeout_s=20.0) as pool:
+        # The list has the arguments of one call: the exit code 3.
         assert pool.run(os._exit, [(3,)]) == [GradeFailure.died]
         assert pool.num_killed == 1
         assert grade_sevens(pool) == [CORRECT]

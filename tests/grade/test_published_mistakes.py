@@ -1,7 +1,7 @@
 """The graders do not make the mistakes of published reward code; a test's name is the mistake.
 
 The mistakes are those of V-Triune's verifiers, the plugin of Qi et al. 2026, Visual-RFT, open-r1,
-R1-V, MathRuler and math-verify.
+R1-V, MathRuler and math-verify. A test shows that difftrain grades the same answer correctly.
 """
 
 import json
@@ -15,7 +15,8 @@ from difftrain.grade import extract
 from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import sample
 
-COLORS = "red|blue|green|orange"
+COLORS = "red|blue|green|orange"  # the options A to D
+# Credit between 0 and 1: similarity of texts, F1 score of boxes.
 PARTIAL_CREDIT = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
 CAT = {"bbox_2d": [0, 0, 10, 10], "label": "cat"}
 DOG = {"bbox_2d": [50, 0, 60, 10], "label": "dog"}

@@ -47,6 +47,7 @@ def test_a_repeated_tag_counts_towards_an_alarm() -> None:
 
 
 def test_repeating_the_prompt_counts_towards_an_alarm() -> None:
+    # The system prompt contains answer tags, so it may count towards other alarms too.
     assert Alarm.prompt_echo in alarms_of(prompts.SYSTEM)
     assert alarms_of("How many  shapes are there? <answer>7</answer>") == {Alarm.prompt_echo}
 
@@ -71,6 +72,7 @@ def test_ten_steps_above_the_limit_raise_an_alarm_and_one_does_not() -> None:
 
 def test_a_rising_reward_with_falling_held_out_accuracy_diverges() -> None:
     rising, falling = [n / 30 for n in range(30)], [0.8, 0.7, 0.4, 0.3]
+    # eval_size: number of held-out answers per evaluation
     assert reward_hacking.reward_diverges(rising, falling, eval_size=64) is True
     assert reward_hacking.reward_diverges(rising, falling[::-1], eval_size=64) is False
     assert reward_hacking.reward_diverges(rising[::-1], falling, eval_size=64) is False

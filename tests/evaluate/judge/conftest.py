@@ -20,8 +20,8 @@ MODEL = "judge-of-the-tests"
 class FakeJudgeServer(FakeServer):
     """A judge server whose replies a test chooses.
 
-    `reply(prompt, number of the request)` returns a text, or an HTTP response as (status, body,
-    headers).
+    `reply(prompt, number)` returns a text, or an HTTP response as (status, body, headers). `number`
+    counts the requests from 0.
     """
 
     key = KEY
@@ -68,7 +68,7 @@ def config(tmp_path: Path) -> RunConfig:
     """Settings to evaluate six items of each built-in benchmark (shapes/NAME) with the server."""
     settings = RunConfig(output_dir=str(tmp_path / "artifacts"))
     settings.model.dtype = Dtype.float32
-    settings.data.min_pixels, settings.data.max_pixels = 3136, 12544
+    settings.data.min_pixels, settings.data.max_pixels = 3136, 12544  # 56 x 56 and 112 x 112
     evaluate = settings.evaluate
     evaluate.limit, evaluate.max_new_tokens, evaluate.resamples = 6, 8, 100
     evaluate.judge = JudgeKind.endpoint

@@ -1,4 +1,7 @@
-"""The cache of the judge's replies, with several writers, killed writers and a full disk."""
+"""The cache of the judge's replies, with several writers, killed writers and a full disk.
+
+Each writer appends its replies to a file of its own, one JSON object per line.
+"""
 
 import json
 import signal
@@ -104,7 +107,7 @@ def test_threads_share_one_file_without_mixing_lines(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     (path,) = tmp_path.iterdir()
-    assert len(read_entries(path)) == 800
+    assert len(read_entries(path)) == 4 * 200  # threads, replies of a thread
 
 
 def test_a_line_that_cannot_be_written_completely_is_an_error(tmp_path: Path) -> None:

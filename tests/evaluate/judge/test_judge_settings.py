@@ -80,10 +80,12 @@ def test_misspelled_settings_and_numbers_out_of_range_are_reported_together() ->
 
 
 def test_the_judge_of_the_built_in_shapes_benchmarks_judges_no_official_benchmark() -> None:
+    """shapes/NAME is a built-in imitation of the official benchmark NAME."""
     shapes = JudgeKind.shapes  # a stub that needs no server
     assert not by_rules_alone(shapes, "shapes/MMStar")
     assert by_rules_alone(shapes, "MMStar")
     assert not by_rules_alone(JudgeKind.endpoint, "MMStar")
+    # For MMStar alone, the results name the judge as they do without one.
     assert model_name(shapes, ["MMStar"]) == model_name(JudgeKind.none, ["shapes/MMStar"])
     assert "none (rules only) for the others" in model_name(shapes, ["MMStar", "shapes/MMVet"])
 

@@ -1,4 +1,8 @@
-"""Grading with a judge server that fails: retries, call limit, cache, counts and secrets."""
+"""Grading with a judge server that fails: retries, call limit, cache, counts and secrets.
+
+The fixtures `server` (a fake judge server), `proxy` and `config` are in conftest.py. shapes/NAME is
+a built-in imitation of the benchmark NAME; `config` has six items of each of six benchmarks.
+"""
 
 import json
 import time
@@ -106,7 +110,7 @@ def test_results_are_the_same_with_and_without_injected_faults(
     server_replies = counts["replies"] - counts["from_cache"]
     assert counts["calls"] == len(proxy.bodies) == server_replies + len(proxy.injected)
     assert sum(counts["faults"].values()) == len(proxy.injected)
-    # The client counts faults by these kinds.
+    # The client counts the proxy's faults by these kinds.
     assert counts["faults"].keys() == {"limited", "server", "lost", "slow", "malformed", "empty"}
     config.output_dir += "-without-faults"
     proxy.fault = lambda number: None
@@ -133,21 +137,22 @@ def test_a_second_pass_makes_no_call_and_gives_the_same_results(server, config: 
 def test_the_cache_distinguishes_model_prompt_and_settings(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    server.reply = lambda prompt, number: f"0.{number}"
-    assert judge_first_item(config, "MMVet")[0].score == 0.0
+    server.reply = lambda prompt, number: f"0.{number}"  # number: 0, then 1
+    first_result, _ = judge_first_item(config, "MMVet")
+    assert first_result.score == 0.0
     if change == "model":
         monkeypatch.setenv("JUDGE_MODEL", "another")
     if change == "max_tokens":
         config.evaluate.rules = "2026-08"  # with these rules, a reply may have 2048 tokens, not 3
     result, counts = judge_first_item(config, "MMVet", "ha" if change == "prompt" else "hm")
-    assert result.score == 0.1
+    assert result.score == 0.1  # the reply to a second request, not the cached one
     assert counts["from_cache"] == 0
 
 
 def test_a_request_has_the_temperatures_and_token_limits_of_the_reference_harness(
     server, config: RunConfig
 ) -> None:
-    server.reply = lambda prompt, number: "too chatty"
+    server.reply = lambda prompt, number: "too chatty"  # no number, so the call is repeated
     judge_first_item(config, "MMVet")
     assert [request["temperature"] for request in server.bodies] == [0.0, 0.5, 1.0, 1.5, 2.0]
     for request in server.bodies:
@@ -156,6 +161,7 @@ def test_a_request_has_the_temperatures_and_token_limits_of_the_reference_harnes
         assert request["max_tokens"] == 3
         (message,) = request["messages"]
         assert message["role"] == "user"
+    # The third argument is the folder of the cached replies, which is not read here.
     client = JudgeClient(config.evaluate.judge, config.evaluate.judge_client, Path("none"))
     judges = [client.for_item(name, "2026-08") for name in ("MMVet", "MathVista", "MMMU")]
     assert [judge and judge.max_tokens for judge in judges] == [2048, 128, 2048]
@@ -163,7 +169,7 @@ def test_a_request_has_the_temperatures_and_token_limits_of_the_reference_harnes
 
 
 def test_a_repetition_at_the_same_temperature_is_a_separate_call(server, config: RunConfig) -> None:
-    server.reply = lambda prompt, number: "A" if number == 2 else "who knows"
+    server.reply = lambda prompt, number: "A" if number == 2 else "who knows"  # A: the third reply
     result, counts = judge_first_item(config, "MMStar")
     assert len(server.bodies) == 3
     assert result.graded_by is GradedBy.judge
@@ -174,7 +180,7 @@ def test_a_repetition_at_the_same_temperature_is_a_separate_call(server, config:
 
 
 # name of a case -> reply, score of the item, expected counts. After an unusable reply, the judge is
-# called again, at five temperatures in all.
+# called again, at five temperatures in all. After `nan` or a failed call the item has no score.
 BAD_REPLIES = {
     "nonsense": ("blorp", 0.0, {"unusable": 5}),
     "nan": ("nan", None, {"unusable": 1}),
@@ -263,12 +269,13 @@ def test_a_judge_that_refuses_everything_is_not_called_again_and_the_reason_is_s
     server, config: RunConfig
 ) -> None:
     server.reply = lambda prompt, number: (400, UNSUPPORTED, {})
+    # Rules decide no item of MM-Vet, so the judge is called for all 60.
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 60
     _, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert len(server.bodies) < MAX_FAILURES_IN_A_ROW + config.evaluate.judge_client.max_concurrency
     reason = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
     assert f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed" in counts["stopped"]
-    assert counts["last_words"] == {"refused": reason}
+    assert counts["last_words"] == {"refused": reason}  # the last message of each kind of fault
     assert f"refused {len(server.bodies)} ({reason})" in format_usage("judge", counts)
 
 
@@ -304,7 +311,7 @@ def test_a_call_is_repeated_after_the_pause_that_the_server_asks_for(
 
     server.reply = reply
     assert judge_first_item(config, "MMVet")[0].score == 0.5
-    assert 0.95 < times[1] - times[0] < 3
+    assert 0.95 < times[1] - times[0] < 3  # seconds; the server asks for 1
 
 
 def test_a_pause_that_the_server_asks_for_delays_all_calls(server, config: RunConfig) -> None:
@@ -320,7 +327,7 @@ def test_a_pause_that_the_server_asks_for_delays_all_calls(server, config: RunCo
     results, _ = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert all(result.score == 0.5 for result in results)
     # The calls that were already open, at most max_concurrency, may come before the pause ends.
-    assert sum(later - times[0] < 0.95 for later in times[1:]) <= 2
+    assert sum(later - times[0] < 0.95 for later in times[1:]) <= 2  # max_concurrency
 
 
 @pytest.mark.parametrize(("header", "expected"), [("3", 3), ("0.25", 0.25), ("-5", 0)])
@@ -349,6 +356,7 @@ def test_if_the_server_asks_for_a_pause_of_a_day_no_further_call_is_made(
     assert time.monotonic() - started < 20
     assert len(server.bodies) <= config.evaluate.judge_client.max_concurrency
     assert "wait for 86400 s" in counts["stopped"]
+    # Most of the 36 items need the judge.
     assert counts["failed_items"] == sum(result.score is None for result in results) > 20
 
 
@@ -374,7 +382,8 @@ def test_if_there_is_no_server_all_calls_are_soon_stopped(
     results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert time.monotonic() - started < 30
     assert f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed" in counts["stopped"]
-    assert counts["faults"]["outage"] > 50  # of up to 240 items
+    # 40 items of each of six benchmarks; after the calls have stopped, further items fail at once.
+    assert counts["faults"]["outage"] > 50
     undecided_by_rules = [result for result in results if result.graded_by is None]
     assert undecided_by_rules
     assert all(result.score is None for result in undecided_by_rules)
@@ -401,6 +410,7 @@ def test_no_more_than_max_calls_are_made_and_further_items_have_no_score(
     results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
     assert len(server.bodies) == counts["calls"] == 7
     assert counts["faults"]["over_budget"] == counts["failed_items"]
+    # Of the 36 items, more than 20 need the judge and at most 7 got its reply.
     assert sum(result.score is None for result in results) == counts["failed_items"] > 10
     config.evaluate.judge_client.max_calls = None
     results, counts = grade_pairs(config, unreadable_pairs(config.evaluate))
@@ -463,7 +473,7 @@ def test_the_values_of_openais_environment_variables_are_not_sent(
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("JUDGE_API_KEY")
     judge = JudgeServer(config.evaluate.judge_client, JudgeUsage())
-    assert judge.reply("?", 0.0, 3) == "A"
+    assert judge.reply("?", temperature=0.0, max_tokens=3) == "A"  # the server's default reply
     judge.close()
     (headers,) = server.headers
     assert "Authorization" not in headers
@@ -477,7 +487,7 @@ def test_server_messages_are_shown_without_key_and_address(server, config: RunCo
     server.reply = lambda prompt, number: (422, echo, {})
     judge = JudgeServer(config.evaluate.judge_client, JudgeUsage())
     with pytest.raises(JudgeDown) as caught:
-        judge.reply("?", 0.0, 3)
+        judge.reply("?", temperature=0.0, max_tokens=3)
     assert "the server answers 422: xxx" in str(caught.value)
     assert key[:12] not in str(caught.value)
     assert server.url not in str(caught.value)

@@ -1,4 +1,8 @@
-"""Slow tests: `transformers serve` as the judge, and launchers that are killed or use two ranks."""
+"""Slow tests: `transformers serve` as the judge, and launchers that are killed or use two ranks.
+
+The fixtures `server` (a fake judge server), `proxy` (in front of it) and `config` are in
+conftest.py. shapes/NAME is a built-in imitation of the benchmark NAME.
+"""
 
 import json
 import os
@@ -53,11 +57,13 @@ def test_a_real_server_judges_through_a_faulty_proxy(
     judge.max_attempts, judge.max_concurrency, judge.timeout_s = 8, 2, 60
     config.evaluate.limit = 4
     config.evaluate.benchmarks = [f"shapes/{name}" for name in ("MathVista", "MMVet", "MMStar")]
+    # What the proxy sends; None: no fault. "cut" is a part of a response.
     faults = ["429", None, "dropped", "500", None, None, "cut", None]
     proxy.fault = lambda number: faults[number % len(faults)]
     results, counts = grade_items(config)
     assert counts["failed_items"] == 0
     assert counts["stopped"] is None
+    # The client counts 429 as limited, 500 as server, and a dropped or cut response as lost.
     assert {"limited", "server", "lost"} <= counts["faults"].keys()
     assert counts["replies"] >= 12  # four items of each of three benchmarks
     mathvista = [result for result in results if result.benchmark == "shapes/MathVista"]
@@ -194,6 +200,7 @@ def test_the_report_of_a_run_without_a_judge_says_which_scores_are_missing_and_w
     assert "Scores are by rules only (evaluate.judge=none)" in text
     assert "% undecided" in text
     assert "none (rules only)" in text
+    # Training samples are compared with the built-in benchmarks, not with absent official ones.
     assert "were not compared with" in text
     assert "none is in both" in text
     assert "% undecided" in (folder / "report.html").read_text()
@@ -210,7 +217,7 @@ def test_training_on_a_benchmark_item_ends_with_code_2_before_the_first_step(
         {
             "image_paths": ["item.png"],
             "prompt": f"<image>{item['question']} ({number})",
-            "ground_truth": f"\\boxed{{{item[item['answer']]}}}",
+            "ground_truth": f"\\boxed{{{item[item['answer']]}}}",  # text of the gold option
         }
         for number in range(4)
     ]

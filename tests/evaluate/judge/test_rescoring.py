@@ -1,4 +1,8 @@
-"""Responses are stored separately from results. The model is called only for missing responses."""
+"""Responses are stored separately from results. The model is called only for missing responses.
+
+The fixtures `server` (a fake judge server) and `config` are in conftest.py. shapes/NAME is a
+built-in imitation of the benchmark NAME; `config` has six items of each of six benchmarks.
+"""
 
 import json
 import os
@@ -42,7 +46,7 @@ def no_engine(*_pixels: int) -> Engine:
 
 
 def store_responses(config: RunConfig, text: str) -> None:
-    """Store this text as the base model's response to every item, as rank 0 does."""
+    """Store this text as the base model's response to every item, in part 0 of rank 0."""
     rows = [
         StoredResponse(benchmark=name, item_id=item_id, prompt_hash=digest, response=text)
         for name, item_id, digest in map(response_key, load_items(config.evaluate))
@@ -129,7 +133,8 @@ def test_with_more_items_only_the_new_ones_are_requested(
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
     evaluate_base(config, hf_engine)
     rows = parquet.read_rows(RunPaths(config).responses(Arm.base), StoredResponse)
-    assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
+    # Three items of both benchmarks; the two of the first evaluation are stored once.
+    assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 3 + 3
 
 
 def test_an_item_whose_image_or_text_changed_is_requested_again(config: RunConfig) -> None:
@@ -163,6 +168,7 @@ def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfi
 def test_an_item_on_which_the_judge_failed_is_judged_again_by_the_next_run(
     server, config: RunConfig
 ) -> None:
+    # Every third request is refused.
     server.reply = lambda prompt, number: "A" if number % 3 else (400, b"", {})
     store_responses(config, UNREADABLE)
     folder = evaluate_base(config, no_engine)
@@ -171,6 +177,7 @@ def test_an_item_on_which_the_judge_failed_is_judged_again_by_the_next_run(
     assert counts["unscored"] == counts["judge"]["failed_items"] == len(failed)
     assert len(failed) > 3
     num_calls = len(server.bodies)
+    # MM-Vet's prompt is a table whose last cell, the score, is empty.
     server.reply = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
     assert evaluate_base(config, no_engine) == folder
     assert len(server.bodies) > num_calls
@@ -244,6 +251,7 @@ def test_without_a_judge_a_benchmark_of_unreadable_responses_has_no_score_but_a_
     for name in ("shapes/MMVet", "shapes/MMStar", "mean"):
         assert scores[name]["score"] is None
     assert scores["shapes/MMVet"]["reason"].startswith("MMVet needs a judge")
+    # OCRBench needs no judge: a response without the gold text is wrong.
     assert scores["shapes/OCRBench"]["score"] == 0.0
     assert scores["shapes/OCRBench"]["undecided"] == 0
     assert "shapes/MMVet: no score: MMVet needs a judge" in caplog.text
@@ -256,7 +264,7 @@ def test_items_that_the_rules_could_not_decide_are_counted(config: RunConfig) ->
     folder = RunPaths(config).responses(Arm.base)
     rows = parquet.read_rows(folder, StoredResponse)
     rows[:2] = [replace(row, response=UNREADABLE) for row in rows[:2]]
-    parquet.write_part(folder, "r000-00000", rows)
+    parquet.write_part(folder, "r000-00000", rows)  # replaces the part of store_responses
     scores = summary(evaluate_base(config, no_engine))["shapes/MMStar"]
     # undecided: neither a rule nor a judge read an answer
     assert (scores["n"], scores["undecided"], scores["failed"]) == (6, 2, 2)
