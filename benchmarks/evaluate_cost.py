@@ -127,6 +127,7 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     config = resolve(compose_config([*overrides, f"evaluate.limit={arguments.items}"]))
     session = ModelSession(config.model, config.data)
+    # The engine's pixel limits include those of every benchmark: it resizes no image again.
     engine = session.engine(*widest_budget(budgets_by_benchmark(config)))
     pairs = [(response_key(item), item) for item in load_items(config.evaluate)]
     methods = {"in batches (the evaluator)": run_in_batches, "one at a time": run_one_by_one}

@@ -183,7 +183,7 @@ def find_pilot(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
         return None, PAPER_MIX
     counts = probed["counts"]
     needs = requirements(config.difficulty, config.probe).describe(counts["samples"])
-    if counts["settled"] != [needs]:
+    if counts["settled"] != [needs]:  # for which measures and settings it generated responses
         settled = "; ".join(counts["settled"])
         return None, f"{PAPER_MIX}, because the pilot was for ({settled}), not just ({needs})"
     return counts | {"seconds": probed["seconds"]}, f"a pilot of {counts['samples']:,} samples"

@@ -1,5 +1,7 @@
 """Select the medium and hard ones of 24 generated samples, and write a line of JSON for each.
 
+A sample is harder if the model already fails when a smaller share of the image is masked.
+
 python examples/select_and_export.py selection.jsonl
 """
 

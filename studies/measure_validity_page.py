@@ -362,11 +362,12 @@ def decisions(result: dict[str, Any]) -> list[str]:
         rows.append([title, *(f"{row[key]} of {row['n']}" for row in by_truth.values())])
     shares = [percent(row["correct_text_only"]) for row in by_truth.values()]
     rows.append(["correct without the image", *shares])
-    heads = [f"{truth} ({each['n']})" for truth, each in by_truth.items()]
+    heads = [f"{truth} ({row['n']})" for truth, row in by_truth.items()]
     lines = [
         "## 3. Which samples does it select, and what about noise?",
         "",
-        "Strata as easy / medium / hard / unsolved. Nobody can answer a noise sample.",
+        "Strata as easy / medium / hard / unsolved. Nobody can answer a noise sample. λ_c and λ_a",
+        "are the thresholds of CDE and ACE.",
         *table(["measure", *heads], rows),
     ]
     if noise := by_truth.get("noise"):

@@ -191,7 +191,7 @@ def pism_against_cmab(
 
 @svg_figure
 def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """Histogram of the attention balance (CMAB), colored by stratum; None if PISM was measured."""
+    """Histogram of CMAB (image / text attention) colored by stratum; None if PISM was measured."""
     if "cmab" not in samples or "pism" in samples or bool(samples["cmab"].isna().all()):
         return None
     scored = samples.dropna(subset=["cmab"])
@@ -276,7 +276,7 @@ def benchmark_scores(report: dict[str, Any]) -> Figure | None:
 
 @svg_figure
 def funnel_figure(report: dict[str, Any]) -> Figure | None:
-    """One bar per step of the selection by RAP: how many samples of the pool remain after it."""
+    """A bar per step of RAP's selection: samples that remain, those that DRM adds in green."""
     if report["funnel"] is None:
         return None
     rows = table("funnel", report["funnel"])[1:]

@@ -131,7 +131,7 @@ def examples_table(by_stratum: dict[str, list[dict[str, Any]]]) -> wandb.Table:
     max_images = max(len(example["images"]) for _, example in examples)
     table_rows: list[dict[str, Any]] = []
     for stratum, example in examples:
-        pngs = [b64decode(address.partition(",")[2]) for address in example["images"]]
+        pngs = [b64decode(data_url.partition(",")[2]) for data_url in example["images"]]
         image_cells: list[Any] = [wandb.Image(images.from_png(png)) for png in pngs]
         image_cells += [None] * (max_images - len(image_cells))
         full_image, masked = example["full_image"] or {}, example["masked"] or {}
