@@ -159,8 +159,7 @@ def _dataset_cell(
     if index is not None:
         return _base64_texts(cell)[index]
     has_only_path = isinstance(cell, dict) and not cell.get("bytes") and cell.get("path")
-    # Such a path is relative to `root`, the data set's folder; a hub's data set has no root.
-    return str(root / cell["path"]) if has_only_path and root else cell
+    return str(root / cell["path"]) if has_only_path and root else cell  # relative to root
 
 
 def _tsv_cell(path: Path, start: int, length: int, column: int, index: int) -> str:
@@ -290,8 +289,7 @@ def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
         expected = "expected: what save_to_disk writes, or parquet files named after their split"
         raise SchemaError(f"{name}: {folder} holds no split {split!r} ({expected})")
     try:
-        # `datasets` calls the split of such files "train", whatever split they hold.
-        return datasets.load_dataset("parquet", data_files=files, split="train")
+        return datasets.load_dataset("parquet", data_files=files, split="train")  # its only split
     except (DatasetsError, ValueError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise SchemaError(f"{name}: {folder} holds no readable parquet ({reason})") from error

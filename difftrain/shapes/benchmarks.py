@@ -51,19 +51,9 @@ MMSTAR_CAPABILITIES = {  # for a gen_difficulty (0 to 1) below 0.5, and for a hi
     "odd": ("instance reasoning", "logical reasoning"),
     "compare": ("science & technology", "math"),
 }
-NUMBER_WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-]
+NUMBER_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
+)  # fmt: skip
 MAX_OTHERS = 5  # unchanged objects beside the edited one in a HallusionBench pair
 
 MATHVISTA_HINTS = {

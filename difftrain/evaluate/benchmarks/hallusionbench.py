@@ -83,9 +83,8 @@ def accuracies(score_by_item_id: Mapping[str, float | None]) -> harness.TableRow
     """Three accuracies: the shares of items that are right (aAcc), of figures on which all
     questions are right (fAcc), and of questions that are right on all figures of their set (qAcc).
 
-    An item without a score (None) is not in aAcc, its figure is not in fAcc, and its question is
-    not in qAcc; `figures_left_out` and `questions_left_out` are the numbers of such figures and
-    questions. An accuracy over nothing is None.
+    An unscored item (None) is not in aAcc, its figure not in fAcc, its question not in qAcc;
+    `figures_left_out` and `questions_left_out` count these. An accuracy over nothing is None.
     """
     figures: dict[str, list[float | None]] = defaultdict(list)
     questions: dict[tuple[str, ...], list[float | None]] = defaultdict(list)
