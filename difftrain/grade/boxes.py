@@ -127,7 +127,7 @@ def _parse_box(value: object) -> Box | None:
 def parse(text: str) -> list[Box] | None:
     """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None for any other text.
 
-    A single object is one box. Code fences, single quotes, a trailing comma and text around the JSON
+    A single object is one box. Code fences, single quotes, a trailing comma and text around it
     are allowed. A label may be null or absent. One malformed box makes the whole list unparsable.
     """
     value = _parse_json(text) if len(text) <= MAX_CHARS else None
