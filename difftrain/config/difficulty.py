@@ -106,7 +106,7 @@ class CmabConfig:
     hard_max: float = 1.6
     """A balance from hard_min to this is hard (Qi et al.: 1.6)."""
     easy_above: float = 1.9
-    """A balance above this is easy (Qi et al.: 1.9)."""
+    """A balance above this is easy (Qi et al.: 1.9); all other balances are medium."""
     tokens: Tokens = Tokens.sum
     """sum: as in Eq. 4; mean: as in the caption of Fig. 2 and in their code."""
     text: TextSpan = setting(TextSpan.prompt, fingerprint=ATTENTION_STAGES)
@@ -136,7 +136,7 @@ class AceConfig:
     sigma: float = setting(2.0, fingerprint=ATTENTION_STAGES, above=0)
     """Every attention value is multiplied by this (RAP: 2.0)."""
     lambda_a: float = setting(0.1, above=0)
-    """A sample is attention-biased if its largest product is above this (RAP: 0.1)."""
+    """A sample whose largest product is above this is attention-biased; RAP drops it (RAP: 0.1)."""
     heads: Heads = setting(Heads.mean, fingerprint=ATTENTION_STAGES)
     """How the heads of the last layer become one matrix (RAP does not say)."""
     min_rows: int = setting(1, fingerprint=ATTENTION_STAGES, at_least=1)

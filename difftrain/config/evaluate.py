@@ -75,7 +75,7 @@ class HarnessOverrides:
     """The gold answer of an open MMMU question is its option A. true: A is correct even if the gold
     answer is a letter, such as C (the reference then expects C, which is no option)."""
     whole_letter: bool = False
-    """true: in "answer is X", X must be one letter (2026-08 reads "answer is clearly" as C)."""
+    """true: in "answer is X", X must be one letter (2026-08 finds a C in "answer is clearly")."""
     all_periods: bool = False
     """true: HallusionBench's yes/no rule removes all periods (the reference: the first 32)."""
     kept_texts: bool = False

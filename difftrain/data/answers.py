@@ -159,7 +159,7 @@ def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat)
             )
         sides = zip(box, frame * 2, image.size * 2, strict=True)  # w, h, w, h for x1, y1, x2, y2
         corners = [min(max(value, 0), limit) * size / limit for value, limit, size in sides]
-        if corners[2] - corners[0] < 0.1 or corners[3] - corners[1] < 0.1:
+        if corners[2] - corners[0] < 0.1 or corners[3] - corners[1] < 0.1:  # as _round
             raise GoldError(f"box {_round(box)} has no area inside the image")
         boxes.append({"bbox_2d": _round(corners), **label})
     return json.dumps(boxes, ensure_ascii=False)

@@ -68,7 +68,7 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
     """Rejects exact duplicates, or gives each its own id; adds near duplicates to `stats`.
 
     Exact duplicates have the same images, question and answer. Near duplicates have the same
-    question and answer, and images that were only re-encoded, resized or retouched.
+    question and answer, and images with similar perceptual hashes (dhash), such as resized ones.
     """
     # The name "" means a temporary file. It saves memory and needs no journal: a crash deletes it.
     with closing(sqlite3.connect("")) as database:

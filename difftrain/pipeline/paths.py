@@ -117,7 +117,7 @@ class RunPaths:
         Recipes whose tuned arm trains on the same random samples share the folder.
         """
         select = self.config.select
-        settings, is_random = hashed_settings(select, "select_grpo"), select.random
+        settings, is_random = hashed_settings(select, "select_grpo"), select.random  # no sft_*
         if stage is TrainStage.sft:
             settings = self._settings_from("select_sft", "select", "sft")
             is_random = select.sft_random

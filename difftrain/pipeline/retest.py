@@ -87,8 +87,8 @@ def write_scores_and_agreement(
         measure: agreement(*(labels(scores, measure) for scores in both_scores))
         for measure in config.difficulty.measures
     }
-    selections = [difficulty.select_samples(config, scores)[0] for scores in both_scores]
-    selected_ids = [{row.sample_id for row in selection} for selection in selections]
+    results = [difficulty.select_samples(config, scores) for scores in both_scores]
+    selected_ids = [{row.sample_id for row in selections} for selections, _rap_result in results]
     chosen = overlap(len({score.sample_id for score in first_scores}), *selected_ids)
     manifest.write_json(paths.reliability / RESULT, {"measures": measures, "chosen": chosen})
 

@@ -178,7 +178,7 @@ class ProbeState:
         self.required = required = requirements(config.difficulty, config.probe)
         self.row_of = {percent: row for row, percent in enumerate(self.probe.mask_percents)}
         sizes = (len(self.row_of), self.probe.draws, required.full_image, required.text_only)
-        self.tables = {sample.sample_id: Evidence(*sizes) for sample in samples}
+        self.evidence = {sample.sample_id: Evidence(*sizes) for sample in samples}
         self.parts_read: set[Path] = set()
         self.failed: dict[str, str] = {}  # reasons by sample; these need no further draws
         self.num_generations = self.num_tokens = 0  # of all draws in the folder
@@ -193,12 +193,12 @@ class ProbeState:
         self.parts_read |= rollouts | failures
 
     def add(self, rollouts: Iterable[Rollout]) -> None:
-        """Enter these rollouts into their samples' tables."""
+        """Enter these rollouts into the evidence of their samples."""
         for rollout in rollouts:
             self.num_generations += 1
             self.num_tokens += rollout.num_tokens
-            if rollout.sample_id in self.tables:
-                self.tables[rollout.sample_id].add(rollout, self.row_of[rollout.mask_percent])
+            if rollout.sample_id in self.evidence:
+                self.evidence[rollout.sample_id].add(rollout, self.row_of[rollout.mask_percent])
 
     def minimums(self, sample_id: str) -> list[int]:
         """How many correct draws pass a ratio: without and (if it is on) with chance correction."""
@@ -206,7 +206,7 @@ class ProbeState:
             return []
         rates: list[float | None] = [None]
         if self.required.chance_corrected:
-            rates.append(pism.guess_rate(self.tables[sample_id].text_only_M))
+            rates.append(pism.guess_rate(self.evidence[sample_id].text_only_M))
         draws = self.probe.draws
         return [pism.min_correct(draws, config.tau, rate, config.alpha) for rate in rates]
 
@@ -217,10 +217,10 @@ class ProbeState:
         """
         if sample.sample_id in self.failed:
             return []
-        tables, percents = self.tables[sample.sample_id], self.probe.mask_percents
-        full_image = [ProbeRequest(sample, 0, draw) for draw in _undrawn(tables.full_image_M)]
+        evidence, percents = self.evidence[sample.sample_id], self.probe.mask_percents
+        full_image = [ProbeRequest(sample, 0, draw) for draw in _undrawn(evidence.full_image_M)]
         text_only = [
-            ProbeRequest(sample, 0, draw, text_only=True) for draw in _undrawn(tables.text_only_M)
+            ProbeRequest(sample, 0, draw, text_only=True) for draw in _undrawn(evidence.text_only_M)
         ]
         return [*full_image, *text_only] or [
             ProbeRequest(sample, percents[row], draw)
@@ -229,7 +229,7 @@ class ProbeState:
 
     def _next_cells(self, sample_id: str) -> list[tuple[int, int]]:
         """The cells (row, draw) of the sample's table that come next."""
-        table_RK, required = self.tables[sample_id].correct_RK, self.required
+        table_RK, required = self.evidence[sample_id].correct_RK, self.required
         if required.until is Until.grid:
             return next_draws(table_RK, until=Until.grid)
         config = required.pism or PismConfig()  # unused without PISM: minimums() is empty

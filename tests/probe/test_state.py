@@ -98,7 +98,7 @@ def test_a_probe_for_pism_alone_makes_the_draws_of_next_draws(
                 table[row, draw] = truth[view, row * 10][draw]
                 num_scheduled += 1
         assert len(drawn) == num_scheduled
-        assert (state.tables[shapes_samples[0].sample_id].correct_RK == table).all()
+        assert (state.evidence[shapes_samples[0].sample_id].correct_RK == table).all()
 
 
 def test_full_image_draws_are_shared_between_the_measures(
@@ -126,9 +126,9 @@ def test_pism_uses_only_its_first_draws_if_another_measure_needs_more(
     state = state_of(config, shapes_samples[0], tmp_path)
     drawn = settle(state, shapes_samples[0], truth)
     assert count(drawn, View.full_image) == 12
-    tables = state.tables[shapes_samples[0].sample_id]
-    assert pism.failure_ratio(tables.correct_RK, RATIOS) == 0.0  # the first four are incorrect
-    assert tables.full_image_M.sum() == 12 - 4
+    evidence = state.evidence[shapes_samples[0].sample_id]
+    assert pism.failure_ratio(evidence.correct_RK, RATIOS) == 0.0  # the first four are incorrect
+    assert evidence.full_image_M.sum() == 12 - 4
     assert count(drawn, View.masked) == 0
 
 
@@ -165,7 +165,7 @@ def test_early_stopping_gives_the_corrected_and_the_uncorrected_label_of_the_ful
         for minimum in full.minimums(sample.sample_id):
             ratios = {
                 pism.failure_ratio(
-                    state.tables[sample.sample_id].correct_RK, RATIOS, minimum=minimum
+                    state.evidence[sample.sample_id].correct_RK, RATIOS, minimum=minimum
                 )
                 for state in (early, full)
             }
