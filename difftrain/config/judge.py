@@ -64,7 +64,7 @@ def server_hash(judge: JudgeKind) -> str | None:
 
 
 def by_rules_alone(judge: JudgeKind, benchmark: str) -> bool:
-    """Whether rules alone score this benchmark. judge=shapes judges only shapes/NAME."""
+    """Whether only rules score this benchmark. judge=shapes judges the built-in shapes/NAME."""
     if judge is JudgeKind.shapes:
         return not benchmark.startswith("shapes/")
     return judge is JudgeKind.none

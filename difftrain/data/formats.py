@@ -99,7 +99,7 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
     require_keys(row, columns.required, columns.hint)
     references = image_references(row, columns.images)
     if (prompt := first_value(row, columns.question)) is None:
-        raise _missing_keys_error(row, columns.question.split()[0])
+        raise _missing_keys_error(row, columns.question.split()[0])  # its usual name
     question = prompts.question_text(prompt, len(references))
     gold = first_value(row, columns.answer)
     if gold is None and columns.from_response:
@@ -107,7 +107,7 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
         if not isinstance(response, str):
             response = prompts.last_response(response or prompt)
         if response is None:
-            raise _missing_keys_error(row, columns.answer.split()[0])
+            raise _missing_keys_error(row, columns.answer.split()[0])  # its usual name
         gold = answers.answer_of_response(response)
     else:
         gold = answers.unwrap(answer_text(gold))
@@ -373,7 +373,7 @@ def from_llama_factory(row: Row, files: Storage, location: str) -> RawRow:
     dataset_info.json in the same folder names the columns and tags that differ from the defaults.
     The gold answer is the last assistant turn.
     """
-    file = location.rpartition(":")[0]
+    file = location.rpartition(":")[0]  # location is "FILE:NUMBER"
     info = next((entry for entry in _dataset_infos(files) if entry.get("file_name") == file), {})
     columns = info.get("columns") or {}
     images = image_references(row, columns.get("images", "images"))

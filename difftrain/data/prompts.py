@@ -87,4 +87,4 @@ def last_response(turns: Any) -> str | None:
     last = turns[-1] if isinstance(turns, list) and turns else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return None
-    return _turn_content(last.get("content"))[0]
+    return _turn_content(last.get("content"))[0]  # [0]: the text

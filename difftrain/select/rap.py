@@ -25,7 +25,7 @@ STEPS = {
     Measure.ace: ("ACE leaves {after_ace}", "difficulty.ace.lambda_a or difficulty.ace.min_rows"),
     Measure.drm: (DRM_STEP, None),
 }
-"""By measure: its line in the error message, and the settings that let more samples pass."""
+"""By measure: its text in the error message; settings that let more samples pass (None: none)."""
 
 
 class Outcome(StrEnum):
