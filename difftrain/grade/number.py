@@ -96,7 +96,7 @@ def _to_latex(text: str, quantity: tuple[Fraction, str] | None) -> str:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """1 if the values are equal, else 0; units are compared only if both answers have one.
+    """1 if the values are equal, else 0; units are compared only if answer and gold have one.
 
     None (unparsable) for words, more than MAX_CHARS characters, power towers, and anything that
     math-verify cannot parse in time.

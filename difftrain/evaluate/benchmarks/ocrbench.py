@@ -32,7 +32,7 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     for gold in map(str, harness.as_list(harness.first_filled(item, "answer", "answers"))):
         if _normalized(gold, is_formula) in normalized:
             return ItemGrade(1.0, gold.strip(), GradedBy.rule)
-    return ItemGrade(0.0, None, GradedBy.rule)
+    return ItemGrade(0.0, graded_by=GradedBy.rule)
 
 
 def _category(item: Item) -> str:

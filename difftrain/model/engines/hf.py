@@ -127,12 +127,12 @@ class ContinuousBatch(Generic[K]):
     def admissible(self) -> list[tuple[K, Request]]:
         """The waiting requests that may join within the limits; at least one if no row runs."""
         if self.has_fixed_shapes and not self.rows and self.waiting:
-            self.width = _fixed_width(self.waiting[0][1])
+            self.width = _fixed_width(self.waiting[0][1])  # of the first request
             self.cache = SlotCache(self.max_rows, self.width)
         joining: list[tuple[K, Request]] = []
         max_tokens_of_row = max((token_bound(row.request) for row in self.rows.values()), default=0)
         for item in self.waiting:
-            request = item[1]
+            _, request = item
             num_rows = len(self.rows) + len(joining) + 1
             width = max(max_tokens_of_row, token_bound(request))
             fits = num_rows * width <= self.max_tokens

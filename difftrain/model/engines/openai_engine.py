@@ -49,7 +49,7 @@ CRASHES_BEFORE_ALONE = 2
 COMPLETIONS_BEFORE_REJECTED = 4
 STREAK_SAMPLES = 32  # after so many failed samples in a row, the server is suspected
 # A request that every working server completes, to test whether the server or a sample fails.
-PLAIN_PARTS = (Image.new("RGB", (56, 56)), "Say yes.")
+PLAIN_PARTS = (Image.new("RGB", (56, 56)), "Say yes.")  # a black image of 2 x 2 tokens
 PLAIN_REQUEST = Request(parts=PLAIN_PARTS, system=None, max_new_tokens=4)
 FATAL_STATUSES = {
     401: "the server answers 401: is the key in the variable of model.server.api_key_env right?",

@@ -1,4 +1,4 @@
-"""The client of OpenAI-compatible servers, shared by openai_engine.py and the judge (a grader).
+"""The client of OpenAI-compatible servers, for openai_engine.py and the judge, a grading model.
 
 `ServerClient` sends each request once; its callers retry. `CircuitBreaker` holds all requests back
 while the server requires a pause or is away. Coroutines run on an event loop in a thread of the
