@@ -1,4 +1,8 @@
-"""A fake model server whose responses are a hash of the text, the pixels and the seed."""
+"""A fake model server whose responses are a hash of the text, the pixels and the seed.
+
+The server check is what the http engine does first: it tests whether the server honors seeds and
+takes images, with a few requests of its own.
+"""
 
 import base64
 import hashlib
@@ -37,7 +41,7 @@ def expected_response(request: Request) -> str:
 def completion_body(
     text: Any, prompt_tokens: int = 10, tokens: int = 5, reason: str = "stop"
 ) -> dict[str, Any]:
-    """A completion as vLLM writes it; `tokens` is its reported length."""
+    """A completion as vLLM writes it; `tokens` is its reported length, `reason` finish_reason."""
     message = {"role": "assistant", "content": text, "reasoning_content": None}
     return {
         "choices": [{"index": 0, "message": message, "finish_reason": reason}],

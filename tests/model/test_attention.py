@@ -1,4 +1,7 @@
-"""Attention masses (the share of attention on image or text tokens) equal eager attention's."""
+"""Attention masses (the share of attention on image or text tokens) equal eager attention's.
+
+Axes: B rows of the batch, S positions of prompt and response, L layers, T response tokens.
+"""
 
 import numpy as np
 import pytest
@@ -23,7 +26,10 @@ def noise_image(height: int, width: int) -> Image.Image:
 def build_inputs(
     tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> tuple[dict, attention.TokenSpans]:
-    """A left-padded batch of prompts with their RESPONSES, and its token spans."""
+    """A left-padded batch of prompts with their RESPONSES, and its token spans.
+
+    The spans say which positions are image, text of the prompt, or response.
+    """
     texts = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3]
     requests = [
         Request(parts=(*images, text), max_new_tokens=8)
@@ -90,7 +96,7 @@ def test_masses_have_one_row_per_layer_and_one_column_per_response_token(
     tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
     rows = compute_masses(tiny, images_per_row)
-    # The tiny model has 4 layers.
+    # The tiny model has 4 layers; the responses have 3, 1 and 11 tokens.
     assert [image.shape for image, _ in rows] == [(4, 3), (4, 1), (4, 11)]
     for image, text in rows:
         assert ((image + text) <= 1 + 1e-5).all()

@@ -17,6 +17,7 @@ from tests.model.answering import generate
 
 
 def make_request(sample: Sample, seed: int, temperature: float = 0.9) -> Request:
+    """A request for at most 12 tokens in response to the sample's question."""
     text = prompts.user_text(sample.question, sample.options)
     return Request(
         parts=(Image.open(BytesIO(sample.images[0])).convert("RGB"), text),
@@ -100,7 +101,8 @@ def test_the_models_generation_config_has_no_effect(
 def test_the_argmax_with_gumbel_noise_samples_the_softmax() -> None:
     logits, temperature = torch.tensor([0.0, 1.0, 2.0, -1.0]), 0.7
     seeds = torch.arange(20000)
-    samples = (logits / temperature + hf.gumbel_noise(seeds, 0, 4)).argmax(1)
+    noise = hf.gumbel_noise(seeds, position=0, vocab=4)
+    samples = (logits / temperature + noise).argmax(1)
     counts = torch.bincount(samples, minlength=4).numpy()
     expected = torch.softmax(logits / temperature, 0).numpy().astype(np.float64)
     assert chisquare(counts, expected / expected.sum() * len(seeds)).pvalue > 0.001
@@ -109,7 +111,7 @@ def test_the_argmax_with_gumbel_noise_samples_the_softmax() -> None:
 def test_noise_is_finite_and_differs_by_seed_position_and_token() -> None:
     seeds = torch.tensor([0, 1, 2**32 - 1])
     vocab = 5000
-    first, second = hf.gumbel_noise(seeds, 0, vocab), hf.gumbel_noise(seeds, 1, vocab)
+    first, second = (hf.gumbel_noise(seeds, position, vocab) for position in (0, 1))
     assert torch.isfinite(first).all()
     assert (first != second).float().mean() > 0.99
     assert len(first.flatten().unique()) > 0.99 * first.numel()

@@ -1,4 +1,8 @@
-"""The http engine: whatever fails, no response is lost or returned for another request."""
+"""The http engine: whatever fails, no response is lost or returned for another request.
+
+Before its first request the engine checks the server with requests of its own (the server check).
+Requests with the same `view` have the same image and text, so an image is encoded once per view.
+"""
 
 import json
 import threading
@@ -97,7 +101,10 @@ def test_every_response_belongs_to_its_request_and_concurrency_is_limited(
     server.inject_fault, server.delay_s = inject_fault, 0.01
     results = generate_all(engine, requests)
     assert all_correct(results, requests)
-    assert results[0] == Completion(expected_response(requests[0]), (), True, 5)
+    # A server returns no token ids; the fake server reports 5 tokens.
+    assert results[0] == Completion(
+        expected_response(requests[0]), token_ids=(), hit_eos=True, reported_tokens=5
+    )
     assert results[0].num_tokens == 5
     assert server.num_requests == 120
     assert server.max_open == 8
@@ -123,6 +130,7 @@ def test_images_arrive_unchanged_and_are_encoded_once_per_view(server: ModelServ
 
 
 def test_data_urls_are_evicted_when_the_cache_is_full() -> None:
+    # The URL of one image of random pixels has more than 56 x 84 x 3 = 14,112 bytes.
     urls = openai_engine.DataUrlCache(max_bytes=20_000)
     for request in make_requests(20, num_images=20):
         urls.get(request.images[0])
@@ -233,7 +241,8 @@ def test_no_sample_is_marked_failed_if_the_server_fails_every_request(
     with pytest.raises(OSError, match=rf"samples in a row have no response; the last one: {last}"):
         results.extend(engine.stream(feed(enumerate(make_requests(150)))))
     assert not results
-    # The server is suspected after 32 samples of three requests; eight requests are open.
+    # The server is suspected after 32 samples without a response. Three requests with the same text
+    # count as one sample, and eight requests are open.
     assert 32 <= server.num_requests < 32 * 3 + 8
 
 
@@ -333,7 +342,9 @@ def test_a_request_that_is_rejected_while_others_are_completed_fails(
 def test_a_plain_request_decides_whether_a_rejected_request_or_the_server_is_at_fault(
     server: ModelServer, retry_after: str
 ) -> None:
-    engine, requests = make_engine(server, max_outage_s=0.3), make_requests(5)[4:]
+    """A plain request is a short text without an image; the engine sends it as a test."""
+    engine = make_engine(server, max_outage_s=0.3)
+    requests = make_requests(5)[4:]  # the one with seed 4
     rejected_seeds = [4]
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
@@ -365,7 +376,8 @@ def test_a_lone_surrogate_is_replaced_and_an_impossible_token_count_is_dropped(
 
     server.inject_fault = inject_fault
     refusal = GenerationError("the server answers 400: half ?")
-    assert generate_all(engine, requests) == [refusal, Completion("7", (), True, None)]
+    seven = Completion("7", token_ids=(), hit_eos=True, reported_tokens=None)
+    assert generate_all(engine, requests) == [refusal, seven]
 
 
 def test_the_server_check_obeys_retry_after_and_repeats_the_request(server: ModelServer) -> None:
@@ -378,6 +390,7 @@ def test_the_server_check_obeys_retry_after_and_repeats_the_request(server: Mode
         return respond(handler, number, content)
 
     server.respond = reject_the_first
+    # "top_k=-1" names the first fields that the check tries, so the server has taken them.
     assert make_engine(server).info["sampling"] == "top_k=-1"
     assert times[1] - times[0] > 0.29
 
@@ -408,7 +421,8 @@ def test_an_empty_response_of_a_model_that_ends_at_once_is_a_completion(
 ) -> None:
     engine = make_engine(server)
     server.inject_fault = lambda handler, body, number: send_completion(handler, "", tokens=1)
-    assert generate_all(engine, make_requests(1)) == [Completion("", (), True, 1)]
+    empty = Completion("", token_ids=(), hit_eos=True, reported_tokens=1)  # the end token
+    assert generate_all(engine, make_requests(1)) == [empty]
 
 
 def test_reasoning_that_the_server_removes_is_an_error(server: ModelServer) -> None:
@@ -573,6 +587,7 @@ def test_a_model_that_the_server_does_not_have_is_an_error(server: ModelServer) 
 def test_a_sampling_field_that_the_server_refuses_is_left_out_and_recorded(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The fields switch off the server's own sampling defaults, such as a top_k."""
     assert make_engine(server).info["sampling"] == "top_k=-1"
     server.refused_fields = ("top_k",)
     assert make_engine(server).info["sampling"] == "generation_config"

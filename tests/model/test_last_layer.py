@@ -1,6 +1,8 @@
 """The attention pass computes ACE's largest log psi as the formula does on eager attention.
 
-ACE (RAP) measures whether a response depends on one of its own tokens; see difficulty/ace.py.
+ACE (attention confidence; the paper RAP) measures whether a response depends on one of its own
+tokens: psi_j is the product of all response tokens' attention on token j. Axes: B rows of the
+batch, S positions, L layers, H heads, T response tokens, C response tokens of one chunk.
 """
 
 import resource
@@ -92,7 +94,7 @@ def test_max_log_psi_in_chunks_equals_the_formula_on_eager_attention(
 def test_a_response_of_one_token_has_no_max_log_psi(tiny: LoadedModel, batch: tuple) -> None:
     values = max_log_psis(tiny, batch, AceConfig())
     assert values[1] is None  # the response with one token
-    assert all(isinstance(values[row], float) for row in (0, 2, 3))
+    assert all(isinstance(values[row], float) for row in (0, 2, 3))  # the other responses
 
 
 def test_the_masses_are_the_same_with_and_without_max_log_psi(
@@ -110,10 +112,10 @@ def test_the_masses_are_the_same_with_and_without_max_log_psi(
         assert (summary.text_LT == text).all()
 
 
-def test_max_log_psi_is_none_if_it_was_not_requested(tiny: LoadedModel, batch: tuple) -> None:
+def test_without_an_ace_config_max_log_psi_is_none(tiny: LoadedModel, batch: tuple) -> None:
     inputs, spans = batch
     summaries = attention.summarize(tiny.model, inputs, spans)
-    assert [summary.max_log_psi for summary in summaries] == [None] * 4
+    assert [summary.max_log_psi for summary in summaries] == [None] * len(RESPONSES)
 
 
 def test_a_response_of_4096_tokens_fits_into_memory() -> None:
@@ -128,7 +130,7 @@ def test_a_response_of_4096_tokens_fits_into_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for first, log_HCT in attention.log_attention_rows(query, key, position, size**-0.5):
         max_cells = max(max_cells, log_HCT.numel())
-        if first > 200:  # enough chunks to reach the peak memory
+        if first > 200:  # row 200 of 4096: enough chunks to reach the peak memory
             break
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert max_cells <= attention.MAX_CELLS

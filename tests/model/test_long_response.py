@@ -1,4 +1,9 @@
-"""A response of 4,096 tokens goes through the whole attention pass in bounded memory."""
+"""A response of 4,096 tokens goes through the whole attention pass in bounded memory.
+
+The pass measures the attention of responses for two difficulty measures, CMAB (cross-modality
+attention balance) and ACE (attention confidence, from max_log_psi). image_LT is the attention on
+the image by L layers and T response tokens.
+"""
 
 import subprocess
 import sys
@@ -47,7 +52,10 @@ print(after - before)
 
 @pytest.mark.slow
 def test_a_response_of_4096_tokens_takes_less_than_half_a_gigabyte() -> None:
-    """The attention matrices of one layer would take 840 MB (2 rows, 6 heads, float32)."""
+    """The attention matrices of one layer would take 840 MB.
+
+    They have 2 rows of the batch, 6 heads, and 4 bytes per pair of 4,096 tokens and the prompt's.
+    """
     result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     assert float(result.stdout.split()[-1]) < 500  # MiB

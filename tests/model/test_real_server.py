@@ -113,7 +113,12 @@ def test_a_server_behind_a_faulty_proxy_gives_the_same_responses_as_the_hf_engin
 
 
 def score_command(folder: Path, url: str, model: str) -> list[str]:
-    """The command that probes and scores 16 samples with the model at `url`."""
+    """The command that probes and scores 16 samples with the model at `url`.
+
+    The probe samples three responses (draws) with 0, 40 and 80 % of the image hidden. The
+    difficulty measure PISM (progressive image semantic masking) is the share at which the model
+    fails.
+    """
     overrides = [
         "data.num_samples=16",
         "probe.mask_percents=[0,40,80]",
@@ -182,4 +187,4 @@ def test_a_missing_server_ends_the_command_with_code_2_and_the_address(tmp_path:
     assert run.returncode == 2
     assert f"model.url={url}: no server answers there" in run.stderr
     assert "Traceback" not in run.stderr
-    assert not list(tmp_path.glob("data/*"))
+    assert not list(tmp_path.glob("data/*"))  # no data set was built before the error

@@ -1,4 +1,8 @@
-"""The hf engine's continuous batching: slots, shared prompts, memory limits, determinism."""
+"""The hf engine's continuous batching: slots, shared prompts, memory limits, determinism.
+
+A slot is a row of the batch; when its response ends, it takes the next request. Requests with the
+same `view` have the same prompt, which is encoded once.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -221,6 +225,7 @@ def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
 
     def record(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
         if kwargs["input_ids"].shape[1] == 1:
+            # Axes: keys and values, rows, key heads, positions, size of a head.
             _, rows, _, width, _ = kwargs["past_key_values"].key_values[0].shape
             cache_shapes.append((rows, width))
 
@@ -271,7 +276,10 @@ def test_a_prompt_longer_than_the_models_positions_is_refused_with_its_length(
 def recorded_logits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[dict[tuple[int, int], torch.Tensor]]:
-    """A dict that collects the logits of every (seed, position in the response)."""
+    """A dict that collects the logits of every (seed, position in the response).
+
+    logits_BV has B rows of the batch and V tokens of the vocabulary.
+    """
     results: dict[tuple[int, int], torch.Tensor] = {}
     sample = hf.ContinuousBatch.sample
 
@@ -296,7 +304,7 @@ def count_differing(first: dict[Any, torch.Tensor], second: dict[Any, torch.Tens
 def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
     tiny: LoadedModel, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without deterministic mode, the same two runs round differently."""
+    """Without deterministic mode, the same two runs round differently (`unfixed`)."""
     # Run 1: all requests, one thread. Run 2: two thirds of them in reverse order, two threads.
     configs = [ModelConfig(batch_size=size, deterministic=True) for size in (64, 3)]
     batches = [requests, requests[::-1][: len(requests) * 2 // 3]]

@@ -68,11 +68,12 @@ def parameters(class_node: ast.ClassDef, method: str) -> list[str]:
 
 
 REQUEST = Request(parts=("x",), seed=3, temperature=0.7, max_new_tokens=9)
+PIXELS = (784, 7840)  # smallest and largest area of an image
 
 
 @pytest.mark.slow
 def test_vllm_has_every_keyword_argument_that_we_pass(wheel: zipfile.ZipFile) -> None:
-    arguments = set(vllm.engine_arguments(ModelConfig(), (784, 7840)))
+    arguments = set(vllm.engine_arguments(ModelConfig(), PIXELS))
     llm = find_class(parse_source(wheel, "entrypoints/llm.py"), "LLM")
     engine_members = members(find_class(parse_source(wheel, "engine/arg_utils.py"), "EngineArgs"))
     assert arguments <= {*parameters(llm, "__init__"), *engine_members}
@@ -88,6 +89,7 @@ def test_vllm_has_every_keyword_argument_that_we_pass(wheel: zipfile.ZipFile) ->
 @pytest.mark.slow
 def test_vllm_has_every_method_and_attribute_that_we_use(wheel: zipfile.ZipFile) -> None:
     engine = find_class(parse_source(wheel, "v1/engine/llm_engine.py"), "LLMEngine")
+    # Index 0 is self.
     assert parameters(engine, "add_request")[1:4] == ["request_id", "prompt", "params"]
     assert parameters(engine, "abort_request")[1] == "request_ids"
     assert {"step"} <= members(engine)
@@ -102,6 +104,7 @@ def test_vllm_has_every_method_and_attribute_that_we_use(wheel: zipfile.ZipFile)
     prompt = parse_source(wheel, "inputs/llm.py")
     assert "prompt" in members(find_class(prompt, "TextPrompt"))
     assert "multi_modal_data" in members(find_class(prompt, "_PromptOptions"))
+    # The limits of the image area are passed as mm_processor_kwargs["size"].
     qwen = wheel.read("vllm/model_executor/models/qwen2_vl.py").decode()
     assert 'mm_kwargs.get("size")' in qwen
 
@@ -116,7 +119,7 @@ def test_vllm_gives_a_requests_completions_consecutive_seeds_so_we_set_n_to_1(
 
 
 def test_vllm_gets_the_requests_seed_and_no_defaults_of_the_model() -> None:
-    banned_token = 500
+    banned_token = 500  # any token id
     arguments = vllm.sampling_arguments(REQUEST, {banned_token: vllm.BANNED_LOGIT_BIAS})
     assert (arguments["seed"], arguments["temperature"], arguments["max_tokens"]) == (3, 0.7, 9)
     assert (arguments["top_p"], arguments["top_k"], arguments["min_p"]) == (1.0, 0, 0.0)
@@ -125,7 +128,7 @@ def test_vllm_gets_the_requests_seed_and_no_defaults_of_the_model() -> None:
 
 
 def test_vllms_processor_gets_the_limits_of_the_image_area() -> None:
-    arguments = vllm.engine_arguments(ModelConfig(), (784, 7840))
+    arguments = vllm.engine_arguments(ModelConfig(), PIXELS)
     assert arguments["mm_processor_kwargs"] == {
         "size": {"shortest_edge": 784, "longest_edge": 7840}
     }
@@ -137,7 +140,7 @@ def test_each_ranks_engine_sees_only_its_gpus_and_the_variable_is_restored(
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    with vllm.visible_gpus(2):
+    with vllm.visible_gpus(2):  # two GPUs per rank
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "6,7"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
@@ -190,7 +193,8 @@ def test_results_are_in_the_order_of_the_requests_and_rejections_are_errors(tiny
     results = generate_all(scripted_engine(tiny.processor), requests)
     assert results[2] == GenerationError("longer than the model takes")
     assert isinstance(results[4], GenerationError)
-    assert all(results[i] == Completion(f"seed {i}", (1, 2), True) for i in (0, 1, 3, 5, 6))
+    for i in (0, 1, 3, 5, 6):
+        assert results[i] == Completion(f"seed {i}", token_ids=(1, 2), hit_eos=True)
 
 
 def test_a_closed_stream_aborts_its_requests(tiny) -> None:
@@ -199,7 +203,7 @@ def test_a_closed_stream_aborts_its_requests(tiny) -> None:
     stream = engine.stream(lambda room: list(zip(range(room), requests, strict=False)))
     next(stream)
     stream.close()
-    # Of three open requests, one is completed.
+    # Of three open requests (max_open), one is completed.
     assert len(engine.llm.llm_engine.aborted) == 2
 
 

@@ -1,4 +1,4 @@
-"""Builds rollouts with chosen verdicts, without a model."""
+"""Builds rollouts (graded responses) with chosen verdicts, without a model."""
 
 from difftrain.probe.schedule import ProbeRequest
 from difftrain.records import Rollout, Verdict

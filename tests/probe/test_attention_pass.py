@@ -1,4 +1,10 @@
-"""Which responses the attention pass measures, and which rows it writes."""
+"""Which responses the attention pass measures, and which rows it writes.
+
+The pass reads the rollouts (graded responses) of the probe and measures the attention of some: for
+CMAB (cross-modality attention balance) the first correct one of a sample, for ACE (attention
+confidence) the first one. DRM (difficulty-aware replacement) needs no attention. A rollout's `draw`
+is its number among the responses to one sample.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -43,7 +49,7 @@ def run_pass(
     config.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
     config.model.attention_batch_size = 16
     folders = folder / "probe", folder / "attention"
-    run_attention_pass(load, samples, *folders, World(), config, 1)
+    run_attention_pass(load, samples, *folders, World(), config, seed=1)
     return parquet.read_rows(folder / "attention", Attention)
 
 
@@ -52,6 +58,7 @@ def test_ace_measures_the_first_response_and_cmab_the_first_correct_one() -> Non
     rows += [rollout("b", 0, True), rollout("c", 0, False)]
 
     def keys(*measures: Measure) -> set[tuple[str, int]]:
+        """The sample id and draw of every response to measure."""
         return set(responses_to_measure(rows, measures, draws=10))
 
     assert keys(Measure.cmab) == {("a", 2), ("b", 0)}
@@ -64,7 +71,7 @@ def test_only_responses_with_tokens_to_the_full_image_are_measured() -> None:
         rollout("a", 0, True, view=View.text_only),
         rollout("b", 0, True, view=View.masked, mask_percent=10),
         rollout("c", 0, True, token_ids=(), num_tokens=0),
-        rollout("d", 12, True),  # CMAB uses only the first K = 10 draws
+        rollout("d", 12, True),  # CMAB uses only the first 10 draws, ACE only draw 0
     ]
     assert responses_to_measure(rows, [Measure.cmab, Measure.ace], draws=10) == {}
 
@@ -83,6 +90,7 @@ def test_a_pass_writes_a_row_for_every_response_and_a_second_pass_writes_none(
     num_layers = 4  # of the tiny model
     for sample in samples[:2]:
         assert attention[sample.sample_id].max_log_psi is not None
+        # image_LT: attention on the image by L layers and T response tokens.
         assert np.array(attention[sample.sample_id].image_LT).shape == (num_layers, len(TOKEN_IDS))
     assert attention[samples[2].sample_id].max_log_psi is None
 
@@ -97,10 +105,12 @@ def test_late_rollouts_of_a_failed_sample_do_not_change_what_is_measured(
 ) -> None:
     """A rank may still write its last draws after another rank has closed the probe."""
     samples, probe = shapes_samples[:4], tmp_path / "probe"
+    # The pass sorts samples by id, so an additional row of `failed` would shift all others.
     failed = min(samples, key=lambda sample: sample.sample_id)
     rows = [rollout(sample.sample_id, 0, True) for sample in samples if sample is not failed]
     parquet.write_part(probe, "00000", rows)
-    write_failure(probe, 1, ProbeRequest(failed, 0, 0), GenerationError("too long"))
+    request = ProbeRequest(failed, percent=0, draw=0)
+    write_failure(probe, rank=1, request=request, error=GenerationError("too long"))
     before = pairs_to_measure(samples, probe, [Measure.cmab], draws=10)
     assert len(before) == 3
     parquet.write_part(probe, "00001", [rollout(failed.sample_id, 1, True)])

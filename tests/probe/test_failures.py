@@ -1,4 +1,8 @@
-"""A probe with a faulty server: every sample is either scored or recorded as failed."""
+"""A probe with a faulty server: every sample is either scored or recorded as failed.
+
+The probe samples several responses (draws) to a sample at every mask ratio, the hidden share of the
+image. A rollout is a graded response. The fake server counts requests from 1 (`number`).
+"""
 
 import json
 import time
@@ -41,7 +45,7 @@ def make_config(server: ModelServer, folder: Path) -> RunConfig:
 
 
 def run_probe(server: ModelServer, samples: list[Sample], folder: Path, **changes: Any) -> Path:
-    """The folder of a finished probe; `changes` are settings of config.model.server."""
+    """Run a probe; returns its folder. `changes` are settings of config.model.server."""
     config = make_config(server, folder)
     for name, value in changes.items():
         setattr(config.model.server, name, value)
@@ -150,6 +154,7 @@ def test_responses_are_written_while_the_server_does_not_respond(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Rollouts are written soon after they arrive.
     monkeypatch.setattr(parquet, "MAX_BUFFER_SECONDS", 0.3)
     monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     timed_out: list[int] = []
@@ -166,7 +171,8 @@ def test_responses_are_written_while_the_server_does_not_respond(
     server.inject_fault = inject_fault
     folder = run_probe(server, shapes_samples[:8], tmp_path)
     assert not timed_out
-    assert len(sorted_rollouts(folder)) > 12  # the probe went on after the wait
+    # More than the six that were answered at once and the six that waited: the probe went on.
+    assert len(sorted_rollouts(folder)) > 12
 
 
 def test_the_manifest_has_the_sum_of_the_seconds_of_all_runs(
@@ -208,4 +214,5 @@ def test_a_response_without_token_ids_is_measured_with_the_tokens_of_its_text(
     assert tiny.image_token not in ids
     # By default, the tokenizer would turn <|image_pad|> into an image token.
     assert tokenizer(text)["input_ids"].count(tiny.image_token) == 1
+    # The attention measure CMAB is taken from this response: sample "a", draw 0.
     assert list(responses_to_measure([row], [Measure.cmab], draws=10)) == [("a", 0)]

@@ -1,4 +1,7 @@
-"""A mask hides the requested percentage of an image: pixels, one rectangle, or whole patches."""
+"""A mask hides the requested percentage of an image: pixels, one rectangle, or whole patches.
+
+Hidden pixels are black. The kind of mask is "pixels" by default.
+"""
 
 import itertools
 
@@ -48,7 +51,7 @@ def test_a_patch_mask_hides_whole_patches_of_nearly_the_requested_share(percent:
     # 112 x 112 pixels are 4 x 4 patches of 28 x 28.
     patch_shares = is_hidden.reshape(4, 28, 4, 28).mean(axis=(1, 3))
     assert set(np.unique(patch_shares)) <= {0.0, 1.0}
-    assert patch_shares.sum() == (percent * 16 + 50) // 100
+    assert patch_shares.sum() == (percent * 16 + 50) // 100  # rounded to the nearest, halves up
 
 
 @pytest.mark.parametrize("kind", ["pixels", "rectangle", "patches"])

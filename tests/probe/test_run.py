@@ -1,4 +1,9 @@
-"""The order of the probe's requests, and equal rows for any batch size and number of ranks."""
+"""The order of the probe's requests, and equal rows for any batch size and number of ranks.
+
+The probe samples responses (draws) for two difficulty measures here: PISM (progressive image
+semantic masking) needs draws with more and more of the image hidden, CDE (causal discrepancy) draws
+with and without the image. A view says whether the image is full, masked or absent.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +67,7 @@ def test_a_begun_sample_is_continued_before_another_is_begun(queue: RequestQueue
             settled.add(request.sample.sample_id)
     assert not queue.open_counts
     assert len(settled) == NUM_SAMPLES
-    assert queue.unmasked == {}
+    assert queue.unmasked == {}  # no decoded image remains in memory
 
 
 def test_requests_name_the_same_view_only_if_they_have_the_same_parts(queue: RequestQueue) -> None:

@@ -1,7 +1,9 @@
 """Which draws (responses) early stopping still needs, until a sample's label is settled.
 
-A table has a row for each of R mask ratios, which rise from 0, and a column for each of K draws:
-1 is correct, 0 incorrect, -1 not yet drawn.
+A table has a row for each of R mask ratios (hidden shares of the image), which rise from 0, and a
+column for each of K draws: 1 is correct, 0 incorrect, -1 not yet drawn. A ratio passes if the share
+of its correct draws is at least tau (by default 0.1). The label is the first ratio that fails, or
+only its stratum: unsolved at 0, hard up to 0.4, medium below 0.7, else easy.
 """
 
 from typing import Any
@@ -19,7 +21,11 @@ RATIOS = np.arange(10) / 10
 def draw_until_settled(
     full_RK: np.ndarray, tau: float, until: str = "ratio", **limits: Any
 ) -> tuple[np.ndarray, int]:
-    """The table and the number of draws at the end; the verdicts come from `full_RK`."""
+    """The table and the number of draws at the end; the verdicts come from `full_RK`.
+
+    `until` says what has to be settled: the failing "ratio" or its "stratum". `limits` are other
+    limits of the strata.
+    """
     table = np.full_like(full_RK, -1)
     num_draws = 0
     while cells := next_draws(table, tau, until, **limits):

@@ -1,6 +1,12 @@
 """Which draws the probe makes for which difficulty measures, and that it makes no draw twice.
 
 A draw is one sampled response: with the full image, with a masked image, or without the image.
+PISM (progressive image semantic masking) needs draws with more and more of the image hidden. CMAB
+(cross-modality attention balance) needs full-image draws until one is correct. Of the measures of
+the paper RAP, CDE (causal discrepancy) needs draws with and without the image. DRM
+(difficulty-aware replacement) and ACE (attention confidence) need the full image only.
+
+Axes: R mask ratios, K draws at every ratio, M rollouts (graded draws) for CDE and DRM.
 """
 
 from pathlib import Path
@@ -32,7 +38,7 @@ def config_of(
 def settle(
     state: ProbeState, sample: Sample, truth: dict[tuple[View, int], np.ndarray]
 ) -> list[ProbeRequest]:
-    """The requests until the sample is settled; `truth` has whether each draw is correct."""
+    """The requests until no measure needs another; `truth` has whether each draw is correct."""
     drawn: list[ProbeRequest] = []
     while requests := state.next_requests(sample):
         assert not set(requests) & set(drawn)
@@ -152,6 +158,11 @@ def test_in_the_folder_of_another_run_only_missing_draws_are_requested(
 def test_early_stopping_gives_the_corrected_and_the_uncorrected_label_of_the_full_grid(
     shapes_samples: list[Sample], tmp_path: Path, alpha: float
 ) -> None:
+    """PISM's label is the first mask ratio at which the model fails.
+
+    With chance correction, a ratio passes only if guessing gives so many correct draws with a
+    probability of at most alpha. The guess rate comes from draws without the image.
+    """
     sample, num_saved = shapes_samples[0], 0
     for seed in range(200):
         truth = random_truth(np.random.default_rng(seed), decay=0.8)
@@ -162,6 +173,7 @@ def test_early_stopping_gives_the_corrected_and_the_uncorrected_label_of_the_ful
         config.probe.until = Until.grid
         full = state_of(config, sample, tmp_path)
         num_saved += len(settle(full, sample, truth)) - len(drawn)
+        # minimum: number of correct draws that pass a ratio, without and with chance correction
         for minimum in full.minimums(sample.sample_id):
             ratios = {
                 pism.failure_ratio(
@@ -179,7 +191,7 @@ def test_requirements_that_differ_are_described_differently() -> None:
         config = config_of(Measure.pism)
         config.probe.until = until
         configs.append(config)
-    described = {requirements(c.difficulty, c.probe).describe(4) for c in configs}
+    described = {requirements(c.difficulty, c.probe).describe(num_samples=4) for c in configs}
     assert len(described) == len(configs)
 
 
