@@ -6,7 +6,8 @@ from importlib import import_module
 import pytest
 
 # The letters at the end of a name are the axes of an array: N samples, R mask ratios, K draws, M
-# rollouts, L layers, T response tokens, B batch, S sequence, H height, W width, C colors.
+# rollouts, L layers, T response tokens, B batch, S sequence, H height, W width, C colors. The
+# modules of `difficulty` are measures of difficulty; `rap` is a method that selects samples.
 SIGNATURES = {
     "seeds.derive": "root, *purpose",
     "probe.masks.mask": "pixels_HWC, percent, seed, kind='pixels'",

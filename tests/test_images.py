@@ -164,6 +164,7 @@ def test_transparent_pixels_become_white_and_not_black(encode, mode):
 
 def test_half_transparent_black_becomes_gray(encode):
     raw = encode(Image.new("RGBA", (56, 56), (0, 0, 0, 128)))
+    # An alpha of 128 of 255 over white.
     assert pixel(images.decode(raw, BUDGET), (9, 9)) == (127, 127, 127)
 
 

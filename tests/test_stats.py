@@ -1,7 +1,8 @@
 """difftrain/stats.py against values computed by hand and by scipy.
 
-The last letters of a name are axes: S seeds, I items. A cluster is a group of items that the
-bootstrap resamples together: the questions on one figure of HallusionBench, else a single item.
+The last letters of a name are axes: S seeds, I items, R resamples. A cluster is a group of items
+that the bootstrap resamples together: the questions on one figure of HallusionBench, else a single
+item. The argument mean_R of stats.interval() has an effect only for one seed, so here it is zeros.
 """
 
 from collections.abc import Sequence
@@ -154,8 +155,9 @@ def test_if_two_seeds_differ_much_p_is_far_larger_than_for_one_seed() -> None:
 
 def test_p_over_seeds_equals_that_of_the_t_test_and_agrees_with_the_interval() -> None:
     means = np.array([0.02, 0.05, 0.035])
-    actual = stats.p_over_seeds(means, 0.0, 300)
+    actual = stats.p_over_seeds(means, item_variance=0.0, num_clusters=300)
     assert actual == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue)
+    # Without any variance p is 0, or 1 if the mean is zero. Infinite variance: nothing is known.
     assert stats.p_over_seeds(np.array([0.1, 0.1]), 0.0, 300) == 0
     assert stats.p_over_seeds(np.zeros(2), 0.0, 300) == 1
     assert stats.p_over_seeds(np.array([0.1, 0.2]), float("inf"), 1) == 1
@@ -192,6 +194,7 @@ def test_the_bootstrap_p_is_close_to_that_of_the_paired_t_test() -> None:
 
 
 def test_a_p_value_is_never_zero() -> None:
+    # 0 of 1999 resamples are below zero: 2 x (0 + 1) / (1999 + 1).
     assert stats.bootstrap_p(np.full(1999, 0.3)) == pytest.approx(0.001)
     assert stats.bootstrap_p(np.zeros(100)) == 1.0
 
@@ -207,13 +210,14 @@ def test_questions_on_one_figure_make_the_interval_wider() -> None:
 
 def test_without_variance_of_items_the_interval_is_students_t_over_seeds() -> None:
     means = np.array([0.02, 0.05, 0.035])
-    actual = stats.interval(means, np.zeros(10), 0.0, 300)
+    actual = stats.interval(means, np.zeros(10), item_variance=0.0, num_clusters=300)
     expected = scipy_stats.t.interval(0.95, 2, loc=means.mean(), scale=scipy_stats.sem(means))
     assert actual == pytest.approx(expected)
 
 
 def test_without_variance_of_seeds_the_interval_is_students_t_over_items() -> None:
-    actual = stats.interval(np.array([0.1, 0.1]), np.zeros(10), 0.02**2, 300)
+    means = np.array([0.1, 0.1])
+    actual = stats.interval(means, np.zeros(10), item_variance=0.02**2, num_clusters=300)
     assert actual == pytest.approx(scipy_stats.t.interval(0.95, 299, loc=0.1, scale=0.02))
 
 

@@ -133,10 +133,11 @@ def test_a_checkpoint_of_two_processes_needs_the_rng_state_of_both(tmp_path: Pat
         for rank in range(2):
             torch.save({"rank": rank}, path / f"rng_state_{rank}.pth")
         (path / "rng_state.pth").unlink()
-    assert checkpointing.last_checkpoint(tmp_path, 2) == second
+    assert checkpointing.last_checkpoint(tmp_path, num_processes=2) == second
     (second / "rng_state_1.pth").unlink()
-    assert checkpointing.last_checkpoint(tmp_path, 2) == first
-    assert checkpointing.resume_problem(second, 2) == "RNG state missing for 1 of 2 ranks"
+    assert checkpointing.last_checkpoint(tmp_path, num_processes=2) == first
+    problem = checkpointing.resume_problem(second, num_processes=2)
+    assert problem == "RNG state missing for 1 of 2 ranks"
 
 
 def test_loading_a_checkpoint_restores_every_weight_under_its_modules_name(

@@ -1,4 +1,8 @@
-"""An export contains scores and selected samples, in formats of other trainers and of difftrain."""
+"""An export contains scores and selected samples, in formats of other trainers and of difftrain.
+
+PISM and CMAB are measures of difficulty. By its score a sample belongs to a stratum: easy, medium,
+hard or unsolved.
+"""
 
 import inspect
 import json
@@ -184,6 +188,7 @@ def test_the_card_states_method_model_settings_counts_and_figure(exported):
 
 
 def test_an_export_of_generated_samples_has_no_original_rows(tmp_path):
+    # The default source of data generates samples.
     config = RunConfig(data=DataConfig(num_samples=8), export=ExportConfig(formats=[]))
     build_dataset(config.data, tmp_path / "data")
     mark_as_finished(tmp_path / "select")
@@ -201,7 +206,7 @@ def test_an_export_fails_if_rows_of_its_samples_were_deleted_from_the_data_file(
     config, folder, _ = exported
     path = Path(config.data.path or "")
     content = path.read_text()
-    path.write_text("".join(content.splitlines(keepends=True)[:2]))
+    path.write_text("".join(content.splitlines(keepends=True)[:2]))  # rows of 2 of 6 samples
     root = folder.parent
     stages = {name: root / name for name in ("data", "score", "select")}
     try:
@@ -231,7 +236,7 @@ class HubRecorder:
 def test_publishing_creates_a_private_dataset_and_uploads_the_folder(exported):
     _, folder, _ = exported
     api = HubRecorder()
-    export.publish(folder, "me/selection", True, api)
+    export.publish(folder, "me/selection", private=True, api=api)
     (first_call, created), (second_call, uploaded) = api.calls
     assert (first_call, second_call) == ("create_repo", "upload_folder")
     assert (created["repo_id"], created["private"]) == ("me/selection", True)
@@ -244,7 +249,7 @@ def test_the_error_for_publishing_offline_names_the_finished_folder(exported, mo
     _, folder, _ = exported
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubUnavailable, match="The export is complete at") as error:
-        export.publish(folder, "me/selection", True)
+        export.publish(folder, "me/selection", private=True)
     assert str(folder) in str(error.value)
 
 

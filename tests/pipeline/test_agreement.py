@@ -1,4 +1,8 @@
-"""How well two scorings of the same samples agree: equal labels, and equally selected samples."""
+"""How well two scorings of the same samples agree: equal labels, and equally selected samples.
+
+PISM, CDE and ACE are measures of difficulty. PISM gives a sample a stratum; CDE and ACE have no
+strata, but a threshold, which says whether the sample is kept or dropped.
+"""
 
 import math
 
@@ -20,7 +24,8 @@ def test_the_label_of_a_score_is_its_stratum_or_whether_its_threshold_keeps_the_
         return retest.score_label(score(*row), CONFIG)  # type: ignore[arg-type]
 
     assert label(Measure.pism, None, Stratum.easy) == "easy"
-    assert (CONFIG.cde.lambda_c, CONFIG.ace.lambda_a) == (0.5, 0.1)  # CDE keeps above, ACE below
+    assert (CONFIG.cde.lambda_c, CONFIG.ace.lambda_a) == (0.5, 0.1)
+    # CDE keeps samples above lambda_c. ACE drops samples above lambda_a.
     assert label(Measure.cde, 0.6) == "kept"
     assert label(Measure.cde, 0.5) == "dropped"
     assert label(Measure.ace, math.log(0.1)) == "kept"  # ACE's value is a logarithm

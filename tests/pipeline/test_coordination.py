@@ -1,6 +1,7 @@
 """Ranks and launches that share a folder: heartbeats, failures, the lock.
 
 A launch is one start of a command. Its ranks are its processes; MASTER_PORT identifies the launch.
+World(1, 3) is rank 1 of 3; World() is a single process.
 """
 
 import errno

@@ -24,5 +24,5 @@ def test_wandb_without_a_login_is_refused_and_nothing_is_written(
     wandb.teardown()  # ends the session of an earlier test, which may be offline
     config = resolve(compose_config(["report_to=wandb", f"output_dir={tmp_path / 'artifacts'}"]))
     with pytest.raises(ConfigError, match=r"report_to=wandb: no login"):
-        command(config, World(), [])
+        command(config, World(), recipe_settings=[])
     assert not (tmp_path / "artifacts").exists()

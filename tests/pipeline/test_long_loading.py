@@ -1,4 +1,8 @@
-"""A rank keeps sending heartbeats in every stage while it spends a long time loading a model."""
+"""A rank keeps sending heartbeats in every stage while it spends a long time loading a model.
+
+The stages are the probe (sampling responses), the attention pass (measuring the attention of these
+responses) and the evaluation on benchmarks.
+"""
 
 import time
 from collections.abc import Callable
@@ -15,7 +19,7 @@ from difftrain.pipeline.stage import Heartbeat
 from difftrain.probe import attention_pass, run
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 
-FIRST, SECOND = World(0, 2), World(1, 2)
+FIRST, SECOND = World(0, 2), World(1, 2)  # the two ranks of a launch
 
 
 class HeartbeatObserved(Exception):
@@ -43,7 +47,7 @@ def test_a_rank_sends_heartbeats_while_it_loads_a_model(
 ) -> None:
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.05)
     config, folder = RunConfig(), tmp_path / stage
-    config.difficulty.measure = Measure.cmab
+    config.difficulty.measure = Measure.cmab  # needs attention, unlike the default measure
     rows = [
         Rollout(
             sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=0,

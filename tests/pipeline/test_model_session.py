@@ -27,7 +27,7 @@ def session_with_engine(kind: EngineKind, tiny: LoadedModel) -> tuple[ModelSessi
     config = RunConfig()
     config.model.engine = kind
     session, engine = ModelSession(config.model, config.data), StubEngine()
-    session.__dict__["model"] = tiny
+    session.__dict__["model"] = tiny  # where the cached_property `model` stores its value
     session._engines[SMALL_IMAGES] = engine  # type: ignore[assignment]
     return session, engine
 

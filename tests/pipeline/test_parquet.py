@@ -1,4 +1,7 @@
-"""Parquet parts: records, lazy images, part names; fingerprints and the manifest."""
+"""Parquet parts: records, lazy images, part names; fingerprints and the manifest.
+
+Axes of attention: L decoder layers, T response tokens.
+"""
 
 import pickle
 from dataclasses import dataclass
@@ -75,7 +78,7 @@ def test_the_error_for_a_file_with_wrong_columns_lists_both_column_sets(tmp_path
 def test_the_error_for_a_missing_stage_names_the_command_that_makes_it(tmp_path: Path) -> None:
     parquet.write_part(tmp_path, "0", SCORES)
     with pytest.raises(parquet.MissingArtifact, match=r"run  python launch/score\.py"):
-        parquet.read_finished(tmp_path, Score, "python launch/score.py")
+        parquet.read_finished(tmp_path, Score, made_by="python launch/score.py")
 
 
 def test_an_empty_part_is_refused(tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_a_write_that_fails_leaves_no_part(tmp_path: Path) -> None:
 def test_part_names_contain_the_rank_and_a_number_that_counts_up(tmp_path: Path) -> None:
     first = parquet.next_part_name(tmp_path, 1)
     parquet.write_part(tmp_path, first, SCORES)
-    assert parquet.next_part_name(tmp_path, 1).startswith("r001-00001-")
+    assert parquet.next_part_name(tmp_path, 1).startswith("r001-00001-")  # rank 1, second part
     assert parquet.next_part_name(tmp_path, 0).startswith("r000-00000-")
 
 

@@ -77,7 +77,7 @@ def test_only_the_first_rank_works_and_every_rank_gets_the_manifest(
         return run_stage(tmp_path, world, work, inputs={})
 
     first, second = on_two_ranks(run)
-    assert calls == [0]
+    assert calls == [0]  # one call, on rank 0
     assert first == second == manifest.read_manifest(tmp_path)
 
 
@@ -133,6 +133,7 @@ def test_every_rank_does_its_share_and_the_first_writes_the_manifest(
     assert first == second
     assert first["counts"] == {"files": 5}
     assert first["settings"] == {"ranks": 2}
+    # The files with which ranks measure time and send heartbeats are removed at the end.
     assert not list(tmp_path.glob(".elapsed-*"))
     assert not list(tmp_path.glob(".rank-*"))
 

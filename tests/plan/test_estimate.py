@@ -45,6 +45,7 @@ def test_qi_et_al_s_samples_need_about_an_eighth_of_the_full_grids_responses() -
     # An easy sample needs 20 responses, a medium one 21 on average, a hard one 15, an unsolved 10.
     reasoning = plan.expected_responses(*settings(), {TaskSet.reasoning: 27_133})
     assert reasoning / (27_133 * 100) == pytest.approx(1 / 8, abs=0.01)
+    # The perception samples need more, because fewer of them are unsolved.
     all_samples = plan.expected_responses(*settings(), PAPER_SAMPLES)
     assert all_samples / (sum(PAPER_SAMPLES.values()) * 100) == pytest.approx(0.145, abs=0.01)
 
@@ -142,7 +143,7 @@ def test_generation_memory_is_the_sum_of_weights_kv_cache_images_and_logits() ->
     dims = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
     one = plan.TokenBatch(rows=1, prompt=1600, response=448, pixels=1_254_400)
     sizes = plan.generation_memory(dims, one, 2)
-    assert sizes["weights"] == pytest.approx(2 * 8.29e9)
+    assert sizes["weights"] == pytest.approx(2 * 8.29e9)  # bytes x parameters of the 7B model
     assert sizes["KV cache"] == 28_672 * 2 * 2048  # values per token, bytes, tokens
     assert sizes["logits"] == 4 * 152_064  # float32, vocabulary
     in_process = plan.generation_memory(dims, one, 2, cached_prompts=8)
@@ -170,6 +171,7 @@ def test_a_pilot_without_a_response_is_ignored(tmp_path) -> None:
     """A pilot is a probe of few samples that was run before to estimate a larger one."""
     config = RunConfig(output_dir=str(tmp_path))
     pilot_config = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    # `settled` describes for which measures and settings the pilot has enough responses.
     counts = {
         "generations": 0,
         "tokens": 0,

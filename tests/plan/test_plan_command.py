@@ -59,7 +59,8 @@ def test_samples_responses_hours_and_memory_are_estimated_without_a_probe(
         "shares of Qi et al. 2026" in done.stdout
     )
     assert "alone, with the stratum shares of Qi et al. 2026: pism" in done.stdout
-    # For 40 samples: cde 5 responses with and 5 without the image, ace 1, drm 5.
+    # For 40 samples: cde 5 responses with and 5 without the image, ace 1, drm 5. The hours are 40
+    # samples / 0.1 samples a second / 3600.
     assert "cde 400, ace 40, drm 200" in done.stdout
     assert "hours: 0.11 for the probe, at 0.1 samples a second" in done.stdout
     assert "memory, generation:" in done.stdout
@@ -87,7 +88,8 @@ def test_the_estimate_uses_a_pilots_numbers_if_there_is_a_pilot(tmp_path: Path) 
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = run_plan(*arguments)
     assert done.returncode == 0, done.stderr
-    # The pilot had 20 responses per sample, 20 tokens per response, and took 4 seconds.
+    # The pilot of 8 samples took 4 seconds, with 20 responses per sample and 20 tokens per response.
+    # So 40 samples need 800 responses, 16,000 tokens and 20 seconds.
     assert "about 800 for pism, cmab, estimated from a pilot of 8 samples" in done.stdout
     assert "16,000 response tokens (20 each in the pilot)" in done.stdout
     assert "hours: 0.01 for the probe, at the pilot's 2 samples a second" in done.stdout

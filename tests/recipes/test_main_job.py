@@ -1,4 +1,8 @@
-"""The main command, launch/train.py, as a whole but with few samples (debug=smoke)."""
+"""The main command, launch/train.py, as a whole but with few samples (debug=smoke).
+
+The base model is not trained, the tuned model is trained on the selected samples, and the control
+on as many random samples. pism and cmab are measures of difficulty.
+"""
 
 import json
 import os
@@ -61,6 +65,7 @@ def test_the_report_has_all_its_keys_and_scores(run_folder: Path) -> None:
     } <= report.keys()
     assert {"cost", "recipe_difference", "control", "differences"} <= report.keys()
     assert report["name"] == "grpo_hard"
+    # The keys that the recipe's file sets, with the values of this run (see SMALL).
     strata = "select.strata=[hard, medium, unsolved]"
     assert report["recipe_difference"] == ["name=grpo_hard", strata]
     for name in ("base", "tuned", "control"):
@@ -80,7 +85,7 @@ def test_the_counts_account_for_every_row_of_the_data(run_folder: Path) -> None:
 
 
 def test_the_control_trains_on_as_many_samples_as_the_recipe_selects(run_folder: Path) -> None:
-    folders = (run_folder.parents[1] / "select").iterdir()
+    folders = (run_folder.parents[1] / "select").iterdir()  # one of the recipe, one of the control
     sizes = [len(parquet.read_rows(folder, Selection)) for folder in folders]
     assert len(sizes) == 2
     assert sizes[0] == sizes[1] > 0
@@ -98,7 +103,7 @@ def test_base_tuned_and_control_are_graded_on_the_same_items(run_folder: Path) -
         sorted((row.benchmark, row.item_id) for row in parquet.read_rows(folder, ItemResult))
         for folder in (run_folder.parents[1] / "evaluate").iterdir()
     ]
-    assert len(items) == 3
+    assert len(items) == 3  # evaluations: base, tuned, control
     assert items[0] == items[1] == items[2]
 
 

@@ -68,7 +68,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "debug=smoke",
             "data=orsta",
             f"data.path={folder}",
-            "data.max_pixels=12544",
+            "data.max_pixels=12544",  # 112 x 112, the size of the generated images
             "grpo.prompts_per_step=4",
             "grpo.max_steps=6",
             f"output_dir={folder}/artifacts",
@@ -86,6 +86,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_on_orsta_rows_of_all_eight_tasks_trains_on_every_row(run_folder: Path) -> None:
     counts = json.loads((run_folder / "report.json").read_text())["counts"]
+    # picks: the number of samples selected for GRPO; grpo_full selects all.
     assert counts["samples"] == counts["picks"]["grpo"] == ROWS_PER_TASK * len(FAMILIES)
     assert (run_folder / "checkpoint" / "model.safetensors").is_file()
 

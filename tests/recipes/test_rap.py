@@ -1,7 +1,8 @@
 """Every RAP recipe runs to its end on few samples, and selects no easy or biased sample.
 
 RAP selects by three measures: CDE (does the answer need the image?), ACE (attention bias) and DRM
-(difficulty).
+(difficulty). The retest scores some samples again, from responses with other seeds. A report names
+the trained model "tuned"; `picks` are numbers of selected samples.
 """
 
 import json

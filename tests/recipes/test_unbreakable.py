@@ -52,6 +52,7 @@ def start_and_kill(folder: Path, rng: random.Random, arguments: list[str]) -> bo
 
     Returns whether the kill came before the probe's own end.
     """
+    # Until there is a part, the probe is rank 0 alone, which also writes the data.
     rank, size = rng.choice([(0, 1), (0, 2), (1, 2), (3, 4)]) if num_parts(folder) else (0, 1)
     before, new_parts, delay = num_parts(folder), rng.choice([0, 1, 1, 2]), rng.uniform(0, 0.3)
     child = subprocess.Popen(
@@ -60,6 +61,7 @@ def start_and_kill(folder: Path, rng: random.Random, arguments: list[str]) -> bo
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    # With new_parts=0 the kill comes at a random time in the first 15 s, else after those parts.
     deadline = time.monotonic() + (rng.uniform(0, 15) if new_parts == 0 else 90)
     while child.poll() is None and time.monotonic() < deadline:
         if new_parts and num_parts(folder) >= before + new_parts:

@@ -1,4 +1,8 @@
-"""A complete toy run on disk: generated samples of shapes, and invented responses and results."""
+"""A complete toy run on disk: generated samples of shapes, and invented responses and results.
+
+PISM and CMAB are measures of difficulty. By PISM, a sample is the easier the more of its image must
+be masked until the model fails. An arm is a model of the run: base, tuned or control.
+"""
 
 import json
 from collections.abc import Callable
@@ -33,6 +37,7 @@ from difftrain.shapes import pool
 MASK_PERCENTS = list(range(0, 100, 10))
 NUM_DRAWS = 4
 # Differences of mean scores with their 95 % intervals: BETTER excludes zero, UNCLEAR includes it.
+# n is the number of items: 120 in each of six benchmarks.
 BETTER = {"mean": 0.071, "low": 0.030, "high": 0.112, "n": 720}
 UNCLEAR = {"mean": 0.021, "low": -0.018, "high": 0.060, "n": 720}
 UNCLEAR_REVERSED = {"mean": -0.021, "low": -0.060, "high": 0.018, "n": 720}
@@ -155,6 +160,7 @@ def make_scores(
         balance = rng.lognormvariate(-0.4, 0.7) if is_solved else None
         stratum = Stratum.unsolved
         if balance is not None:
+            # CMAB's default limits of hard; medium is left out here.
             stratum = Stratum.hard if 0.4 <= balance <= 1.6 else Stratum.easy
         scores.append(
             Score(sample_id=sample.sample_id, measure=Measure.cmab, value=balance, stratum=stratum)

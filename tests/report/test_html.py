@@ -38,7 +38,8 @@ def test_responses_are_escaped(make_run: MakeRun) -> None:
 
 def test_the_page_has_no_external_url(html: str) -> None:
     svgs = figures(html)
-    assert len(svgs) == 5  # scores, training, strata, mask ratios, PISM against CMAB
+    # Scores, training, strata, mask ratios, and the difficulty measures PISM and CMAB.
+    assert len(svgs) == 5
     for text in (html, *svgs):
         assert EXTERNAL_URL.findall(text) == []
         assert "<script" not in text

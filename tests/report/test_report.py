@@ -1,4 +1,8 @@
-"""The content of report.json and report.md, and the errors if a run is not finished."""
+"""The content of report.json and report.md, and the errors if a run is not finished.
+
+The arms of a run are its models: base (not trained), tuned, and control (trained on as many random
+samples). picks are numbers of selected samples.
+"""
 
 import json
 from collections.abc import Callable
@@ -27,7 +31,7 @@ from difftrain.select.rap import DECISIONS_FOLDER, Decision
 MakeRun = Callable[..., RunInputs]  # writes a finished toy run, see conftest.py
 RunAndReport = tuple[RunInputs, dict]  # the toy run and the content of its report.json
 
-# Differences of mean scores with their 95 % intervals.
+# Differences of mean scores with their 95 % intervals over n benchmark items.
 BETTER = {"mean": 0.05, "low": 0.01, "high": 0.09, "n": 720}
 WORSE = {"mean": -0.05, "low": -0.09, "high": -0.01, "n": 720}
 UNCLEAR = {"mean": 0.02, "low": -0.02, "high": 0.06, "n": 720}
@@ -260,6 +264,7 @@ def test_missing_columns_are_named_with_their_record_type(tmp_path: Path) -> Non
 
 
 def test_decisions_with_wrong_columns_are_refused(make_run: MakeRun) -> None:
+    """A Decision says why RAP (a method of selection) selects a sample or not."""
     inputs = make_run(size=9, control=False)
     score = Score(sample_id="a", measure=Measure.pism, value=None, stratum=None)
     folder = inputs.arms["tuned"].select / DECISIONS_FOLDER

@@ -1,8 +1,9 @@
 """What the report says about the selection of samples.
 
-RAP selects in three steps. CDE drops samples that can be answered from the text alone. ACE drops
-samples whose response depends on one of its tokens. DRM replaces easy samples. The chance
-correction of PISM allows for guessing. The retest measures some samples again with other seeds.
+RAP selects in three steps. CDE drops samples that can be answered from the text alone: their
+discrepancy D, the accuracy with minus without the image, is low. ACE drops samples whose response
+depends on one of its tokens. DRM replaces easy samples. PISM is another measure of difficulty; its
+chance correction allows for guessing. The retest measures some samples again with other seeds.
 """
 
 import json
@@ -43,11 +44,11 @@ def run_rap(inputs: RunInputs) -> rap.RapResult:
     """
     ids = sorted({row.sample_id for row in parquet.read_rows(inputs.score, Score)})
     return rap.run_rap(
-        sample_id_N=ids,
+        sample_id_N=ids,  # N: the axis of samples
         discrepancy_N=[0.8 if i % 3 else 0.2 for i in range(len(ids))],
         bias_N=[None if i == 1 else -1.0 if i % 5 == 0 else -5.0 for i in range(len(ids))],
         difficulty_N=[i % 4 / 5 for i in range(len(ids))],
-        draws=5,
+        draws=5,  # responses per sample
     )
 
 

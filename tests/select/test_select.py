@@ -1,4 +1,8 @@
-"""Selection of samples by difficulty stratum, and random sets as controls."""
+"""Selection of samples by difficulty stratum, and random sets as controls.
+
+PISM and CMAB are measures of difficulty. PISM's value is the share of the image that is masked when
+the model first fails.
+"""
 
 import pytest
 
@@ -23,18 +27,20 @@ def test_only_samples_in_a_given_stratum_of_the_given_measure_are_selected() -> 
     selections = select_by_stratum(SCORES, Measure.pism, [Stratum.hard])
     hard_ids = IDS[2::4]  # every fourth sample, as in SCORES
     assert [selection.sample_id for selection in selections] == hard_ids
+    # The reason states the value 0.3 in percent.
     assert all(
         "hard by pism" in selection.reason and "30%" in selection.reason for selection in selections
     )
 
 
 def test_a_random_control_has_the_requested_size() -> None:
-    assert len(random_control(IDS, 7, seed=1, name="grpo_hard-control")) == 7
+    assert len(random_control(IDS, size=7, seed=1, name="grpo_hard-control")) == 7
 
 
 def test_a_random_control_is_the_same_in_any_order_and_differs_by_seed_and_name() -> None:
     def ids(order: list[str], seed: int, name: str) -> set[str]:
-        return {selection.sample_id for selection in random_control(order, 10, seed, name)}
+        control = random_control(order, size=10, seed=seed, name=name)
+        return {selection.sample_id for selection in control}
 
     assert ids(IDS, 1, "a") == ids(IDS[::-1], 1, "a")
     assert ids(IDS, 1, "a") != ids(IDS, 2, "a")
@@ -43,13 +49,13 @@ def test_a_random_control_is_the_same_in_any_order_and_differs_by_seed_and_name(
 
 def test_a_control_larger_than_the_pool_is_refused() -> None:
     with pytest.raises(ValueError, match="pool of 40"):
-        random_control(IDS, 41, 1, "a")
+        random_control(IDS, size=41, seed=1, name="a")
 
 
 def test_a_selection_that_is_too_small_is_refused_with_the_counts() -> None:
     counts = count_strata(SCORES, Measure.pism)
     with pytest.raises(EmptySelectionError, match=r"leaves 0 samples.*hard 10"):
-        require_min_size([], 8, counts)
+        require_min_size([], minimum=8, counts=counts)
 
 
 def test_all_four_strata_are_counted_even_if_empty() -> None:

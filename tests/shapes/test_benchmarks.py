@@ -1,5 +1,9 @@
 """The built-in shapes/ benchmarks have official formats, share no sample with the training pool,
-and can be scored."""
+and can be scored.
+
+They imitate published benchmarks with generated images of shapes. The stub judge stands in for the
+language model that scores MM-Vet.
+"""
 
 from collections import defaultdict
 from io import BytesIO
@@ -65,7 +69,7 @@ def test_no_item_is_in_the_training_pool_or_in_two_benchmarks(items: dict[str, l
     assert all(pool.in_split(id_, Split.bench) for id_ in ids)
 
 
-@pytest.mark.parametrize("rules", ["2025-11", "2026-08"])
+@pytest.mark.parametrize("rules", ["2025-11", "2026-08"])  # versions of the scoring rules
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gold_answer_scores_one_and_a_wrong_answer_zero(
     name: str, rules: str, items: dict[str, list[dict]]
@@ -89,7 +93,8 @@ def test_prompts_contain_the_image_and_text(name: str, items: dict[str, list[dic
 
 def test_a_question_has_the_same_prompt_in_mmstar_and_in_training() -> None:
     item = benchmarks.items("MMStar", 1)[0]
-    _, _, drawn = pool.draw(Split.pool, item["l2_category"], index=0, seed=0)
+    family = item["l2_category"]  # the function that generates the question
+    _id, _difficulty, drawn = pool.draw(Split.pool, family, index=0, seed=0)
     pool_item = {
         **item,
         "question": drawn.question,
@@ -156,8 +161,9 @@ def test_an_unknown_benchmark_is_refused_with_its_name() -> None:
 def test_the_stub_judge_scores_the_parts_of_the_gold_answer(
     gold: str, prediction: str, score: str
 ) -> None:
-    assert judge(f"Instructions\nHow many? | {gold} | {prediction} | ", 0.0) == score
+    prompt = f"Instructions\nHow many? | {gold} | {prediction} | "
+    assert judge(prompt, temperature=0.0) == score
 
 
 def test_the_stub_judge_answers_the_prompt_of_another_benchmark_with_no_valid_option() -> None:
-    assert judge("Options: A. x\nYour output: ", 0.0) == "Z"
+    assert judge("Options: A. x\nYour output: ", temperature=0.0) == "Z"  # the only option is A

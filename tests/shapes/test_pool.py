@@ -1,4 +1,8 @@
-"""The drawn samples: the splits share none, a seed gives the same ones, and answers are true."""
+"""The drawn samples: the splits share none, a seed gives the same ones, and answers are true.
+
+Samples come in families, one per function that generates them. The splits are for training (pool),
+benchmarks and pretraining.
+"""
 
 import itertools
 from io import BytesIO
@@ -27,7 +31,10 @@ def image_of(sample: Sample) -> Image.Image:
 def test_training_pool_benchmarks_and_pretraining_data_share_no_sample() -> None:
     ids = {
         split: {
-            pool.draw(split, family, index, 0)[0] for family in pool.FAMILIES for index in range(80)
+            sample_id
+            for family in pool.FAMILIES
+            for index in range(80)
+            for sample_id, _difficulty, _drawn in [pool.draw(split, family, index, seed=0)]
         }
         for split in Split
     }
@@ -80,8 +87,9 @@ def test_every_gold_answer_is_graded_as_correct(samples: list[Sample]) -> None:
 
 def test_the_image_has_as_many_shapes_as_the_answer_says() -> None:
     for index in range(40):
-        sample = pool.sample(Split.pool, "count", index, 3)
+        sample = pool.sample(Split.pool, "count", index, seed=3)
         # 4 x 4 tiles of 28 x 28 pixels; a tile has a shape if its middle is not white.
+        # Axes: row of tiles, row in a tile, column of tiles, column in a tile, color.
         tiles = np.asarray(image_of(sample)).reshape(4, 28, 4, 28, 3)
         has_shape = (tiles[:, 7:21, :, 7:21] < 250).any(axis=(1, 3, 4))
         assert has_shape.sum() == int(sample.answer)

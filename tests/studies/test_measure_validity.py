@@ -2,7 +2,11 @@
 
 The study compares difficulty measures (PISM, CMAB, CDE, DRM) with the known truth of generated
 samples: a question needs the image, or the text alone gives the answer ("prior"), or nobody can
-answer it ("noise"). Samples come in families, one per function that generates them.
+answer it ("noise"). Samples come in families, one per function that generates them. An AUC is the
+probability that a measure is higher for a sample that needs the image than for a prior sample.
+
+PISM draws responses to images that are masked more and more (the "ladder"). Axes of its table: R
+mask ratios, K draws; 1 is correct, 0 incorrect, -1 not drawn.
 """
 
 import numpy as np
@@ -78,11 +82,13 @@ def test_the_number_of_possible_answers_is_known_for_every_family() -> None:
         sample = pool.sample(pool.Split.pool, family, 0, seed=0)
         assert answer_space(sample) > 1
         assert answer_group(answer_space(sample))
-    assert answer_space(pool.sample(pool.Split.pool, "compare", 0, seed=0)) == 2
+    compare = pool.sample(pool.Split.pool, "compare", 0, seed=0)  # a choice of two options
+    assert answer_space(compare) == 2
 
 
 def test_ladder_requests_are_exactly_the_draws_of_early_stopping() -> None:
-    # Row 0 passes at its second draw; row 1 fails after all its draws, which settles the label.
+    # A row passes with one correct draw (minimum=1). Row 0 passes at its second draw. Row 1 fails
+    # after all its draws. So its ratio is PISM's value, and row 2 is not needed.
     correct_RK = np.array([[0, 1, 1], [0, 0, 0], [1, 1, 1]], dtype=np.int8)
     requests = ladder_requests(correct_RK, minimum=1)
     assert requests == {("ladder", 0, 0), ("ladder", 0, 1)} | {("ladder", 1, k) for k in range(3)}

@@ -1,4 +1,9 @@
-"""Sweeps: the runs they expand to, bad arguments, resuming, and the SLURM scripts."""
+"""Sweeps: the runs they expand to, bad arguments, resuming, and the SLURM scripts.
+
+A sweep runs several recipes (settings files such as grpo_hard) and compares them in a table with a
+row for each. A run's probe is the set of responses that measure the difficulty of its samples. A
+random control is a second model, which is trained on as many random samples.
+"""
 
 import json
 import os
@@ -37,7 +42,7 @@ def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def expand_runs(*arguments: str, **axes: str) -> list[SweepRun]:
     """The runs of a sweep over these axes, such as seed="1,2", with these overrides."""
     axis_values = {axis: values.split(",") for axis, values in axes.items()}
-    table = SweepTable((), ("1",))
+    table = SweepTable(recipes=(), seeds=("1",))
     return expand.expand(expand.sweep_axes(axis_values, table), table, list(arguments))
 
 
@@ -92,7 +97,7 @@ def test_a_sweep_has_a_run_for_every_combination_of_recipe_difficulty_and_seed()
 
 
 def test_the_first_runs_have_different_probes() -> None:
-    # Two seeds need two probes (the generated responses that measure difficulty).
+    # Two seeds need two probes.
     runs = expand_runs(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
     probes = [run.paths.probe for run in runs]
     assert len(set(probes[:2])) == 2
@@ -131,15 +136,16 @@ def test_a_random_control_is_trained_unless_another_row_of_the_sweep_is_the_cont
 
 def test_the_command_line_replaces_the_overrides_of_a_table() -> None:
     table = TABLES["shapes"]
-    axes = expand.sweep_axes({"recipe": ["grpo_full"]}, table)
+    axes = expand.sweep_axes({"recipe": ["grpo_full"]}, table)  # replaces the table's recipes
     assert axes["seed"] == ["1", "2"]  # the seeds of the table
     (first, _) = expand.expand(axes, table, [])
-    assert first.config.grpo.max_steps == 20
+    assert first.config.grpo.max_steps == 20  # an override of the table
     (first, _) = expand.expand(axes, table, ["grpo.max_steps=3"])
     assert first.config.grpo.max_steps == 3
 
 
 def test_both_tables_have_twelve_rows() -> None:
+    """The rows of every table in Qi et al. 2026."""
     assert len(TABLES["paper"].recipes) == len(TABLES["shapes"].recipes) == 12
 
 
@@ -446,7 +452,7 @@ def test_slurm_submits_one_run_per_probe_then_the_other_runs_then_the_table(
     lines = sbatch_record.read_text().splitlines()
     without_folders = [re.sub(r"/\S.*/", "", line) for line in lines]
     assert without_folders == [
-        "--parsable --array=0-1%3 run.sbatch",
+        "--parsable --array=0-1%3 run.sbatch",  # %3: at most three at a time (jobs=3)
         "--parsable --array=2-3%3 --dependency=afterany:1 run.sbatch",
         "--parsable --dependency=afterany:2 table.sbatch",
     ]
@@ -474,7 +480,9 @@ def test_slurm_submits_one_run_per_probe_then_the_other_runs_then_the_table(
 def test_slurm_skips_finished_runs(tmp_path: Path, sbatch_record: Path) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     write_finished_run(runs[0])
-    slurm.submit(sweep_plan(runs, tmp_path / "s"), "plain", {}, [])
+    plan = sweep_plan(runs, tmp_path / "s")
+    slurm.submit(plan, setup="plain", options={}, arguments=[])
+    # Only one run is left; task 0 reads its arguments from 0.args.
     assert [path.name for path in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
     assert sbatch_record.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
 
@@ -484,16 +492,16 @@ def test_a_second_submission_does_not_change_the_files_of_waiting_tasks(
 ) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     plan = sweep_plan(runs, tmp_path / "s")
-    slurm.submit(plan, "plain", {}, [])
+    slurm.submit(plan, setup="plain", options={}, arguments=[])
     (waiting_task,) = (tmp_path / "s" / "jobs").glob("*/1.args")
     arguments = waiting_task.read_text()
     first_script = (tmp_path / "s" / "run.sbatch").read_text()
     write_finished_run(runs[0])
-    slurm.submit(plan, "plain", {}, [])
+    slurm.submit(plan, setup="plain", options={}, arguments=[])
     assert str(waiting_task.parent) in first_script
     assert str(waiting_task.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
     assert waiting_task.read_text() == arguments
-    assert len(list((tmp_path / "s" / "jobs").iterdir())) == 2
+    assert len(list((tmp_path / "s" / "jobs").iterdir())) == 2  # a folder per submission
 
 
 def test_a_finished_run_whose_last_start_failed_is_submitted_again(
@@ -505,7 +513,7 @@ def test_a_finished_run_whose_last_start_failed_is_submitted_again(
         write_finished_run(run)
     plan.folder.mkdir()
     (plan.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
-    slurm.submit(plan, "plain", {}, [])
+    slurm.submit(plan, setup="plain", options={}, arguments=[])
     (task,) = (tmp_path / "s" / "jobs").glob("*/*.args")
     assert task.read_text().startswith("grpo_full-2\n")
     # The submission has removed the failure from status.json.
@@ -528,7 +536,7 @@ def test_a_task_can_start_a_python_whose_path_has_a_space(
     plan = local_launcher.SweepPlan(
         name="x", folder=tmp_path / "s s", runs=runs, at_a_time=1, accelerate=config
     )
-    slurm.submit(plan, "plain", {}, [])
+    slurm.submit(plan, setup="plain", options={}, arguments=[])
     variables = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "x",
                  "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0"}  # fmt: skip
     script = str(plan.folder / "run.sbatch")

@@ -1,4 +1,8 @@
-"""The eight checks before training pass for the shipped model and fail for broken models."""
+"""The eight checks before training pass for the shipped model and fail for broken models.
+
+An image is represented in the prompt by placeholder tokens, one for each feature of the vision
+tower. The model must never generate such a token.
+"""
 
 import copy
 from dataclasses import replace
@@ -22,7 +26,8 @@ from difftrain.train.preflight import Candidate, CheckResult
 @pytest.fixture
 def candidate(shapes_samples: list[Sample], tmp_path: Path) -> Candidate:
     """The shipped model, freshly loaded so that the test may break it, with four samples."""
-    loaded = load(ModelConfig(name="tiny", dtype=Dtype.float32), 3136, 12544)
+    min_pixels, max_pixels = 3136, 12544  # 4 to 16 image tokens of 28 x 28 pixels
+    loaded = load(ModelConfig(name="tiny", dtype=Dtype.float32), min_pixels, max_pixels)
     config = RunConfig()
     stages = {"grpo": config.grpo}
     return Candidate(loaded, shapes_samples[:4], config.model, stages, tmp_path / "preflight")
@@ -227,6 +232,6 @@ def test_an_error_that_a_library_raises_is_the_detail_of_the_failed_check(
     broken = LoadedModel(candidate.loaded.model, SimpleNamespace(tokenizer=None))
     results = preflight.run_checks(replace(candidate, loaded=broken))
     gold = [result for name, result in results.items() if name.startswith("gold")]
-    assert len(gold) == 2
+    assert len(gold) == 2  # two of the eight checks are about gold answers
     assert not any(result.passed for result in gold)
     assert "AttributeError" in results["placeholders equal vision features"].detail

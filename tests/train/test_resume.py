@@ -23,6 +23,7 @@ from difftrain.train.dataset import TrainData
 from difftrain.train.trl_args import TrainJob
 
 pytestmark = pytest.mark.slow
+# select.sft_strata is required with SFT; here the samples are given, so nothing is selected.
 SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]",
          "sft.max_steps=4", "sft.save_steps=2", "sft.samples_per_step=4",
          "sft.per_device_train_batch_size=2",
@@ -31,7 +32,7 @@ SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]",
          "grpo.max_completion_length=72", "grpo.eval_samples=0")  # fmt: skip
 SAMPLES = list(pool.samples(pool.Split.pool, 16))
 TARGETS = {sample.sample_id: str(sft.from_rationale(sample)) for sample in SAMPLES}
-SFT_DATA = sft.SftData(SAMPLES, TARGETS, {})
+SFT_DATA = sft.SftData(SAMPLES, TARGETS, dropped={})
 GRPO_DATA = TrainData(SAMPLES)
 
 
@@ -48,7 +49,7 @@ class InterruptThirdStep(TrainerCallback):
 
 
 def fit_sft(config: RunConfig, folder: Path, interrupted: bool) -> None:
-    job = TrainJob(TrainStage.sft, config, folder, World(), "")
+    job = TrainJob(TrainStage.sft, config, folder, World(), title="")
     if interrupted:
         train_and_interrupt(sft.build_trainer(job, SFT_DATA), job)
     else:
@@ -56,7 +57,7 @@ def fit_sft(config: RunConfig, folder: Path, interrupted: bool) -> None:
 
 
 def fit_grpo(config: RunConfig, folder: Path, interrupted: bool) -> None:
-    job = TrainJob(TrainStage.grpo, config, folder, World(), "")
+    job = TrainJob(TrainStage.grpo, config, folder, World(), title="")
     if interrupted:
         with GraderPool(1, 20.0) as graders:  # one worker, 20 seconds per answer
             train_and_interrupt(grpo.build_trainer(job, GRPO_DATA, graders), job)

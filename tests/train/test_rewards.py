@@ -1,4 +1,7 @@
-"""Metrics by task and by stratum (difficulty class), and their line in the log for each step."""
+"""Metrics by task and by stratum (difficulty class), and their line in the log for each step.
+
+`Subsets` holds the samples and, by sample id, their strata: metrics are logged for each subset.
+"""
 
 import json
 from collections import defaultdict
@@ -66,6 +69,7 @@ def test_rewards_are_logged_by_task_and_stratum_over_all_processes(
         assert row[f"rewards/format/mean/task/{task}"] == share
     hard = [id_ in rewarded for id_, stratum in strata.items() if stratum == "hard"]
     assert row["rewards/accuracy/mean/stratum/hard"] == pytest.approx(sum(hard) / len(hard))
+    # Of the 20 samples with a stratum, every second is easy.
     assert row["completions/count/stratum/easy"] == pytest.approx(20 / 2)
 
 
@@ -119,7 +123,7 @@ def test_an_evaluation_on_held_out_samples_is_not_logged_as_a_step(tmp_path: Pat
     assert callbacks.read_log(tmp_path) == []
     row = {"step": 5, "eval_rewards/accuracy/mean": 0.5}
     assert callbacks.read_log(tmp_path, callbacks.EVAL_LOG) == [row]
-    callbacks.truncate_log(tmp_path, 4)
+    callbacks.truncate_log(tmp_path, last_step=4)
     assert callbacks.read_log(tmp_path, callbacks.EVAL_LOG) == []
 
 

@@ -66,13 +66,14 @@ def test_only_correct_responses_to_the_full_image_become_targets(
         rollout(sample, 3, "e"),
     ]
     correct = sft.correct_rollouts(rows, num_draws=10)[sample.sample_id]
-    assert [row.response for row in correct] == ["e", "d"]
+    assert [row.response for row in correct] == ["e", "d"]  # in the order of their draws, 3 and 4
 
 
 def test_responses_that_another_run_adds_to_the_probe_change_no_target(
     shapes_samples: list[Sample],
 ) -> None:
     sample = shapes_samples[0]
+    # A target is chosen from the correct draws below num_draws and the first correct draw.
     own = [rollout(sample, 2, "first correct")]
     with_added = [*own, *(rollout(sample, draw, f"later {draw}") for draw in range(3, 10))]
     assert sft.correct_rollouts(with_added, num_draws=0) == sft.correct_rollouts(own, num_draws=0)
@@ -143,7 +144,7 @@ def test_samples_that_are_dropped_before_sft_are_logged(
         good.sample_id: str(sft.from_rationale(good)),
         bad.sample_id: "a wrong answer",
     }
-    job = TrainJob(TrainStage.sft, RunConfig(), tmp_path, World(), "sft")
+    job = TrainJob(TrainStage.sft, RunConfig(), tmp_path, World(), title="sft")
     data = sft.prepare(job, [good, bad], targets)
     assert data.dropped == {"not_correct": 1}
     text = "SFT trains on 1 samples (1 more were dropped: the grader does not accept the target)"

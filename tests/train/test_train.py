@@ -27,7 +27,7 @@ from difftrain.train.trl_args import TrainJob
 
 
 def grpo_job(folder: Path, config: RunConfig | None = None) -> TrainJob:
-    return TrainJob(TrainStage.grpo, config or RunConfig(), folder, World(), "test")
+    return TrainJob(TrainStage.grpo, config or RunConfig(), folder, World(), title="test")
 
 
 def correct_response(sample: Sample) -> str:

@@ -39,6 +39,7 @@ def test_trl_gets_the_default_settings_of_sft_and_truncates_and_packs_nothing(
     assert (arguments.learning_rate, arguments.num_train_epochs, arguments.lr_scheduler_type) == (
         1e-6, 5, "cosine"
     )  # fmt: skip
+    # By default 128 samples a step: 8 processes x batch size 4 x 4 passes.
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (4, 4)
     assert arguments.max_length is None
     assert not arguments.packing
@@ -46,7 +47,8 @@ def test_trl_gets_the_default_settings_of_sft_and_truncates_and_packs_nothing(
     assert arguments.completion_only_loss
 
 
-def test_the_sft_keys_read_from_the_source_are_the_fields_of_trls_dataclass(tmp_path: Path) -> None:
+def test_the_keys_read_from_trls_source_file_are_the_fields_of_sftconfig(tmp_path: Path) -> None:
+    """trl_fields() reads them from the file, because importing TRL takes seconds."""
     assert {field.name for field in fields(SFTConfig)} == trl_fields(TrainStage.sft)
     config = RunConfig()
     for key in SFT_KEYS:  # difftrain itself sets these, so Python refuses them a second time
@@ -209,22 +211,21 @@ def check_first_step(model: nn.Module, frozen: tuple[str, ...], used: tuple[str,
 
 
 def test_gradients_of_the_first_step_must_reach_all_trained_parts_and_no_frozen_part() -> None:
-    check_first_step(two_part_model(), (), ("visual", "language_model"))
+    both, vision_parts = ("visual", "language_model"), ("vision tower", "projector")
+    check_first_step(two_part_model(), frozen=(), used=both)
     with pytest.raises(GradientError, match="vision tower is trained but got no gradient"):
-        check_first_step(two_part_model(), (), ("language_model",))
+        check_first_step(two_part_model(), frozen=(), used=("language_model",))
     with pytest.raises(GradientError, match="vision tower must be frozen but is trained"):
-        check_first_step(
-            two_part_model(), ("vision tower", "projector"), ("visual", "language_model")
-        )
+        check_first_step(two_part_model(), frozen=vision_parts, used=both)
     frozen_vision = two_part_model()
     frozen_vision["visual"].requires_grad_(False)
-    check_first_step(frozen_vision, ("vision tower", "projector"), ("visual", "language_model"))
+    check_first_step(frozen_vision, frozen=vision_parts, used=both)
     broken = two_part_model()
     with torch.no_grad():
         broken["language_model"].weight.fill_(float("inf"))
     broken["visual"]["blocks"].weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(GradientError, match="not finite"):
-        check_first_step(broken, (), ("visual", "language_model"))
+        check_first_step(broken, frozen=(), used=both)
 
 
 @pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda path: path.stem)

@@ -26,6 +26,7 @@ from difftrain.train import checkpointing, grpo, param_groups, preflight, sft
 from difftrain.train.dataset import TrainData
 from difftrain.train.trl_args import TrainJob
 
+# select.sft_strata is required with SFT; here the samples are given, so nothing is selected.
 SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=3",
          "sft.samples_per_step=4", "sft.per_device_train_batch_size=2", "grpo.max_steps=2",
          "grpo.prompts_per_step=2", "grpo.num_generations=4", "grpo.per_device_train_batch_size=4",
@@ -75,14 +76,14 @@ def main() -> None:
     result: dict[str, Any] = {}
     for stage in ("sft", "grpo"):
         (out / stage).mkdir(parents=True, exist_ok=True)
-    job = TrainJob(TrainStage.sft, config, out / "sft", world, "sft")
-    trainer = sft.build_trainer(job, sft.SftData(samples, targets, {}))
+    job = TrainJob(TrainStage.sft, config, out / "sft", world, title="sft")
+    trainer = sft.build_trainer(job, sft.SftData(samples, targets, dropped={}))
     result["sft"] = train_and_compare(trainer, job, samples[:4])
     counts = param_groups.count_parameters(trainer.model)
     result["frozen"] = [part for part, _, trained in counts if not trained]
     del trainer
     start = Path(result["sft"]["checkpoint"])
-    job = TrainJob(TrainStage.grpo, config, out / "grpo", world, "grpo", start)
+    job = TrainJob(TrainStage.grpo, config, out / "grpo", world, title="grpo", start=start)
     with GraderPool(1, 20.0) as graders:  # one worker, 20 seconds per answer
         trainer = grpo.build_trainer(job, TrainData(samples), graders)
         result["grpo"] = train_and_compare(trainer, job, samples[:4])

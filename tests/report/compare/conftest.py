@@ -75,6 +75,7 @@ def write_evaluation(folder: Path, results: list[ItemResult]) -> Path:
         name: {field: getattr(row, field) for field in fields} for name, row in summaries.items()
     }
     manifest.write_json(folder / "summary.json", content)
+    # The system prompt, the version of the scoring rules, and no judge (a model that scores).
     settings = {"system": "think", "rules": "2025-11", "judge": None}
     manifest.write_manifest(folder, settings=settings, inputs={}, seconds=61.0, counts={})
     return folder

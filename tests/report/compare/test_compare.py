@@ -1,4 +1,9 @@
-"""The comparison of finished runs: which control each row is compared with, and the verdict."""
+"""The comparison of finished runs: which control each row is compared with, and the verdict.
+
+A row of the table is a recipe, averaged over the seeds of its runs. A recipe is named after the
+strata (classes of difficulty) that it trains on: mid (medium), hard, unsolved, full (all), or rand
+and random (as many random samples). The measure of difficulty is PISM, CMAB or RAP's CDE.
+"""
 
 import csv
 import io
@@ -67,6 +72,7 @@ def test_a_row_is_compared_with_the_random_row_of_equal_size(finish_run: FinishR
     ]
     rows = csv_rows(compare_runs(runs))
     controls = {row: line["control"] for (row, name), line in rows.items() if name == "mean"}
+    # Controls are named by their titles in the tables of Qi et al. 2026.
     assert controls["grpo_mid_hard"] == "GRPO-only(random)"
     assert controls["sft_mid_grpo_hard"] == "SFT(rand m)+GRPO(rand h)"
     assert controls["grpo_random"] == controls["grpo_full"] == controls["grpo_unsolved"] == ""
@@ -159,7 +165,7 @@ def test_p_is_corrected_for_the_rows_that_are_tested(finish_run: FinishRun) -> N
 
 
 def estimate(mean: float, low: float, high: float, p_corrected: float) -> Estimate:
-    """A difference with its interval; the uncorrected p is below 0.05 in all tests."""
+    """A difference with its interval; the uncorrected p is below 0.05 in every test."""
     return Estimate(mean=mean, low=low, high=high, p_corrected=p_corrected, p=0.01)
 
 
@@ -326,7 +332,9 @@ def test_a_random_set_has_no_cost_of_selection(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)]
     by_difficulty, at_random = (read_runs([run])[0].cost() for run in runs)
     assert at_random.selection_seconds == at_random.selection_tokens == 0
-    assert by_difficulty.selection_seconds > 400  # the probe of the toy run takes 412 s
+    assert (
+        by_difficulty.selection_seconds > 400
+    )  # the toy run's probe (measuring difficulty): 412 s
     # finish_run() trains 20 steps of 1900 tokens and 3 s.
     assert (by_difficulty.steps, by_difficulty.samples) == (20, 96)
     assert by_difficulty.tokens == 20 * 1900
