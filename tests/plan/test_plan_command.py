@@ -88,7 +88,7 @@ def test_the_estimate_uses_a_pilots_numbers_if_there_is_a_pilot(tmp_path: Path) 
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = run_plan(*arguments)
     assert done.returncode == 0, done.stderr
-    # The pilot of 8 samples took 4 seconds, with 20 responses per sample and 20 tokens per response.
+    # The pilot of 8 samples took 4 seconds, with 20 responses per sample of 20 tokens each.
     # So 40 samples need 800 responses, 16,000 tokens and 20 seconds.
     assert "about 800 for pism, cmab, estimated from a pilot of 8 samples" in done.stdout
     assert "16,000 response tokens (20 each in the pilot)" in done.stdout
