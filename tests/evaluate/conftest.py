@@ -21,6 +21,7 @@ from difftrain.evaluate.benchmarks.mmmu import DISCIPLINE_BY_SUBJECT
 
 Row = dict[str, Any]
 
+# task -> number of items
 MATHVISTA_TASKS = {
     "figure question answering": 269,
     "geometry problem solving": 208,
@@ -28,7 +29,9 @@ MATHVISTA_TASKS = {
     "visual question answering": 179,
     "textbook question answering": 158,
 }
+# Recognition, reading text, math, knowledge, generation of text, spatial relations.
 MMVET_CAPABILITIES = ("rec", "rec,ocr", "ocr,math", "rec,know,gen", "rec,ocr,spat", "rec,know")
+# type of question -> number of items
 OCRBENCH_TYPES = {
     "Regular Text Recognition": 50,
     "Irregular Text Recognition": 50,
@@ -41,6 +44,7 @@ OCRBENCH_TYPES = {
     "Key Information Extraction": 200,
     "Handwritten Mathematical Expression Recognition": 100,
 }
+# (category, subcategory) -> number of items. VD: visual dependent, VS: visual supplement.
 HALLUSIONBENCH_PARTS = {
     ("VD", "video"): 170,
     ("VD", "illusion"): 144,
@@ -71,7 +75,7 @@ def image_cell(number: int, side: int = 28) -> Row:
     """A cell of an image column: a square of about `side` pixels, colored by the number."""
     color = (number * 7 % 256, number * 13 % 256, number // 256)
     image = Image.new("RGB", (side + number % 3, side), color)
-    image.putpixel((0, 0), (255, 255, 255))
+    image.putpixel((0, 0), (255, 255, 255))  # so that no image has only one color
     buffer = BytesIO()
     image.convert(next(IMAGE_MODES)).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": f"{number}.png"}

@@ -31,7 +31,7 @@ CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
 # Questions of fewer than 20 words are not compared.
 LONG_QUESTION = f"A train leaves a town at noon and drives {'on and ' * 12}on: when does it arrive?"
 ITEM_ROW = load_items(CONFIG)[0].row
-UNRELATED = list(pool.samples(pool.Split.pool, 6))
+UNRELATED = list(pool.samples(pool.Split.pool, 6))  # of the generated training samples
 
 
 def sample(name: str, **changed: object) -> Sample:

@@ -86,6 +86,7 @@ def test_six_benchmarks_of_official_size_are_evaluated(settings: list[str]) -> N
         len(breakdowns["HallusionBench"]["tables"]["subsets"]) == 1 + 2 + 9
     )  # VD and VS, subcategories
     scores_md = (folder / "scores.md").read_text()
+    # scores.md shows the settings, and the md5 of every TSV file.
     for text in ("| system prompt | think", "| rules | 2025-11 |", "md5", "3,136 to 12,544 pixels"):
         assert text in scores_md
     # A second run finds the finished folder and writes no parquet file again.

@@ -87,7 +87,7 @@ def test_a_sample_that_the_server_refuses_fails_with_its_reason_and_the_others_a
     scored = {row.sample_id for row in sorted_rollouts(folder)} - {failed_id}
     assert len(scored) + 1 == len(shapes_samples) == content["counts"]["samples"]
     assert content["counts"]["quarantined"] == 1
-    assert content["counts"]["reasons"] == {"no answer": 1}
+    assert content["counts"]["reasons"] == {"no answer": 1}  # the reason for a failed request
     (line,) = (folder / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line) == {"source": failed_id, "reason": f"no answer: {reason}"}
     scored_samples = schedule.without_failed(shapes_samples, folder)

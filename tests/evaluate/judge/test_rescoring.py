@@ -133,7 +133,7 @@ def test_with_more_items_only_the_new_ones_are_requested(
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
     evaluate_base(config, hf_engine)
     rows = parquet.read_rows(RunPaths(config).responses(Arm.base), StoredResponse)
-    # Three items of both benchmarks; the two of the first evaluation are stored once.
+    # Three items of each of two benchmarks; those of the first evaluation are stored once.
     assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 3 + 3
 
 
