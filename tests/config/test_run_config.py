@@ -77,9 +77,10 @@ def test_sft_on_rationales_is_refused_for_data_without_rationales(source: Source
 
 
 def test_a_setting_is_part_of_the_fingerprints_that_its_field_lists() -> None:
-    """own=True: the stage's own section is given. It is part of the stage's fingerprint as a whole,
-    except fields that list other stages. Of another section (own=False) only the fields that list
-    the stage are part of it. Without a stage, all fields of any fingerprint are returned.
+    """hashed_settings() returns the settings of a section that are part of a stage's fingerprint.
+
+    own=True (the default): the section is the stage's own, so fields that list no stage are in it.
+    own=False: only the fields that list the stage. Without a stage: the fields of any fingerprint.
     """
     config = RunConfig()
     assert "until" not in hashed_settings(config.probe, "probe")

@@ -21,7 +21,7 @@ from difftrain.pipeline.coordination import World
 
 @pytest.fixture
 def no_recent_folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empties the list of folders that this process entered in other tests."""
+    """Empties the list of the last three folders that this process entered, in other tests."""
     monkeypatch.setattr(coordination, "RECENT_FOLDERS", deque(maxlen=3))
 
 

@@ -45,7 +45,7 @@ def test_qi_et_al_s_samples_need_about_an_eighth_of_the_full_grids_responses() -
     # An easy sample needs 20 responses, a medium one 21 on average, a hard one 15, an unsolved 10.
     reasoning = plan.expected_responses(*settings(), {TaskSet.reasoning: 27_133})
     assert reasoning / (27_133 * 100) == pytest.approx(1 / 8, abs=0.01)
-    # The perception samples need more, because fewer of them are unsolved.
+    # Perception samples need more responses than reasoning samples: fewer of them are unsolved.
     all_samples = plan.expected_responses(*settings(), PAPER_SAMPLES)
     assert all_samples / (sum(PAPER_SAMPLES.values()) * 100) == pytest.approx(0.145, abs=0.01)
 

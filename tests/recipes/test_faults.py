@@ -103,7 +103,8 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
     # Names are part-r<rank>-<number>-<random>.parquet.
     assert {path.name.split("-")[1] for path in parquet.parts(folder)} == {"r000", "r001"}
     assert rollouts(folder) == rollouts(undisturbed)
-    (expected_folder,) = (undisturbed.parents[1] / "attention").iterdir()
+    undisturbed_output = undisturbed.parents[1]  # the probe's folder is OUTPUT_DIR/probe/NAME
+    (expected_folder,) = (undisturbed_output / "attention").iterdir()
     (attention_folder,) = (tmp_path / "attention").iterdir()
     # A row has the attention of one response. The axes of its image_LT: L layers, T tokens.
     expected, actual = (
@@ -232,7 +233,8 @@ def test_a_full_disk_is_reported_and_the_same_command_goes_on_once_there_is_spac
     small = tmp_path / "small"  # a file system with space for the data and half of the probe
     small.mkdir()
     half_probe = kilobytes(undisturbed) // 2
-    size = f"size={kilobytes(undisturbed.parent.parent / 'data') + half_probe}k"
+    undisturbed_output = undisturbed.parents[1]  # the probe's folder is OUTPUT_DIR/probe/NAME
+    size = f"size={kilobytes(undisturbed_output / 'data') + half_probe}k"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(small)], capture_output=True
     )

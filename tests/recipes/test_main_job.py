@@ -46,7 +46,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stage_folder(run_folder: Path, name: str) -> Path:
-    """The only folder of the stage with this name."""
+    """The only folder of the stage with this name; run_folder is OUTPUT_DIR/run/NAME."""
     (folder,) = (run_folder.parents[1] / name).iterdir()
     return folder
 

@@ -69,7 +69,8 @@ def test_the_recipes_share_the_responses_of_the_base_model(output_dir: Path) -> 
 def test_rap_selects_no_sample_that_its_scores_call_easy_or_biased(output_dir: Path) -> None:
     scores = parquet.read_rows(only_folder_in(output_dir / "score"), Score)
     value = {(row.sample_id, row.measure): row.value for row in scores}
-    folder = output_dir / "select" / report(output_dir, "rap")["stages"]["select tuned"]["folder"]
+    stages = report(output_dir, "rap")["stages"]
+    folder = output_dir / "select" / stages["select tuned"]["folder"]
     selections = parquet.read_rows(folder, Selection)
     assert selections
     for selection in selections:

@@ -55,7 +55,8 @@ def weights_of(stage_folder: Path) -> dict[str, torch.Tensor]:
 def test_the_report_shows_both_stages(undisturbed: Path) -> None:
     report = json.loads((undisturbed / "report.json").read_text())
     assert report["train_stages"] == "sft_then_grpo"
-    folders = (undisturbed.parents[1] / "select").iterdir()
+    output_dir = undisturbed.parents[1]  # the run folder is OUTPUT_DIR/run/NAME
+    folders = (output_dir / "select").iterdir()
     selections = [row for folder in folders for row in parquet.read_rows(folder, Selection)]
     # The number of selected samples of each training stage.
     sizes = {stage: sum(row.stage == stage for row in selections) for stage in ("sft", "grpo")}
@@ -102,6 +103,7 @@ def test_a_run_killed_in_sft_and_in_grpo_ends_with_the_same_weights(
     undisturbed_output = undisturbed.parents[1]
     sft, grpo = stage_folders(undisturbed_output)
     output_dir = tmp_path / "output_dir"
+    # The copy lacks training and all later stages.
     ignored = shutil.ignore_patterns("train", "run", "responses", "evaluate")
     shutil.copytree(undisturbed_output, output_dir, ignore=ignored)
     for stage, step in ((sft, 2), (sft, 4), (grpo, 2)):  # steps at which a checkpoint is saved

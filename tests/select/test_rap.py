@@ -28,7 +28,7 @@ IDS = ["kept", "prior", "biased", "easy", "harder", "hardest", "never", "biased_
 DISCREPANCY = [0.8, 0.2, 0.8, 1.0, 0.4, 0.2, 0.0, 0.2]
 BIAS = [-5.0, -5.0, -1.0, -5.0, -5.0, -5.0, -5.0, -0.5]
 DIFFICULTY = [0.2, 0.4, 0.0, 0.0, 0.6, 0.8, 1.0, 0.8]
-MAX_BIAS = math.log(0.1)  # -2.30: ACE's log psi for the default lambda_a
+MAX_BIAS = math.log(0.1)  # -2.30: the default lambda_a as a logarithm; BIAS has log psi, too
 
 
 def run_rap(**changes: Any) -> rap.RapResult:

@@ -93,7 +93,7 @@ def test_prompts_contain_the_image_and_text(name: str, items: dict[str, list[dic
 
 def test_a_question_has_the_same_prompt_in_mmstar_and_in_training() -> None:
     item = benchmarks.items("MMStar", 1)[0]
-    family = item["l2_category"]  # the function that generates the question
+    family = item["l2_category"]  # named after the function that generates the question
     _id, _difficulty, drawn = pool.draw(Split.pool, family, index=0, seed=0)
     pool_item = {
         **item,

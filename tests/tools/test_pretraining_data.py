@@ -208,11 +208,9 @@ def test_every_pretraining_response_fits_the_token_limit(tiny: LoadedModel) -> N
     limit = compose_config(["model=tiny"]).probe.max_new_tokens
     for family in pool.FAMILIES:
         for index in range(60):
+            prompt_parts = ("",)  # empty, as only the length of the response matters
             example = pretraining_data.to_example(
-                tiny.processor,
-                ("",),
-                drawn(family, index),
-                tagged=True,  # with an empty prompt
+                tiny.processor, prompt_parts, drawn(family, index), tagged=True
             )
             assert len(tiny.processor.tokenizer(example.response).input_ids) <= limit
 

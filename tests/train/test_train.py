@@ -93,9 +93,9 @@ def test_the_overlong_penalty_grows_over_the_last_fifth_of_the_token_limit() -> 
     config = RunConfig().grpo
     assert config.overlong_free_share == 0.8
     config.max_completion_length = 100
-    config.overlong_weight = 0.5  # TRL multiplies by the weight later; the penalty has no weight
+    config.overlong_weight = 0.5  # has no effect here: TRL applies the weight later
     penalties = rewards.overlong_reward(config)(completion_ids=[[1] * n for n in (1, 80, 90, 100)])
-    assert penalties == [0.0, 0.0, -0.5, -1.0]  # from 80 to 100 tokens it falls from 0 to -1
+    assert penalties == [0.0, 0.0, -0.5, -1.0]  # it falls from 0 at 80 tokens to -1 at 100
 
 
 def test_every_reward_has_a_weight_and_an_overlong_penalty_of_weight_0_is_left_out(

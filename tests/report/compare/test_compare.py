@@ -332,9 +332,8 @@ def test_a_random_set_has_no_cost_of_selection(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)]
     by_difficulty, at_random = (read_runs([run])[0].cost() for run in runs)
     assert at_random.selection_seconds == at_random.selection_tokens == 0
-    assert (
-        by_difficulty.selection_seconds > 400
-    )  # the toy run's probe (measuring difficulty): 412 s
+    # The toy run's probe, which measures difficulty, takes 412 s.
+    assert by_difficulty.selection_seconds > 400
     # finish_run() trains 20 steps of 1900 tokens and 3 s.
     assert (by_difficulty.steps, by_difficulty.samples) == (20, 96)
     assert by_difficulty.tokens == 20 * 1900
