@@ -33,7 +33,10 @@ def run_seed(seed: int, overrides: list[str]) -> dict:
 
 
 def mean_score(report: dict, arm: str) -> float:
-    """The unweighted mean over the shapes/ benchmarks; `arm` is base, tuned or control."""
+    """The unweighted mean over the shapes/ benchmarks; `arm` is base, tuned or control.
+
+    The overrides may add other benchmarks, such as MMMU; their scores are left out.
+    """
     scores = [cell["score"] for name, cell in report[arm].items() if name.startswith("shapes/")]
     return statistics.mean(scores)
 
@@ -51,7 +54,10 @@ def format_difference(difference: dict) -> str:
 
 
 def page(reports: dict[int, dict], command: str) -> str:
-    """The content of demo_gain.md: a table with one row per seed, and the range of differences."""
+    """The content of demo_gain.md: a table with one row per seed, and the range of differences.
+
+    A difference is a mean over all benchmarks that a run evaluates: by default, the six of shapes/.
+    """
     lines = [
         "# Does training on hard samples help, and more than training on random samples?",
         "",

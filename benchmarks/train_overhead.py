@@ -127,6 +127,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
         }
         for sample in samples
     ]
+    # grpo_arguments looks up the ids of image placeholder tokens, which must not be sampled.
     vocabulary = processor.tokenizer.get_vocab()
     return GRPOTrainer(
         model=resolve.source(config.model.name),
@@ -145,6 +146,7 @@ def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers:
     trainer = grpo.build_trainer(job_of(config, folder), data, workers)
     folder.mkdir(parents=True, exist_ok=True)
     trainer.add_callback(callbacks.JsonlLogger(folder, elapsed=0.0, title="ours"))
+    # Every sample has an image, so none is text-only, and the vision parts must get gradients.
     trainer.add_callback(GradientCheck(trainer.model, frozen=(), has_text_only=False))
     return trainer
 

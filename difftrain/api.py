@@ -50,7 +50,8 @@ def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
 
 def load_model(model: str = "tiny", *settings: str) -> ModelSession:
     """A model by name under conf/model, by folder or by hub id; its weights load at first use."""
-    overrides, _ = expand_evaluate([f"model={model}", *settings])  # accepts folders and hub ids
+    # As for `difftrain evaluate`, a folder or hub id becomes the setting model.name.
+    overrides, _ = expand_evaluate([f"model={model}", *settings])
     config = resolve(compose_config(overrides))
     return ModelSession(config.model, config.data)
 
@@ -59,20 +60,20 @@ def probe_samples(samples: Sequence[Sample], model: ModelSession, *settings: str
     """Graded responses to each sample as more and more of its image is masked."""
     _, paths = _probe(samples, model, settings)
     ids = {sample.sample_id for sample in samples}
-    rollouts = parquet.read_finished(paths.probe, Rollout, difficulty.PROBE_COMMAND)
-    return [rollout for rollout in rollouts if rollout.sample_id in ids]
+    rows = parquet.read_finished(paths.probe, Rollout, difficulty.PROBE_COMMAND)  # named in errors
+    return [row for row in rows if row.sample_id in ids]
 
 
 def score_samples(samples: Sequence[Sample], model: ModelSession, *settings: str) -> list[Score]:
     """One Score for each sample and measure; samples whose requests failed have none."""
     config, paths = _probe(samples, model, settings)
     sample_ids = [sample.sample_id for sample in without_failed(samples, paths.probe)]
-    scores, _uncorrected_scores = difficulty.score_samples(config, paths, sample_ids)
+    scores, _without_chance_correction = difficulty.score_samples(config, paths, sample_ids)
     return scores
 
 
 def select_samples(scores: Sequence[Score], *settings: str) -> list[Selection]:
-    """The samples of the strata in select.strata; with select.rap, those of the paper RAP."""
+    """The samples of select.strata, or of the paper RAP's method if select.rap names measures."""
     selected, _rap = difficulty.select_samples(resolve(compose_config([*settings])), list(scores))
     return selected
 
@@ -91,8 +92,7 @@ def _probe(
     samples: Sequence[Sample], model: ModelSession, settings: Sequence[str]
 ) -> tuple[RunConfig, RunPaths]:
     """Probe the samples as a run would; returns the resolved settings and the run's folders."""
-    config = resolve(compose_config([*settings]))
-    config = replace(config, model=model.config, data=model.data)
+    config = replace(resolve(compose_config([*settings])), model=model.config, data=model.data)
     paths = RunPaths(config, samples=manifest.fingerprint([sample.sample_id for sample in samples]))
     difficulty.probe(config, paths, World(), model, list(samples))
     return config, paths

@@ -45,8 +45,8 @@ class Estimate:
     """A mean over items and seeds with its 95 % interval.
 
     It covers `n` items in each seed; `left_out` items lack a score in some seed. `seed_means` has
-    one mean per seed. Differences also have `p` (two-sided, against zero, by the test `test`) and,
-    in a table of several rows, `p_corrected`. If `mean` is None, `reason` says why.
+    one mean per seed. Differences also have `p` (two-sided, against zero, by the test `test`). In
+    `difftrain compare`, they get `p_corrected` from `holm`. If `mean` is None, `reason` says why.
     """
 
     mean: float | None = None

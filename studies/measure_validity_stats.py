@@ -39,7 +39,8 @@ TITLES = {
     "drm": "DRM",
 }
 """Titles of the columns. Chance-aware PISM is corrected for correct guesses. `cde_readable` is CDE
-over the responses that could be parsed; its name is a part of seeds, so it stays."""
+over the responses that could be parsed. The seeds of its intervals depend on its name: with another
+name, its intervals would differ."""
 NEEDS_IMAGE_SIGN = {
     "pism": -1,
     "pism_chance": -1,
@@ -64,9 +65,10 @@ names only numbers that occur: no question has 5, or 11 to 14, possible answers.
 FLAWS = [
     "",
     "The model was trained on purpose with two flaws (tools/pretraining_data.py): it gives up on",
-    "masked images, and it leaves out tags in three families. It has neither flaw in the family",
-    "prior. So PISM's AUC here is partly a result of that training. Prior samples are answered",
-    "correctly with and without the image, so CDE is 0 for them. These weights were chosen with",
+    "masked images, and it leaves out the tags around the answer in three families. The family",
+    "`prior`, whose questions the text alone answers, has neither flaw. So PISM's AUC here is",
+    "partly a result of that training. Samples of `prior` are answered correctly with and without",
+    "the image, so CDE is 0 for them. These weights were chosen with",
     "CDE's AUC in view: with earlier weights, which could not answer most families at all, the AUC",
     "was 0.59. So this AUC shows how well CDE works for a model that can answer the questions. It",
     "does not show how many models can.",

@@ -27,7 +27,7 @@ from difftrain import images
 from difftrain.config.evaluate import BUILT_IN, OFFICIAL, ContaminationPolicy, EvaluateConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.evaluate import build_prompt
-from difftrain.evaluate.loading import BenchmarkItem, image_bytes, load_items
+from difftrain.evaluate.loading import BenchmarkItem, first_line, image_bytes, load_items
 from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -179,7 +179,7 @@ def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[s
         try:
             items += load_items(replace(unlimited, benchmarks=[name], allow_count_mismatch=True))
         except READ_ERRORS as error:
-            unreadable[name] = str(error).strip().splitlines()[0] or type(error).__name__
+            unreadable[name] = first_line(error)
     return items, unreadable
 
 

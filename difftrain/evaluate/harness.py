@@ -48,7 +48,7 @@ class HarnessRules:
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
     """The default changes one rule: if the harness guesses a random option, the score is 0."""
     texts_become_nan: bool = False
-    """Whether a prediction in NAN_TEXTS is graded as `nan`, as if pandas had read it."""
+    """Whether a prediction in NAN_TEXTS is graded as `nan`. False outside of an evaluation."""
 
 
 RULES = {  # score_item accepts all three dates, the setting evaluate.rules only the last two
@@ -62,7 +62,7 @@ RULES = {  # score_item accepts all three dates, the setting evaluate.rules only
 def configured_rules(config: EvaluateConfig) -> HarnessRules:
     """The rules that an evaluation's settings select."""
     overrides = config.harness_overrides
-    texts_become_nan = not overrides.kept_texts
+    texts_become_nan = not overrides.kept_texts  # pandas reads the predictions of an evaluation
     return replace(RULES[config.rules], overrides=overrides, texts_become_nan=texts_become_nan)
 
 

@@ -36,7 +36,7 @@ from difftrain.pipeline.parquet import SchemaError
 from difftrain.shapes import benchmarks as shapes_benchmarks
 
 NUM_SHAPES_ITEMS = 300  # of each built-in shapes/ benchmark, if evaluate.limit is null
-MAX_REFERENCE_LENGTH = 64  # longer image cells are base64, others the index of a row with the image
+MAX_SHORT_CELL = 64  # characters; longer image cells are base64, others a path or a row's index
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of the splits of these benchmarks' data sets."""
 Row = dict[str, Any]  # column -> value
@@ -111,7 +111,7 @@ def _check_gradable(benchmark: Benchmark, row: Row, number: int, config: Evaluat
         for function in (benchmark.item_id, benchmark.category, benchmark.prompt):
             function(row)
         for reply in ("yes", "0"):  # these make a scorer read every column it may need
-            benchmark.grade(reply, row, lambda *_, reply=reply: reply, rules)  # also the judge's
+            benchmark.grade(reply, row, lambda *_, reply=reply: reply, rules)  # judge: same reply
     except (ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:
         item = row.get("id") or row.get("index") or f"number {number}"
         raise SchemaError(f"{benchmark.name}: item {item} cannot be graded: {error}") from error
@@ -125,12 +125,12 @@ def evenly_spaced(rows: list[Any], limit: int | None) -> list[Any]:
 
 
 def _fill_missing_images(row: Row) -> Row:
-    """The row, with an ImageError for each missing image of its text's tags (no tag: image 1)."""
+    """The row, with an ImageError for each image that it requires but lacks."""
     cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
     texts = [str(row[name]) for name in ("question", *LETTERS) if row.get(name) is not None]
-    mentioned = {int(number) for text in texts for number in IMAGE_TAG.findall(text)} or {1}
-    cells = [*cells, *[None] * (max(mentioned) - len(cells))]
-    for number in mentioned:
+    required = {int(tag) for text in texts for tag in IMAGE_TAG.findall(text)} or {1}  # if no tag
+    cells = [*cells, *[None] * (max(required) - len(cells))]
+    for number in required:
         if cells[number - 1] is None:
             cells[number - 1] = ImageError(f"no image: there is no image {number}")
     return row | {"image": cells}
@@ -167,8 +167,8 @@ def _tsv_cell(path: Path, start: int, length: int, column: int, index: int) -> s
     with path.open("rb") as file:
         file.seek(start)
         lines = BytesIO(file.read(length))  # BytesIO ends lines only at \n, as _tsv_rows does
-    # The first row that is not empty. The byte count in [0] is not used.
-    cells = next(filter(None, csv.reader(_lines(lines, [0]), delimiter="\t")), [])
+    # Empty rows may come first: in _tsv_rows, csv.DictReader skips them before a row.
+    cells = next(filter(None, csv.reader(_lines(lines, [0]), delimiter="\t")), [])  # [0]: unused
     texts = _base64_texts(cells[column]) if len(cells) > column else []
     if index >= len(texts):
         raise ImageError(f"no image: {path} has changed since it was read")
@@ -192,7 +192,7 @@ def image_bytes(value: Any) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
-        is_long = len(value) > MAX_REFERENCE_LENGTH
+        is_long = len(value) > MAX_SHORT_CELL
         # A text below 1024 characters may be a path. For a longer one, is_file may raise an error.
         is_base64 = is_long and not (len(value) < 1024 and Path(value).is_file())
         try:
@@ -243,6 +243,11 @@ def decode_image(value: Any, budget: PixelBudget) -> Image.Image:
     return images.resize_to_budget(image, budget)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of the error's message; its type's name if there is no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _from_hub(benchmark: Benchmark, location: str) -> datasets.Dataset:
     """The split of the hub's data set ID or ID@REVISION. Raises BenchmarkNotFound, SchemaError."""
     name, split = benchmark.name, benchmark.hub_split
@@ -257,12 +262,11 @@ def _from_hub(benchmark: Benchmark, location: str) -> datasets.Dataset:
         problem = f"the split {split!r} of {hub_id} is missing or has an unexpected form ({error})"
         raise SchemaError(f"{name}: {problem}") from error
     except OSError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BenchmarkNotFound(
-            f"{name}: could not download {location} from the hub, split {split} ({reason}); without"
-            f" network, copy the data set to DIR/{name}/ and set evaluate.source=folder "
-            "evaluate.path=DIR, or put the reference harness's TSV into DIR and set "
-            "evaluate.source=tsv evaluate.path=DIR"
+            f"{name}: could not download {location} from the hub, split {split} "
+            f"({first_line(error)}); without network, copy the data set to DIR/{name}/ and set "
+            "evaluate.source=folder evaluate.path=DIR, or put the reference harness's TSV into DIR "
+            "and set evaluate.source=tsv evaluate.path=DIR"
         ) from error
 
 
@@ -291,7 +295,7 @@ def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
     try:
         return datasets.load_dataset("parquet", data_files=files, split="train")  # its only split
     except (DatasetsError, ValueError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise SchemaError(f"{name}: {folder} holds no readable parquet ({reason})") from error
 
 
@@ -392,7 +396,7 @@ def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
                 row: Row = {name: cell or None for name, cell in cells.items()}
                 if row["image"] is None:
                     continue
-                if len(row["image"]) > MAX_REFERENCE_LENGTH:
+                if len(row["image"]) > MAX_SHORT_CELL:
                     row["image"] = images_by_index[str(row["index"])] = [
                         partial(_tsv_cell, path, start, end - start, column, index)
                         for index in range(_count_images(row["image"], f"{where}: row {number}"))

@@ -99,7 +99,7 @@ def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
     """1 if the values are equal, else 0; units are compared only if answer and gold have one.
 
     None (unparsable) for words, more than MAX_CHARS characters, power towers, and anything that
-    math-verify cannot parse in time.
+    math-verify cannot parse in time. `options` is unused: all graders have these parameters.
     """
     quantity, gold_quantity = parse(answer), parse(gold)
     if quantity and gold_quantity:
@@ -112,7 +112,7 @@ def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
-    """Why the gold answer is not a number or an expression, or None."""
+    """Why the gold answer is not a number or an expression, or None. `options` is unused."""
     text = strip_latex(gold)
     if parse(gold) or (_is_expression(text) and _call_in_worker(_math_verify_parses, text)):
         return None

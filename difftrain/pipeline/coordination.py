@@ -133,9 +133,9 @@ def touch_regularly(heartbeat: Path) -> Iterator[None]:
 
 @contextmanager
 def report_failure(folder: Path, world: World, heartbeat: Path | None = None) -> Iterator[None]:
-    """Touch `heartbeat` (default: this rank's) regularly while other ranks wait for this one.
+    """On rank 0: touch `heartbeat` (default: rank 0's) regularly while the other ranks wait.
 
-    If this rank fails, write the reason into the folder, where the other ranks read it.
+    If rank 0 fails, write the reason into the folder, where the other ranks read it.
     """
     reason_path = _failure_path(folder)
     reason_path.unlink(missing_ok=True)
@@ -198,9 +198,9 @@ def stage_lock(
 ) -> Iterator[None]:
     """Let one launch at a time work in a stage's folder; a second launch waits and logs that.
 
-    Rank 0 takes the lock and adds the launch's id to the file `.entered`. The other ranks wait for
-    that id, so the ranks of two launches never mix, or until `is_finished()`. They raise
-    FirstRankFailed if rank 0 stops before it has the lock, and RankTimeout if it sends no
+    Rank 0 takes the lock and adds the launch's id to the file `.entered`. The other ranks wait
+    until that id is there or `is_finished()` is true, so the ranks of two launches never mix. They
+    raise FirstRankFailed if rank 0 stops before it has the lock, and RankTimeout if it sends no
     heartbeat. A killed process releases its lock. On a file system without locks, work goes on
     after a warning. `stage` distinguishes stages that lock the same folder.
     """

@@ -17,7 +17,7 @@ from difftrain.config.evaluate import ContaminationPolicy, EvaluateConfig, ItemS
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import contamination
 from difftrain.evaluate.contamination import Overlap, SampleOverlap
-from difftrain.evaluate.loading import load_items
+from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -248,3 +248,24 @@ def test_an_incomplete_benchmark_that_is_evaluated_is_an_error_at_the_start(
         benchmarks.check_items(run.evaluate, RunPaths(run))
     config.allow_count_mismatch = True
     benchmarks.check_items(run.evaluate, RunPaths(run))
+
+
+def test_an_unreadable_benchmark_whose_error_has_no_message_is_reported_by_the_errors_type(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_mmvet_with_an_error(config: EvaluateConfig) -> list[BenchmarkItem]:
+        if config.benchmarks == ["MMVet"]:
+            raise OSError  # without a message
+        return load_items(config)
+
+    write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
+    write_folder(tmp_path, "MMVet", hub_rows("MMVet")[:2])
+    config = EvaluateConfig(
+        benchmarks=["MMStar"],
+        source=ItemSource.folder,
+        path=str(tmp_path),
+        allow_count_mismatch=True,
+    )
+    monkeypatch.setattr(contamination, "load_items", load_mmvet_with_an_error)
+    _, unreadable = contamination.available_items(config)
+    assert unreadable == {"MMVet": "OSError"}

@@ -166,6 +166,18 @@ def test_a_damaged_parquet_file_is_an_error_that_names_it(
         read_items(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)
 
 
+def test_a_parquet_error_without_a_message_is_reported_by_its_type(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    def raise_without_message(*_: Any, **__: Any) -> None:
+        raise ValueError
+
+    write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:4])
+    monkeypatch.setattr(datasets, "load_dataset", raise_without_message)
+    with pytest.raises(SchemaError, match=r"holds no readable parquet \(ValueError\)"):
+        read_items(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)
+
+
 def test_without_network_the_message_says_how_to_use_a_local_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from difftrain.records import Verdict
 from tests.grade.adversarial import cases, sample
 
 RULES = GradeConfig()  # no partial credit
-SEVEN_SAMPLE = sample("count", "7", "")
+SEVEN_SAMPLE = sample("count", "7", options="")
 CORRECT = GradeResult(Verdict.correct, 1.0)
 
 
@@ -31,7 +31,9 @@ def grade_sevens(pool: GraderPool, num_copies: int = 1) -> list[GradeResult | Gr
 
 
 def grade_square_root(pool: GraderPool) -> list[GradeResult | GradeFailure]:
-    return grade_batch(pool, [r"<answer>\sqrt{49}</answer>"], [sample("number", "7", "")], RULES)
+    return grade_batch(
+        pool, [r"<answer>\sqrt{49}</answer>"], [sample("number", "7", options="")], RULES
+    )
 
 
 def test_workers_give_the_same_verdicts_as_this_process() -> None:
@@ -112,8 +114,9 @@ def test_the_import_of_math_verify_does_not_count_towards_the_time_limit() -> No
 
 def test_an_answer_that_needs_too_much_memory_ends_only_its_worker() -> None:
     with GraderPool(1, timeout_s=30.0) as pool:
-        # A worker may use 4 GiB. The call needs 8 GiB, the first response only 18 MB.
+        # A worker may use 4 GiB of memory, and this call needs 8 GiB.
         assert pool.run(bytearray, [(8 << 30,)]) == [GradeFailure.died]
+        # The new worker also grades the answer that follows a very long response (18 MB).
         responses = ["<answer>7</answer>" * 1_000_000, "<answer>7</answer>"]
         assert grade_batch(pool, responses, [SEVEN_SAMPLE, SEVEN_SAMPLE], RULES)[1] == CORRECT
 
@@ -162,7 +165,7 @@ def test_no_worker_outlives_its_pool() -> None:
 
 def test_threads_can_grade_at_the_same_time() -> None:
     verdicts: list[Verdict] = []
-    root_sample = sample("number", r"2\sqrt{3}", "")
+    root_sample = sample("number", r"2\sqrt{3}", options="")
     threads = [
         threading.Thread(
             target=lambda: verdicts.append(grade.grade(r"<answer>\sqrt{12}</answer>", root_sample))

@@ -124,7 +124,7 @@ class ServerCheck:
         return "none"
 
     async def check_seeds(self) -> str:
-        """`honored` if equal seeds give equal texts beside other requests, else `ignored`."""
+        """`honored` if equal seeds give equal texts while other requests run, else `ignored`."""
         seeds = [1, 1, 1, 1, 2, 3, 4, 5]  # all open at the same time
         results = await asyncio.gather(*(self.complete(seed) for seed in seeds))
         texts = [completion.text for completion, _ in results]
@@ -161,7 +161,7 @@ class ServerCheck:
             logger.warning(
                 f"{self.server}: an image of {largest} x {largest} is refused ({refusal}), one of "
                 f"{side} x {side} is not: requests with larger images may fail; raise the server's "
-                "limit or lower the settings' max_pixels"
+                "limit or lower data.max_pixels (for benchmarks: evaluate.max_pixels)"
             )
         info: dict[str, Any] = {"image_refused": largest} if refusal else {}
         if text_tokens is None or total_tokens is None:

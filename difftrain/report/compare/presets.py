@@ -125,7 +125,7 @@ def paper_task_set(data: dict[str, Any]) -> str | None:
 def paper_scores(settings: dict[str, Any], name: str, measure: str) -> dict[str, float]:
     """The paper's scores of a row by benchmark, as fractions; empty for another model or data.
 
-    Each score is from one training run and has no interval.
+    `measure` selected the samples: pism or cmab. A score is from one run and has no interval.
     """
     task_set = paper_task_set(settings["data"])
     if task_set is None or Path(str(settings["model"]["name"])).name != PAPER_MODEL:
