@@ -153,6 +153,7 @@ def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers:
 
 def step_seconds(config: RunConfig, steps: int) -> dict[str, list[float]]:
     """Seconds of each trainer's steps after the warm-up. Fails if the final weights differ."""
+    # Split.pool: drawings for training, as opposed to pretraining and benchmarks.
     samples, turns = list(pool.samples(pool.Split.pool, NUM_SAMPLES)), Turns()
     with tempfile.TemporaryDirectory() as scratch, GraderPool(1, timeout_s=20) as workers:
         trainers = {

@@ -24,7 +24,7 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.probe.schedule import requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
-PAPER_MIX = "the stratum shares of Qi et al. 2026"  # the source without a pilot (a small probe)
+PAPER_MIX = "the stratum shares of Qi et al. 2026"  # the estimate's source if there is no pilot
 LETTERS_PER_TOKEN = 4  # roughly, for English text in Qwen's tokenizer
 PASS_CHANCE = 0.5  # assumed probability that a response is correct at a mask ratio that passes
 PAPER_STRATA = {

@@ -45,13 +45,13 @@ class Verdict(StrEnum):
 
 
 class Measure(StrEnum):
-    """The difficulty measures: pism, cmab of Qi et al. 2026; cde, ace, drm of the paper RAP."""
+    """The difficulty measures of Qi et al. 2026 (pism, cmab) and of the paper RAP (the others)."""
 
-    pism = "pism"
-    cmab = "cmab"
-    cde = "cde"
-    ace = "ace"
-    drm = "drm"
+    pism = "pism"  # the masked share of the image at which the model fails
+    cmab = "cmab"  # attention to the image, divided by attention to the text
+    cde = "cde"  # accuracy with the image minus accuracy without it
+    ace = "ace"  # how much a response depends on one of its own tokens
+    drm = "drm"  # the share of incorrect responses to the full image
 
 
 class Stratum(StrEnum):
@@ -174,7 +174,7 @@ class ItemResult:
 
     An item without a score was skipped (its image is unusable) or failed (no response, or no
     reply of the judge); `error` says why. `response` is None if the model gave none. `graded_by` is
-    None if neither rule nor judge decided: the item then scores 0, or as a random option does.
+    None if neither decided: the score is 0 or, with fallback=random, that of a random option.
     """
 
     benchmark: str

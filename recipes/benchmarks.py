@@ -57,8 +57,8 @@ def evaluate_base(config: RunConfig, paths: RunPaths, world: World, session: Mod
 def evaluate_arm(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
     """5.2  Evaluate a trained arm's checkpoint; returns its folder of item results."""
     checkpoint = paths.grpo(arm) / "checkpoint"
-    model = replace(config.model.in_process, name=str(checkpoint), revision=None)
-    session = ModelSession(model, config.data)
+    model = config.model.in_process  # a server (model.engine=http) has only the base model
+    session = ModelSession(replace(model, name=str(checkpoint), revision=None), config.data)
     results = evaluate(config, paths, world, session, arm, f"train/{checkpoint.parent.name}")
     session.release()
     return results

@@ -57,8 +57,8 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
     """3.3  Write one Score for each sample and measure; returns the folder of the scores."""
 
     def write_scores() -> dict[str, int]:
-        # Another run may extend the shared probe and fail on a sample that is scored here, so
-        # later stages read the sample ids from the scores.
+        # Another run may extend this probe and fail on a sample that is scored here. So later
+        # stages read the sample ids from the scores.
         samples = without_failed(parquet.read_rows(paths.data, Sample), paths.probe)
         sample_ids = [sample.sample_id for sample in samples]
         scores, uncorrected = score_samples(config, paths, sample_ids)

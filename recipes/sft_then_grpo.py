@@ -81,7 +81,7 @@ def make_targets(
     if config.sft.targets is SftTargets.rationale:
         return {sample.sample_id: sft.from_rationale(sample) for sample in samples}
     needed = requirements(config.difficulty, config.probe)
-    # Only draws that every sample has, whatever else the shared probe contains.
+    # Only draws that every sample has: other runs may add draws of some samples to the probe.
     draws = config.probe.draws if needed.until is Until.grid else needed.full_image
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
     correct = sft.correct_rollouts(rollouts, draws)

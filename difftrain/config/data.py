@@ -15,11 +15,11 @@ Source = StrEnum("Source", [
 Duplicates = StrEnum("Duplicates", ["drop", "keep"])
 """What happens to a row whose images, question and answer equal an earlier row's."""
 WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
-"""Sources with rationales. For all others, a `solution` column is only the gold answer."""
+"""Sources whose rows have the reasoning. In others, `solution` is only the gold answer."""
 SHAPES_PIXELS = 112 * 112  # size of every shapes image; gold boxes use its pixel coordinates
 TOKEN_PIXELS = 28 * 28  # of one image token of Qwen2.5-VL: 2 x 2 patches of 14 x 14 pixels
 AREA_RULE = f"must be at least {TOKEN_PIXELS}, one image token"  # error message of pixel limits
-PIXEL_STAGES = ("files", "probe", "responses", "preflight")  # affected by image sizes
+PIXEL_STAGES = ("files", "probe", "responses", "preflight")  # stages that depend on image sizes
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

@@ -72,8 +72,8 @@ class HarnessOverrides:
     zero: bool = False
     """true: the rule accepts a correct 0 in MathVista (the reference leaves it to the judge)."""
     letter_golds: bool = False
-    """The gold answer of an open MMMU question is its option A. true: A is correct even if the gold
-    answer is a letter, such as C (the reference then expects C, which is no option)."""
+    """Open MMMU questions get option A, the gold answer, and B, other answers. true: A is correct.
+    false, as the reference: a gold answer that is a letter, such as C, names the correct option."""
     whole_letter: bool = False
     """true: in "answer is X", X must be one letter (2026-08 finds a C in "answer is clearly")."""
     all_periods: bool = False
@@ -84,8 +84,8 @@ class HarnessOverrides:
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """Which benchmarks are evaluated, and how, for base and trained models alike. A field without
-    `fingerprint=` is part of the responses' fingerprint (see setting.py)."""
+    """Which benchmarks are evaluated, and how. `fingerprint=` says what runs again if a field changes:
+    ("evaluate",): grading; (): nothing; without it, generation and grading. See setting.py."""
 
     benchmarks: list[str] = setting(
         default_factory=lambda: list(BUILT_IN), fingerprint=("evaluate",)

@@ -26,7 +26,7 @@ JudgeKind = StrEnum("JudgeKind", ["shapes", "endpoint", "none"])
 
 @dataclass(kw_only=True, slots=True)
 class JudgeClientConfig:
-    """How the judge's server is called. No score depends on it, but a failed call gives none."""
+    """How the judge's server is called. It changes no score; a failed call gives no score."""
 
     max_concurrency: int = setting(8, at_least=1, at_most=256)
     """Number of calls that may be open at the same time."""

@@ -54,4 +54,4 @@ class PlanConfig:
     gpus: int = setting(8, at_least=1)
     """Number of GPUs over which training shards weights, gradients and optimizer states."""
     pilot: int = setting(200, at_least=1)
-    """The plan extrapolates from a pilot, an earlier probe with data.limit=200 (or this number)."""
+    """Samples of the pilot: the plan extrapolates from an earlier probe with this data.limit."""

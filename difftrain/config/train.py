@@ -22,7 +22,7 @@ STAGES = {
     TrainStages.grpo: (TrainStage.grpo,),
     TrainStages.sft_then_grpo: (TrainStage.sft, TrainStage.grpo),
 }
-"""The training stages of each value, in order. A stage's settings have its name: sft, grpo."""
+"""The training stages of each value, in order. The sections sft and grpo configure them."""
 VllmMode = StrEnum("VllmMode", ["none", "colocate", "server"])
 """Where vLLM runs to generate rollouts; none: transformers generates them."""
 SftTargets = StrEnum("SftTargets", ["rationale", "rollouts"])

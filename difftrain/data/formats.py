@@ -66,7 +66,7 @@ class Columns:
 # Qi et al. 2026's jsonl. Arguments (also below): images, question, answer, required, task, options.
 DIFFICULTY_SAMPLING = Columns(
     "image_paths", "prompt", "ground_truth", "prompt ground_truth", "ability", "options choices",
-    hint=" (or messages, images, solution)",
+    hint=" (or messages, images, solution)",  # the keys of MS_SWIFT, which from_any also takes
 )  # fmt: skip
 # EasyR1's rows, and RAP's training set as published; its columns `id` and `onlyid` are not used.
 EASYR1 = Columns(

@@ -47,7 +47,7 @@ def question_text(prompt: Any, num_images: int) -> str:
 
     <image> marks are removed, because every prompt to the model puts the images before the text.
     System turns are dropped, because SYSTEM replaces them, and so is the assistant's final turn.
-    Raises RowError if there are marks or image parts, but not exactly one for each image.
+    Raises RowError("SHORT REASON: DETAILS"); rejected rows are counted by the short reason.
     """
     prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):

@@ -30,7 +30,7 @@ SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
 
 
 class HubUnavailable(EmptyDatasetError):
-    """The hub did not answer or refused; the message says what to do instead."""
+    """The hub did not answer or refused, so no row can be read. The message says what to do."""
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def _zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]
 
 
 def read_below(folder: str, storage: Storage, name: str) -> bytes:
-    """An image in a folder or its tar. Raises ImageError, or EmptyDatasetError for a bad tar."""
+    """Image FOLDER/NAME, maybe in a tar. Raises ImageError, or EmptyDatasetError for a bad tar."""
     relative = _strip_root(name).removeprefix(f"{folder}/")
     for path in (f"{folder}/{relative}", relative):
         if storage.has_file(path):

@@ -2,9 +2,9 @@
 
 In each layer, a token's image mass is the sum of its attention weights on all image tokens: A m,
 with A the attention and m the 0/1 indicator of image tokens (Qi et al. 2026, Eq. 4). The text mass
-is the same sum over text tokens. Both indicators are appended to V as columns, so any fused kernel
-computes the masses with the layer's output. The same pass gives the largest log psi: the paper
-RAP's measure ACE of how much a response depends on one of its own tokens (difficulty/ace.py).
+is the same for text tokens. Both indicators are appended to V as columns, so any fused kernel
+computes the masses with the layer's output. The same pass gives ACE of the paper RAP: psi says how
+strongly later tokens attend to a response token; ACE is the largest log psi of a response (ace.py).
 Axes: B batch, S sequence, L layers, T response tokens, H heads, K key heads, G heads per key head,
 D head size, C rows of a chunk, 2: image and text, 3: rotary position (time, row, column).
 """
@@ -48,7 +48,7 @@ class AttentionSummary:
 
     image_LT: Tensor
     text_LT: Tensor
-    max_log_psi: float | None  # RAP's ACE; None: not requested, or the response is too short
+    max_log_psi: float | None  # ACE; None: not requested, or the response is too short
 
 
 def token_spans(

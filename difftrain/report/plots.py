@@ -30,7 +30,7 @@ STRATUM_COLORS = {
     "medium": "#2f78b4",
     "hard": "#d1542b",
     "unsolved": "#55585e",
-    "unplaced": "#d5d5d5",
+    "unplaced": "#d5d5d5",  # samples without a stratum
 }
 ARM_COLORS = {"base": "#6f7278", "tuned": "#0b8068", "control": "#b5649b"}
 ARM_MARKERS = {"base": "s", "tuned": "o", "control": "D"}

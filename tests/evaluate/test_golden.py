@@ -245,7 +245,7 @@ AGGREGATED_BENCHMARKS = ("ocrbench", "hallusionbench", "mmmu", "mmstar")
 
 
 @pytest.mark.parametrize("name", AGGREGATED_BENCHMARKS)
-def test_aggregate_gives_the_recorded_figures_as_fractions(name: str) -> None:
+def test_aggregate_gives_the_recorded_figures_without_percents(name: str) -> None:
     case = aggregate_case(name)
     expected: dict[str, float] = {}
     for key, value in case["expected_metrics"].items():

@@ -251,12 +251,13 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         means = {"base": 0.412, "tuned": 0.483} | ({"control": 0.462} if control else {})
         differences = {"tuned - base": difference or BETTER}
         if control:
-            # Here the pipeline writes control - tuned, because the control is trained later.
+            # As recipes/benchmarks.py does: always the later arm minus the earlier one, in the
+            # order base, tuned, control. The report turns control - tuned around.
             differences |= {"control - tuned": UNCLEAR_REVERSED, "control - base": UNCLEAR}
         return RunInputs(
             folder=root / "grpo_hard-0123456789ab",
             settings=settings(control),
-            recipe_difference=["select.strata: [hard]"],
+            recipe_difference=["select.strata: [hard]"],  # the settings that the recipe changes
             data=store / "data",
             probe=store / "probe",
             attention=None,

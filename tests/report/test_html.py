@@ -38,7 +38,7 @@ def test_responses_are_escaped(make_run: MakeRun) -> None:
 
 def test_the_page_has_no_external_url(html: str) -> None:
     svgs = figures(html)
-    # Scores, training, strata, mask ratios, and the difficulty measures PISM and CMAB.
+    # Scores, training, strata, failures by mask ratio, and the measure PISM against CMAB.
     assert len(svgs) == 5
     for text in (html, *svgs):
         assert EXTERNAL_URL.findall(text) == []

@@ -40,7 +40,8 @@ def run_rap(inputs: RunInputs) -> rap.RapResult:
     """RAP's selection from the toy run's samples. Each of its decisions occurs at least once.
 
     Every third sample has a low discrepancy (dropped by CDE), every fifth a high bias (dropped by
-    ACE), one no bias. Difficulty 0 is easy (removed by DRM).
+    ACE). The bias is a logarithm. Sample 1 has none, as if its response were too short for ACE.
+    Difficulty 0 is easy (removed by DRM).
     """
     ids = sorted({row.sample_id for row in parquet.read_rows(inputs.score, Score)})
     return rap.run_rap(
@@ -92,7 +93,7 @@ def test_the_funnel_is_in_the_json_and_its_counts_add_up(rap_run: tuple[RunInput
     assert funnel["pool"] == 24
     remaining = funnel["after_ace"] - funnel["removed_easy"]
     assert remaining + funnel["brought_in"] == funnel["chosen"] > funnel["brought_in"] > 0
-    assert funnel["without_bias"] == 1
+    assert funnel["without_bias"] == 1  # sample 1 in run_rap
 
 
 def test_the_page_shows_the_funnel_as_a_figure_with_counts(
@@ -171,7 +172,8 @@ def test_the_share_of_samples_with_the_same_stratum_in_the_retest_is_compared_wi
         assert "Too few to judge the selection" in text
         assert "takes 6 with the first responses and 5 with the second; 4 are in both" in text
         assert NOT_RETESTED not in text
-    # The 99 responses of the retest (see rap_run) are not part of the cost of the probe.
+    # rap_run writes 99 responses for the retest. The cost by stage lists them, but the total
+    # counts only the probe's responses.
     assert report["cost"]["by_stage"]["retest"]["generations"] == 99
     assert report["cost"]["generations"] != 99
 

@@ -58,6 +58,7 @@ def test_rewards_are_logged_by_task_and_stratum_over_all_processes(
     subsets = Subsets(shapes_samples, strata)
     first = metrics_of_half_formatted(shapes_samples[:8], subsets)
     second = metrics_of_half_formatted(shapes_samples[8:24], subsets)
+    # TRL logs means over the processes; times num_processes, they are sums again.
     row = step_metrics(trl_mean([first, second]), num_processes=2)
     # The first half of both processes' samples.
     rewarded = {s.sample_id for s in (*shapes_samples[:4], *shapes_samples[8:16])}

@@ -3,7 +3,7 @@
 Responses end at different times, and callers may need a response before their next request.
 So each row has its own cache slot (kv_cache.py), and a freed slot takes the next request. The
 continuous batching of transformers takes no images. Its `generate` keeps ended rows until the batch
-ends, and in every step it copies a shared key for each of its heads.
+ends, and in every step it copies a key for each query head that shares it.
 
 Sampling is argmax(logits / T + noise) with Gumbel noise, whose distribution is softmax(logits / T).
 The noise is a hash of (seed, position, token), so it is the same in any batch, on any rank and

@@ -255,5 +255,5 @@ def _attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, 
 
 
 def _grown_size(needed: int, old: int, ample: int) -> int:
-    """The size to allocate, at least `needed`: `ample` when growing, else at most `old`."""
+    """`ample` if `old` is too small, else `old` but no more than `ample`; at least `needed`."""
     return max(needed, ample if old < needed else min(old, ample))

@@ -304,7 +304,7 @@ class OpenAIEngine:
             await self.client.complete(self.body(PLAIN_REQUEST), parse_completion)
         except RequestError:
             raise self._trip(reason) from None
-        return True
+        return True  # the server completes PLAIN_REQUEST
 
     def close(self) -> None:
         """Cancel open requests and close the connections."""

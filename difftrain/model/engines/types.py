@@ -87,7 +87,7 @@ class Engine(Protocol):
 
     @property
     def info(self) -> dict[str, Any]:
-        """What a manifest records of the engine: its kind, and whether it honors seeds."""
+        """For the manifest: the engine's kind, and whether equal seeds give equal responses."""
         ...
 
     def stream(
