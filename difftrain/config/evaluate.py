@@ -84,8 +84,8 @@ class HarnessOverrides:
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """Which benchmarks are evaluated, and how. `fingerprint=` says what runs again if a field changes:
-    ("evaluate",): grading; (): nothing; without it, generation and grading. See setting.py."""
+    """Which benchmarks are evaluated, and how. If a field changes, its `fingerprint=` decides:
+    ("evaluate",) grades again, () nothing; without it, responses are generated again too."""
 
     benchmarks: list[str] = setting(
         default_factory=lambda: list(BUILT_IN), fingerprint=("evaluate",)
