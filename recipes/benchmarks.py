@@ -90,7 +90,7 @@ def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str,
         if summary.no_mean_reason(by_benchmark):
             return {}
     by_pair = {}
-    for after, before in itertools.combinations(reversed(list(rows)), 2):
+    for after, before in itertools.combinations(reversed(list(rows)), 2):  # later arms first
         paired = summary.paired_difference(rows[before], rows[after], resamples=resamples)
         by_pair[f"{after} - {before}"] = paired.to_json()
     return by_pair

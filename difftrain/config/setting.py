@@ -76,8 +76,8 @@ def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
 def hashed_settings(section: Any, stage: str | None = None, own: bool = True) -> dict[str, Any]:
     """The settings of a section that a stage's fingerprint hashes, ready for JSON.
 
-    `own`: the section configures this stage, so fields without `fingerprint` are included. Of a
-    nested section they always are: whether it is hashed at all depends on the field that holds it.
+    `own`: the section configures this stage, so fields without `fingerprint` are included. In a
+    nested section they always are, because the field that holds it decides whether it is hashed.
     Without `stage`: every setting that is part of any fingerprint.
     """
     settings = {}

@@ -32,7 +32,7 @@ MAX_WORDS_CHARS = 40  # our choice; a longer text is more than "few words" (requ
 ANSWER_SEPARATOR = re.compile(r"(?<!\\);|\n")  # between the answers in one gold answer
 UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, LaTeX, words between numbers
 DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
-LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # has a comma that is not as in 1,000
+LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # a comma other than that in 1,000
 HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")
 CODE_FENCE = re.compile(r"^```\w*\s*|\s*```$")
 BOX_TOLERANCE = 2  # pixels: how far rounding or inclusive corners may put a box outside

@@ -284,7 +284,7 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
 
 
 def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
-    """The rewards by task and stratum, and the alarms (signs of reward hacking), of a log."""
+    """A log's rewards and its signs of reward hacking. `eval_samples` samples were held out."""
     if log.empty:
         return {"rewards": {}, "alarms": {}}
     return {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples)}

@@ -258,7 +258,7 @@ def benchmark_scores(report: dict[str, Any]) -> Figure | None:
     y_N[-1] += 0.35  # a gap above the mean; a rule is drawn in it
     for index, arm in enumerate(report["means"]):
         scores = [*(report[arm][name] for name in names[:-1]), report["means"][arm]]
-        offset = (index - (len(report["means"]) - 1) / 2) * 0.22
+        offset = (index - (len(report["means"]) - 1) / 2) * 0.22  # keeps the arms apart
         row_N = pd.DataFrame(scores)[["low", "score", "high"]].astype(float).assign(y=y_N + offset)
         low, mean, high, y = row_N.dropna().to_numpy().T
         axes.hlines(y, low, high, color=ARM_COLORS[arm], linewidth=1.6, alpha=0.55)
@@ -266,7 +266,7 @@ def benchmark_scores(report: dict[str, Any]) -> Figure | None:
                   clip_on=False)  # fmt: skip
     name_rows(axes, y_N, names)
     axes.get_yticklabels()[-1].set_fontweight("bold")
-    axes.axhline(len(names) - 1.33, color="#a9acb1", linewidth=0.8)
+    axes.axhline(len(names) - 1.33, color="#a9acb1", linewidth=0.8)  # in the gap
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     axes.grid(axis="x")
     axes.set_xlim(0, 1)
