@@ -78,11 +78,11 @@ def evaluate(
 def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
     """5.3  Paired differences over the same items with bootstrapped 95 % intervals.
 
-    `results` has each arm's folder of item results, the base first. The return value is empty if a
-    benchmark has no score, because its failed items would count as a difference of 0.
+    `results` has each arm's folder of item results, the base first. If a benchmark has no
+    score, the result is empty: failed items must not count as a difference of 0.
     """
     rows = {
-        arm: parquet.read_finished(folder, ItemResult, "python launch/train.py")
+        arm: parquet.read_finished(folder, ItemResult, made_by="python launch/train.py")
         for arm, folder in results.items()
     }
     for arm_rows in rows.values():

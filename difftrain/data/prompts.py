@@ -9,7 +9,7 @@ from typing import Any
 
 from difftrain.data.quarantine import RowError
 
-# The format that Qi et al. 2026 (section 4) and RAP train for.
+# The format that Qi et al. 2026 (section 4) and the paper "Truth in the Few" (RAP) train for.
 SYSTEM = (
     "Think step by step inside <think></think>, then give the final answer inside "
     "<answer></answer>, and write nothing else."

@@ -127,7 +127,7 @@ class ResponseStore:
 
 
 def pixel_budgets(config: EvaluateConfig, data_pixels: tuple[int, int]) -> dict[str, PixelBudget]:
-    """The pixel limits of each benchmark; the built-in ones have `data_pixels` (min, max)."""
+    """The pixel limits of each benchmark; shapes/ ones default to `data_pixels` (min, max)."""
     return {name: PixelBudget(*config.pixels(name, data_pixels)) for name in config.benchmarks}
 
 

@@ -53,9 +53,9 @@ def responses_to_measure(
 def pairs_to_measure(
     samples: Sequence[Sample], probe_folder: Path, measures: Sequence[Measure], draws: int
 ) -> dict[ResponseKey, Pair]:
-    """The samples and responses to measure, sorted by key; the same on all ranks after the probe.
+    """The samples and responses to measure, sorted by key; all ranks get the same ones.
 
-    Samples with a failed request are left out, because another rank may still write their rollouts.
+    So samples with a failed request are left out: another rank may still add rollouts of them.
     """
     by_id = {sample.sample_id: sample for sample in without_failed(samples, probe_folder)}
     responses = responses_to_measure(parquet.read_rows(probe_folder, Rollout), measures, draws)
@@ -97,15 +97,15 @@ def append_responses(
 def measure_batch(
     loaded: LoadedModel, pairs: Sequence[Pair], config: RunConfig, seed: int
 ) -> list[Attention]:
-    """Attention rows of one batch of samples and responses."""
-    probe_requests = [ProbeRequest(sample, percent=0, draw=row.draw) for sample, row in pairs]
-    requests = [engine_request(request, config.probe, seed) for request in probe_requests]
+    """Attention rows of one batch of responses to the full image (0 percent hidden)."""
+    unmasked = [ProbeRequest(sample, percent=0, draw=row.draw) for sample, row in pairs]
+    requests = [engine_request(request, config.probe, seed) for request in unmasked]
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
     pad_id = loaded.processor.tokenizer.pad_token_id
     inputs = append_responses(kv_cache.encode(loaded, requests), responses, pad_id)
-    difficulty = config.difficulty
-    lengths = [len(response) for response in responses]
-    spans = attention.token_spans(inputs, lengths, loaded.image_token, difficulty.cmab.text)
+    difficulty, lengths = config.difficulty, [len(response) for response in responses]
+    text_span = difficulty.cmab.text  # which tokens count as text: all or those before the image
+    spans = attention.token_spans(inputs, lengths, loaded.image_token, text_span)
     ace_config = difficulty.ace if Measure.ace in difficulty.measures else None
     summaries = attention.summarize(loaded.model, inputs, spans, ace_config)
     return [
@@ -157,21 +157,21 @@ def run_attention_pass(
         pairs.clear()
         pairs.update(pairs_to_measure(samples, probe_folder, measures, config.probe.draws))
 
-    def is_complete() -> bool:
+    def all_pairs_measured() -> bool:
         for part in {*parquet.parts(folder)} - parts_read:
             measured.update(zip(*parquet.read_columns(part, ("sample_id", "draw")), strict=True))
             parts_read.add(part)
         return measured >= pairs.keys()
 
-    def is_finished(_: Mapping[str, Any]) -> bool:
-        # A later run with another pism.tau may have added draws, some of them correct.
+    def is_manifest_current(_: Mapping[str, Any]) -> bool:
+        # After the manifest was written, the probe of another run may have added correct draws.
         if not pairs:
             find_pairs()
-        return is_complete()
+        return all_pairs_measured()
 
     def work(heart: Heartbeat) -> None:
         find_pairs()  # now that no other launch writes into the probe's folder
-        is_complete()  # reads what has been measured already
+        all_pairs_measured()  # reads what has been measured already
         share = [pair for key, pair in world.share(list(pairs.items())) if key not in measured]
         if not share:
             return
@@ -190,10 +190,10 @@ def run_attention_pass(
         folder,
         world,
         work,
-        is_complete=is_complete,
-        close=lambda: {"responses": len(pairs)},
-        settings={"text": difficulty.cmab.text, "ace": ace},
+        is_complete=all_pairs_measured,
+        close=lambda: {"responses": len(pairs)},  # the counts for the manifest
+        settings={"text": difficulty.cmab.text, "ace": ace},  # text: which tokens count as text
         inputs={"probe": probe_folder.name},
-        is_finished=is_finished,
+        is_finished=is_manifest_current,
         lock=probe_folder,  # so that no launch adds rollouts meanwhile
     )

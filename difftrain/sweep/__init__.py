@@ -169,8 +169,8 @@ def main(arguments: list[str]) -> None:
         run.is_finished()  # called because it reads data and model: reports bad input early
     if on_slurm and not only_table:
         setup = parsed.options.get("slurm", "plain")
-        table_args = [arg for arg in arguments if not arg.startswith("slurm") and arg != "--dry"]
-        slurm.submit(plan, setup, parsed.slurm, table_args, dry)
+        table_job_args = [a for a in arguments if not a.startswith("slurm") and a != "--dry"]
+        slurm.submit(plan, setup, parsed.slurm, table_job_args, dry)
     elif dry and not only_table:
         local_launcher.print_plan(plan)
     else:

@@ -116,7 +116,7 @@ def test_the_log_level_is_info_on_the_first_rank_and_warning_on_the_others(
     assert f"INFO rank {rank} difftrain.probe: 3 left" in handler.format(record)
 
 
-def test_a_log_line_is_written_immediately_if_stderr_is_a_file(tmp_path: Path) -> None:
+def test_printed_and_logged_lines_reach_a_file_immediately_and_in_order(tmp_path: Path) -> None:
     code = (
         "import logging, os; from difftrain.cli import configure_logging;"
         "from difftrain.pipeline.coordination import World;"

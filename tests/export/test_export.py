@@ -187,7 +187,7 @@ def test_the_card_states_method_model_settings_counts_and_figure(exported):
         assert figure.size[0] > 300  # it is a figure and not an empty image
 
 
-def test_an_export_of_generated_samples_has_no_original_rows(tmp_path):
+def test_generated_samples_have_no_original_rows_and_trl_files_need_a_selection(tmp_path):
     # The default source of data generates samples.
     config = RunConfig(data=DataConfig(num_samples=8), export=ExportConfig(formats=[]))
     build_dataset(config.data, tmp_path / "data")
@@ -197,6 +197,7 @@ def test_an_export_of_generated_samples_has_no_original_rows(tmp_path):
     export.export(config, stages, tmp_path / "out", World())
     rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
     assert [row["original"] for row in rows] == [None] * 8
+    # The stage `select` is finished but selected nothing: there are no rows for TRL.
     config.export.formats = [ExportFormat.trl]
     with pytest.raises(EmptyDatasetError, match=r"export\.formats=\[\] writes only the scores"):
         export.export(config, stages, tmp_path / "again", World())

@@ -6,6 +6,11 @@ PISM (progressive image semantic masking) needs draws with more and more of the 
 the paper RAP, CDE (causal discrepancy) needs draws with and without the image. DRM
 (difficulty-aware replacement) and ACE (attention confidence) need the full image only.
 
+PISM's label is the failure ratio: the first mask ratio at which the model fails. Its stratum (easy,
+medium, hard or unsolved) follows from this ratio. The setting probe.until says how long to draw:
+Until.ratio (the default) until the failure ratio is certain, Until.stratum until the stratum is
+certain, Until.grid until every ratio has all of its draws.
+
 Axes: R mask ratios, K draws at every ratio, M rollouts (graded draws) for CDE and DRM.
 """
 

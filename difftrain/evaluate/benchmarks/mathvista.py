@@ -1,4 +1,4 @@
-"""MathVista (testmini): 1000 items; if the rule finds no answer, a judge extracts it."""
+"""MathVista (testmini): 1000 items; a judge extracts answers that the rule does not grade."""
 
 import json
 from typing import Any
@@ -53,9 +53,9 @@ def _read_answer(text: object, item: Item, rules: HarnessRules) -> object:
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """Grade the option or the correct number in the prediction, or else the judge's extraction."""
+    """The rule grades an option or a correct number; all else goes to the judge, if any."""
 
-    def parse(reply: str) -> str | None:  # None: VLMEvalKit's text for a failed call
+    def parse(reply: str) -> str | None:  # None if the judge's call failed
         return None if harness.API_FAILURE in reply else reply
 
     value = _read_answer(prediction, item, rules)

@@ -46,7 +46,7 @@ def compare_runs(folders: list[Path], output: Path | None = None, force: bool = 
     if incompatible and not force:
         lines = ["\n    ".join([f"  {folder}", *keys]) for folder, keys in incompatible.items()]
         raise NotComparable(
-            "the settings of these runs differ from the other runs, or from what their names say "
+            "the settings of these runs differ from the other runs, or from their name's preset "
             "(expected value first; --force compares them and notes this):\n" + "\n".join(lines)
         )
     runs = without_duplicates(runs, force)
@@ -208,8 +208,8 @@ def split_unscored(
 ) -> tuple[dict[str, Estimate], list[list[ItemResult]]]:
     """Splits off benchmarks that lack a score in some seed; raises NotComparable if all do.
 
-    Returns an empty estimate with the reason for each of them, and the results of the others. If
-    there are any, the mean gets an empty estimate, too.
+    Returns an empty estimate with the reason for each benchmark without a score, and the
+    results of the others. If a benchmark has no score, the mean gets an empty estimate, too.
     """
     reasons: dict[str, str] = {}
     for name in benchmarks:
