@@ -226,7 +226,7 @@ class HfEngine:
 
     def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
         self.loaded, self.config = loaded, config
-        self.info = {"engine": "hf", "seeds": "honoured"}  # equal seeds, equal responses
+        self.info = {"engine": "hf", "seeds": "honored"}  # equal seeds, equal responses
 
     def stream(
         self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
