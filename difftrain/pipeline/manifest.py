@@ -130,7 +130,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def refuse_old_layout(folder: Path) -> None:
     """Raise SchemaError if an earlier version of difftrain wrote this stage's or run's folder.
 
-    That version wrote made.json into each OUTPUT/STAGE/FINGERPRINT, but not into OUTPUT/run/NAME.
+    That version ended each OUTPUT/STAGE/FINGERPRINT with OLD_MANIFEST, but not OUTPUT/run/NAME.
     """
     root = folder.parent.parent  # OUTPUT
     old_run = folder.parent.name == "run" and next(root.glob(f"*/*/{OLD_MANIFEST}"), None)
