@@ -139,7 +139,7 @@ def grpo_arguments(job: TrainJob, vocabulary: dict[str, int], evaluate: bool = F
         "eval_strategy": "steps" if evaluate else "no",
         "eval_steps": grpo.eval_steps,
         "num_generations_eval": 1,
-        "per_device_eval_batch_size": batch_shape(grpo, job.world)[0],  # the batch size
+        "per_device_eval_batch_size": batch_shape(grpo, job.world)[0],
         "use_vllm": vllm.mode is not VllmMode.none,  # TRL's vllm_mode has no value `none`
         **{f"vllm_{key}": value for key, value in asdict(vllm).items()},
         "vllm_mode": "colocate" if vllm.mode is VllmMode.none else vllm.mode.value,

@@ -34,6 +34,16 @@ ITEM_ROW = load_items(CONFIG)[0].row
 UNRELATED = list(pool.samples(pool.Split.pool, 6))  # of the generated training samples
 
 
+def mmstar_in(folder: Path) -> EvaluateConfig:
+    """MMStar with the items in this folder, however few."""
+    return EvaluateConfig(
+        benchmarks=["MMStar"],
+        source=ItemSource.folder,
+        path=str(folder),
+        allow_count_mismatch=True,
+    )
+
+
 def sample(name: str, **changed: object) -> Sample:
     """An unrelated sample with another id and changed fields."""
     return replace(UNRELATED[0], sample_id=name, **changed)  # type: ignore[arg-type]  (any field)
@@ -190,12 +200,7 @@ def test_a_benchmark_on_disk_that_is_not_evaluated_is_compared_too(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
-    config = EvaluateConfig(
-        benchmarks=["MMStar"],
-        source=ItemSource.folder,
-        path=str(tmp_path),
-        allow_count_mismatch=True,
-    )
+    config = mmstar_in(tmp_path)
     before = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config))
     contamination_before, results_before = before.contamination, before.evaluation("base")
     rows = hub_rows("MathVista")[:3]
@@ -221,12 +226,7 @@ def test_an_unreadable_benchmark_that_is_not_evaluated_is_reported_and_left_out(
     (damaged,) = (tmp_path / "MathVista").rglob("*.parquet")
     damaged.write_bytes(damaged.read_bytes()[:-20])  # without its end
     (tmp_path / "MMVet").mkdir()  # empty
-    config = EvaluateConfig(
-        benchmarks=["MMStar"],
-        source=ItemSource.folder,
-        path=str(tmp_path),
-        allow_count_mismatch=True,
-    )
+    config = mmstar_in(tmp_path)
     contamination.compare_with_benchmarks([UNRELATED[0]], tmp_path / "out", config, BUDGET, World())
     report = json.loads((tmp_path / "out" / "contamination.json").read_text())
     assert report["checked"]["MMStar"] == report["checked"]["OCRBench"] == 2
@@ -260,12 +260,7 @@ def test_an_unreadable_benchmark_whose_error_has_no_message_is_reported_by_the_e
 
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
     write_folder(tmp_path, "MMVet", hub_rows("MMVet")[:2])
-    config = EvaluateConfig(
-        benchmarks=["MMStar"],
-        source=ItemSource.folder,
-        path=str(tmp_path),
-        allow_count_mismatch=True,
-    )
+    config = mmstar_in(tmp_path)
     monkeypatch.setattr(contamination, "load_items", load_mmvet_with_an_error)
     _, unreadable = contamination.available_items(config)
     assert unreadable == {"MMVet": "OSError"}

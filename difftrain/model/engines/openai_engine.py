@@ -150,7 +150,7 @@ class OpenAIEngine:
         self.info: dict[str, Any] = {}  # results of the server check
         self.client, self.data_urls = open_client(config), DataUrlCache()
         self.breaker = CircuitBreaker(self.client, self.config.max_outage_s, self.config.backoff_s)
-        self._lock = asyncio.Lock()  # held by a request that may crash the server
+        self._alone = asyncio.Lock()  # held by a request that may crash the server
         self.faults: Counter[Fault] = Counter()  # of all attempts, even if a retry succeeded
         self.num_completions = 0
         self.busy_since: float | None = None  # when rejections began; None: not busy
@@ -246,7 +246,7 @@ class OpenAIEngine:
         num_failures = num_crashes = num_pauses = num_completions_before = sent_at = 0
         while True:
             try:
-                async with self._lock if num_crashes >= CRASHES_BEFORE_ALONE else nullcontext():
+                async with self._alone if num_crashes >= CRASHES_BEFORE_ALONE else nullcontext():
                     await self.breaker.wait()
                     sent_at = time.monotonic()
                     completion, _ = await self.client.complete(body, parse_completion)
