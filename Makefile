@@ -8,11 +8,11 @@ READY := .venv/.ready
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/uv pip install --quiet --compile-bytecode -c constraints.txt -e ".[dev]"
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
+	$(BIN)/accelerate-launch --num_processes 1 --num_machines 1 --mixed_precision no \
 	    --dynamo_backend no launch/train.py recipe=grpo_hard control=random $(ARGS)
 
 test: lint

@@ -3,11 +3,11 @@
     python benchmarks/early_stopping.py [--output_dir DIR] [KEY=VALUE ...]
 
 A probe generates responses (draws) to each sample's question at several mask ratios: the share of
-the image that is masked. The label is the sample's failure ratio (PISM of Qi et al. 2026): the
-first mask ratio at which too few draws are correct. The full probe generates all draws; early
-stopping leaves out the draws that cannot change the label. Both probes use the same samples and
-seeds. Prints the result and writes it to benchmarks/results/early_stopping.json. About ten minutes
-on two cores with the default samples.
+the image that is masked. The failure ratio (PISM of Qi et al. 2026) is the first mask ratio at
+which too few draws are correct, and gives the sample's stratum. The full probe generates all draws;
+`ratio` stops once the failure ratio is certain, `stratum` once the stratum is. All three probes use
+the same samples and seeds. Prints the result and writes benchmarks/results/early_stopping.json.
+About fifteen minutes on two cores with the default samples.
 
 Axes: R mask ratios, K draws. A table has 1 for a correct draw, 0 for another, -1 if not drawn.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from difftrain.cli.overrides import compose_config
+from difftrain.config.difficulty import Until
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism
 from difftrain.difficulty.score import gather_evidence
@@ -46,33 +47,46 @@ def run_probe(config: RunConfig, session: ModelSession) -> tuple[dict[str, np.nd
 
 
 def main() -> None:
-    """Run both probes, compare every sample's failure ratio, write the result."""
+    """Run the probes, compare every sample's label, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output_dir", default="outputs/early_stopping")
     arguments, overrides = parser.parse_known_args()
-    folder = arguments.output_dir
     common = [*overrides, "difficulty.extra_measures=[]"]  # no draws for other measures than PISM
-    # The default probe.until stops early; "grid" generates every draw at every mask ratio.
-    early = resolve(compose_config([*common, f"output_dir={folder}/early"]))
-    full = resolve(compose_config([*common, f"output_dir={folder}/full", "probe.until=grid"]))
-    session = ModelSession(early.model, early.data)
-    ratio_R = np.array(early.probe.mask_percents) / 100
-    early_tables, early_draws, early_seconds = run_probe(early, session)
-    full_tables, full_draws, full_seconds = run_probe(full, session)
-    pairs = [(early_tables[key], table) for key, table in full_tables.items()]
-    num_samples = len(pairs)
+    configs = {
+        until: resolve(
+            compose_config(
+                [*common, f"output_dir={arguments.output_dir}/{until}", f"probe.until={until}"]
+            )
+        )
+        for until in Until
+    }
+    session = ModelSession(configs[Until.grid].model, configs[Until.grid].data)
+    ratio_R = np.array(configs[Until.grid].probe.mask_percents) / 100
+    tables, draws, seconds = {}, {}, {}
+    for until, config in configs.items():
+        tables[until], draws[until], seconds[until] = run_probe(config, session)
+    labels = {
+        until: {
+            key: pism.settled_stratum(table_RK, ratio_R, 1)
+            if until is Until.stratum
+            else pism.failure_ratio(table_RK, ratio_R)
+            for key, table_RK in tables[until].items()
+        }
+        for until in Until
+    }
+    full = labels[Until.grid]
     result = {
-        "samples": num_samples,
-        "equal_labels": sum(
-            pism.failure_ratio(early_RK, ratio_R) == pism.failure_ratio(full_RK, ratio_R)
-            for early_RK, full_RK in pairs
-        ),
+        "samples": len(full),
+        "equal_failure_ratios": sum(labels[Until.ratio][key] == full[key] for key in full),
+        "equal_strata": sum(labels[Until.stratum][key] == pism.stratum(full[key]) for key in full),
         "every_early_draw_equals_the_grids": all(
-            bool((early_RK == full_RK)[early_RK >= 0].all()) for early_RK, full_RK in pairs
+            bool((early_RK == tables[Until.grid][key])[early_RK >= 0].all())
+            for until in (Until.ratio, Until.stratum)
+            for key, early_RK in tables[until].items()
         ),
-        "draws_per_sample": {"early": early_draws / num_samples, "full": full_draws / num_samples},
-        "seconds": {"early": early_seconds, "full": full_seconds},
-        "seconds_ratio": early_seconds / full_seconds,
+        "draws_per_sample": {until.value: count / len(full) for until, count in draws.items()},
+        "seconds": {until.value: value for until, value in seconds.items()},
+        "git": manifest.git_revision(),
         "versions": manifest.versions(),
         "command": "python benchmarks/early_stopping.py " + " ".join(overrides),
     }

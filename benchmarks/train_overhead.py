@@ -1,12 +1,14 @@
-"""Compare the time of difftrain's GRPO step with that of a plain TRL script.
+"""Compare the time of a GRPO step that shares nothing with that of a plain TRL script.
 
     python benchmarks/train_overhead.py [--steps N] [KEY=VALUE ...]
 
-Both trainers use the same settings, model, data and rewards. They run in this process and take
-turns, one optimizer step each, so that other load on the machine affects both alike. Before each
-step both set the same seed, so they generate the same completions and end with identical weights;
-the script checks that. The overhead is the ratio of the median step times. Writes
-benchmarks/results/train_overhead.md and .json. About three minutes on two free cores with 40 steps.
+Shared prompts and the engine's rollouts are off (benchmarks/grpo_step.py measures those), so only
+difftrain's rewards, callbacks and logs differ. Both trainers use the same settings, model, data and
+rewards. They run in this process and take turns, one optimizer step each, so that other load on the
+machine affects both alike. Before each step both set the same seed, so they generate the same
+completions and end with identical weights; the script checks that. The overhead is the ratio of the
+median step times. Writes benchmarks/results/train_overhead.md and .json. About three minutes on two
+free cores with 40 steps.
 """
 
 import argparse
@@ -227,7 +229,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     arguments, overrides = parser.parse_known_args()
     steps = arguments.steps + WARM_UP_STEPS
-    fixed = ["grpo.eval_samples=0", f"grpo.max_steps={steps}", f"grpo.save_steps={steps + 1}"]
+    fixed = [
+        "grpo.shared_prompt=never",
+        "grpo.rollouts=generate",
+        "grpo.eval_samples=0",
+        f"grpo.max_steps={steps}",
+        f"grpo.save_steps={steps + 1}",
+    ]
     config = resolve_config(compose_config([*overrides, *fixed]))
     seconds = step_seconds(config, steps)
     median = {name: statistics.median(times) for name, times in seconds.items()}

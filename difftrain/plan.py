@@ -13,7 +13,7 @@ from difftrain.config.data import TOKEN_PIXELS, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, PismConfig, ProbeConfig, Until
 from difftrain.config.model import Dtype, EngineKind, ModelConfig
 from difftrain.config.run_config import RunConfig, format_value
-from difftrain.config.train import GrpoConfig, SftConfig
+from difftrain.config.train import GrpoConfig, Rollouts, SftConfig, VllmMode
 from difftrain.data.build import build_dataset
 from difftrain.data.prompts import SYSTEM
 from difftrain.difficulty.pism import min_correct
@@ -78,6 +78,7 @@ def show(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
             recipe_settings=recipe_settings,
             **_responses(config, dataset, pilot),
             **_memory(config, round(dataset.text_tokens)),
+            step_tokens=step_tokens(config.grpo, dataset.image_tokens + dataset.text_tokens),
         )
         print(text)
         manifest.write_json(folder / "settings.json", settings)
@@ -233,6 +234,9 @@ def _responses(
 #                 model without adapters, so it needs no memory
 #   activations   with checkpointing 2 L B S H, one layer's 34 B S H (Korthikanti et al. 2022), and
 #                 the responses' logits 2 * 4 B A V (A tokens of a response); else 34 L B S H
+#   shared prompt a group's prompt and images count once in B S, and the tree mask has two bytes for
+#                 each pair of tokens of a packed row
+#   rollouts      by the engine: its cache, images and logits instead of the activations, if larger
 #
 # Estimates: fragmentation, the runtime itself (1 to 2 GiB) and ZeRO's buffers are not included.
 
@@ -322,17 +326,32 @@ def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """Rows computed at once, and the tokens of prompt and response and the pixels of one row."""
+    """Rows computed at once, and the tokens of prompt and response and the pixels of one row.
+
+    `prompts`: how many prompts are computed if rows share them; 0 means one for each row.
+    """
 
     rows: int
     prompt: int
     response: int
     pixels: int
+    prompts: int = 0
+
+    @property
+    def images(self) -> int:
+        """How many prompts' images are computed."""
+        return self.prompts or self.rows
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rows."""
-        return self.rows * (self.prompt + self.response)
+        """Tokens that are computed."""
+        return self.images * self.prompt + self.rows * self.response
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of the tree mask in bf16: two for each pair of tokens of a packed row."""
+        length = self.tokens // self.images
+        return 2 * self.prompts * length * length
 
 
 def generation_memory(
@@ -379,8 +398,12 @@ def training_memory(
     checkpointing: bool,
     frozen_vision: bool = False,
     lora_parameters: float | None = None,
+    rollouts: float = 0,
 ) -> dict[int, float]:
-    """Bytes on one GPU, by ZeRO stage. With `lora_parameters` only the adapters are trained."""
+    """Bytes on one GPU, by ZeRO stage. With `lora_parameters` only the adapters are trained.
+
+    `rollouts`: bytes that generating them takes before the activations are computed.
+    """
     parameters = dims.parameters
     trained = parameters - dims.vision_parameters * frozen_vision
     if lora_parameters is not None:
@@ -392,7 +415,8 @@ def training_memory(
     else:
         activations = one_layer * dims.layers
     activations += 8 * batch.rows * batch.response * dims.vocabulary
-    activations += batch.rows * batch.pixels / PATCH_PIXELS * 4 * PATCH_VALUES
+    activations += batch.images * batch.pixels / PATCH_PIXELS * 4 * PATCH_VALUES
+    activations += batch.mask_bytes
     states = {
         0: 2 * parameters + 14 * trained,
         1: 2 * parameters + 2 * trained + 12 * trained / gpus,
@@ -400,6 +424,7 @@ def training_memory(
         3: (2 * parameters + 14 * trained) / gpus,
     }
     copies = {zero: 2 * parameters * reference / (gpus if zero == 3 else 1) for zero in states}
+    activations = max(activations, rollouts)
     return {zero: size + copies[zero] + activations for zero, size in states.items()}
 
 
@@ -416,6 +441,19 @@ def generation_batch(
     elif model.engine is EngineKind.hf:
         rows = min(rows, max(1, model.batch_tokens // (prompt + response)))
     return TokenBatch(rows=rows, prompt=prompt, response=response, pixels=pixels)
+
+
+def step_tokens(grpo: GrpoConfig, prompt: float) -> tuple[float, float]:
+    """Tokens of a GRPO step in a log-probability pass (policy, old and reference are one each).
+
+    The first number is what is computed, the second what it is if every completion repeats its
+    prompt of `prompt` tokens. Completions count with their maximal length.
+    """
+    completions = grpo.prompts_per_step * grpo.num_generations
+    parts = -(-grpo.num_generations // grpo.per_device_train_batch_size)  # of a group, in passes
+    prompts = grpo.prompts_per_step * parts if grpo.shares_prompts else completions
+    responses = completions * grpo.max_completion_length
+    return prompts * prompt + responses, completions * prompt + responses
 
 
 def _memory(config: RunConfig, text_tokens: int) -> dict[str, Any]:
@@ -436,7 +474,7 @@ def _memory(config: RunConfig, text_tokens: int) -> dict[str, Any]:
     training = []
     for stage in config.stages:
         settings = getattr(config, stage)
-        training.append((stage, *_stage_memory(settings, dims, prompt, pixels, config.plan.gpus)))
+        training.append((stage, *_stage_memory(settings, dims, prompt, config)))
     return {
         "memory": generation_memory(dims, batch, weight_bytes, cached_prompts),
         "device": devices[model.engine],
@@ -446,20 +484,25 @@ def _memory(config: RunConfig, text_tokens: int) -> dict[str, Any]:
 
 
 def _stage_memory(
-    stage: SftConfig | GrpoConfig, dims: ModelDims, prompt: int, pixels: int, gpus: int
+    stage: SftConfig | GrpoConfig,
+    dims: ModelDims,
+    prompt: int,
+    config: RunConfig,
 ) -> tuple[float | None, dict[int, float]]:
     """LoRA's number of parameters (or None), and one GPU's memory with rows of maximal length.
 
     SFT's logits are left out, because TRL computes its loss in chunks.
     """
     is_grpo = isinstance(stage, GrpoConfig)
-    lora = stage.lora
+    pixels, gpus = config.data.max_pixels, config.plan.gpus
+    lora, rows = stage.lora, stage.per_device_train_batch_size
     adapters = lora_parameters(dims, lora.rank, lora.targets, lora.vision) if lora.rank else None
     batch = TokenBatch(
-        rows=stage.per_device_train_batch_size,
+        rows=rows,
         prompt=prompt if is_grpo else stage.cutoff_tokens,
         response=stage.max_completion_length if is_grpo else 0,
         pixels=pixels,
+        prompts=-(-rows // stage.num_generations) if is_grpo and stage.shares_prompts else 0,
     )
     return adapters, training_memory(
         dims,
@@ -469,7 +512,22 @@ def _stage_memory(
         checkpointing=stage.gradient_checkpointing,
         frozen_vision=stage.freeze_vision,
         lora_parameters=adapters,
+        rollouts=rollout_memory(stage, config, dims, prompt) if is_grpo else 0,
     )
+
+
+def rollout_memory(grpo: GrpoConfig, config: RunConfig, dims: ModelDims, prompt: int) -> float:
+    """Bytes on one GPU that the engine takes for rollouts, besides the model; 0 with vLLM."""
+    if grpo.rollouts is not Rollouts.engine or grpo.vllm.mode is not VllmMode.none:
+        return 0
+    model = replace(config.model, engine=EngineKind.hf)
+    batch = generation_batch(model, prompt, grpo.max_completion_length, config.data.max_pixels)
+    completions = -(-grpo.prompts_per_step * grpo.num_generations // config.plan.gpus)
+    batch = replace(batch, rows=min(batch.rows, completions))
+    value_bytes = 2 if grpo.lora.rank else 4  # without LoRA the weights are trained in float32
+    prompts = -(-batch.rows // grpo.num_generations)
+    sizes = generation_memory(dims, batch, value_bytes, cached_prompts=prompts)
+    return sum(sizes.values()) - sizes["weights"]
 
 
 def _gib(size: float) -> str:

@@ -112,7 +112,7 @@ def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
 COMMANDS = {
     "train": Command(
         "Run the whole chain: probe, score, select, train, evaluate, report.",
-        "difftrain.pipeline.chain:train",
+        "difftrain.pipeline.finished:train",
         trains=True,
     ),
     "probe": Command("Run only data and probe.", "difftrain.pipeline.chain:probe"),

@@ -58,9 +58,15 @@ class ProbeConfig:
     whole patches of 28 x 28 pixels (their abstract: 'semantic')."""
     nested: bool = False
     """true: the mask of a draw grows with the ratio; false: masks are independent (Qi et al.)."""
-    until: Until = setting(Until.ratio, fingerprint=("score",))
-    """ratio: stop once the failure ratio (see pism.tau) is certain; stratum: once the stratum is
-    certain, with fewer draws; grid: sample all `draws` at every ratio. All give equal strata."""
+    until: Until = setting(Until.stratum, fingerprint=("score",))
+    """stratum: stop once the stratum is certain; ratio: once the failure ratio (see pism.tau) is
+    certain, with more draws; grid: sample all `draws` at every ratio. All give equal strata."""
+
+    view_workers: int | None = setting(
+        None, fingerprint=(), at_least=0, rule="must be at least 0, or null"
+    )
+    """Processes that prepare masked images ahead of the engine. null: for a server or vLLM one less
+    than the CPU cores, at most 4; else 0, and this process prepares them."""
 
     def check(self) -> Problems:
         rising = all(a < b for a, b in itertools.pairwise(self.mask_percents))

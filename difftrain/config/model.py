@@ -46,6 +46,11 @@ class ServerConfig:
     """Pause before the second attempt; it doubles with every attempt. Retry-After is obeyed."""
     max_outage_s: float = setting(1800.0, at_least=0, at_most=604_800)
     """How long the server may be unreachable during a run before the run fails."""
+    png_level: int | None = setting(
+        None, fingerprint=(), at_least=0, at_most=9, rule="must be 0 to 9, or null"
+    )
+    """PNG compression of the probe's images: 0 is fastest and sends most bytes. null: 0 for a
+    server on this machine, else 1."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Additional fields of every request, set with a plus: +model.server.extra.top_k=20."""
 
@@ -56,6 +61,9 @@ class ServerConfig:
             yield "api_key_env", "names a variable whose value is not one line of plain characters"
         if reserved := [name for name in self.extra if name in RESERVED_FIELDS]:
             yield "extra", f"may not set {', '.join(reserved)}"
+
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -105,6 +113,15 @@ class ModelConfig:
             return FIXED_ROWS if self.deterministic else self.batch_size
         is_http = self.engine is EngineKind.http
         return self.server.max_concurrency if is_http else self.vllm.max_num_seqs
+
+    @property
+    def png_level(self) -> int | None:
+        """PNG compression of images for the server; None: the engine takes no encoded images."""
+        if self.engine is not EngineKind.http:
+            return None
+        if self.server.png_level is not None:
+            return self.server.png_level
+        return 0 if urlsplit(self.url or "").hostname in LOCAL_HOSTS else 1
 
     @property
     def in_process(self) -> "ModelConfig":

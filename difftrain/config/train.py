@@ -24,7 +24,7 @@ STAGES = {
 }
 """The training stages of each value, in order. The sections sft and grpo configure them."""
 VllmMode = StrEnum("VllmMode", ["none", "colocate", "server"])
-"""Where vLLM runs to generate rollouts; none: transformers generates them."""
+"""Where vLLM runs to generate rollouts; none: grpo.rollouts says what generates them."""
 SftTargets = StrEnum("SftTargets", ["rationale", "rollouts"])
 """The responses on which SFT trains."""
 Dropped = StrEnum("Dropped", [
@@ -67,7 +67,7 @@ class RolloutVllmConfig:
     """How TRL generates GRPO's rollouts with vLLM."""
 
     mode: VllmMode = VllmMode.none
-    """none generates with transformers; colocate runs vLLM on the training GPUs; server uses a
+    """none: grpo.rollouts generates; colocate runs vLLM on the training GPUs; server uses a
     server that you start: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL
     --logprobs-mode processed_logprobs --weight-transfer-config '{"backend": "nccl"}'"""
     gpu_memory_utilization: float = setting(0.3, above=0, at_most=0.95)
@@ -85,6 +85,12 @@ class RolloutVllmConfig:
         url = self.server_base_url
         if url is not None and not url.startswith(("http://", "https://")):
             yield "server_base_url", "must start with http:// or https://"
+
+
+SharedPrompt = StrEnum("SharedPrompt", ["auto", "never"])
+"""Whether a group's prompt is computed once."""
+Rollouts = StrEnum("Rollouts", ["engine", "generate"])
+"""What generates the rollouts if vLLM does not."""
 
 
 SHARED_KEYS = {
@@ -273,10 +279,21 @@ class GrpoConfig:
     """Recompute activations in the backward pass to save memory."""
     save_steps: int = setting(100, at_least=1)
     """Optimizer steps between checkpoints that a killed run resumes from."""
+    shared_prompt: SharedPrompt = setting(SharedPrompt.auto, fingerprint=())
+    """auto computes a prompt once for the rows of its group in a log-probability pass, and logs
+    why where it cannot; never computes it for each row, as TRL does. The results are the same."""
+    rollouts: Rollouts = Rollouts.engine
+    """engine: the probe's, which prefills a prompt once and seeds each completion; generate:
+    transformers' own, on copies of the prompt. Without effect where grpo.vllm.mode is set."""
     lora: LoraConfig = setting(default_factory=LoraConfig, fingerprint=("train", "preflight"))
     vllm: RolloutVllmConfig = field(default_factory=RolloutVllmConfig)
     trl: dict[str, Any] = field(default_factory=dict)
     """Any other field of TRL's GRPOConfig: +grpo.trl.KEY=VALUE."""
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether a group's prompt is computed once if the model allows it."""
+        return self.shared_prompt is SharedPrompt.auto
 
     @property
     def reward_weights(self) -> dict[str, float]:

@@ -4,7 +4,7 @@ A response is correct, incorrect or unparsable (for example without closed `<ans
 reads no files and does not import torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,9 +54,18 @@ def grade_batch(
     """Grade responses[i] to samples[i] in the pool's workers, under its time limit."""
     imageless_samples = [replace(sample, images=()) for sample in samples]  # less data to send
     calls = [(*pair, rules) for pair in zip(responses, imageless_samples, strict=True)]
+    return pool.run(grade_with_credit, calls, _preparation(samples))
+
+
+def prepare_workers(pool: GraderPool, samples: Sequence[Sample]) -> None:
+    """Let the pool's workers import, while others work, what grading these samples needs."""
+    if prepare := _preparation(samples):
+        pool.prepare_workers(prepare)
+
+
+def _preparation(samples: Sequence[Sample]) -> Callable[[], None] | None:
     has_numbers = any(sample.answer_kind is AnswerKind.number for sample in samples)
-    prepare = number.load_math_verify if has_numbers else None
-    return pool.run(grade_with_credit, calls, prepare)
+    return number.load_math_verify if has_numbers else None
 
 
 def gold_problem(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:

@@ -99,7 +99,9 @@ class _WorkerProcess(SpawnProcess):
                 sys.modules["__main__"] = main
 
 
-class _WorkerContext(SpawnContext):
+class WorkerContext(SpawnContext):
+    """Spawns processes that do not import the main module of their parent."""
+
     Process = _WorkerProcess
 
 
@@ -121,6 +123,11 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         """End all workers."""
         self._stop()
         self._stderr_path.unlink(missing_ok=True)
+
+    def prepare_workers(self, prepare: Callable[[], None]) -> None:
+        """Let the workers call `prepare`, a slow import for example, before they are needed."""
+        for _ in range(self.num_workers):
+            self._pool.schedule(prepare)
 
     def run(
         self, function: Callable[..., Any], calls: Sequence[Sequence[Any]], prepare: Prepare = None
@@ -178,7 +185,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
     def _start(self) -> ProcessPool:
         args = (str(self._stderr_path),)
         pool = ProcessPool(
-            self.num_workers, initializer=_start_worker, initargs=args, context=_WorkerContext()
+            self.num_workers, initializer=_start_worker, initargs=args, context=WorkerContext()
         )
         pool.schedule(in_worker)  # pebble starts workers at the first call
         return pool

@@ -15,7 +15,8 @@ from difftrain import plan
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import Control, RunConfig, TrainStages
 from difftrain.data import dataset
-from difftrain.pipeline import manifest, retest
+from difftrain.evaluate import write_results
+from difftrain.pipeline import finished, manifest, retest
 from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
@@ -161,6 +162,10 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str])
             link_tree(source, paths.run / name)
     if config.report_to is not Tracker.none:
         send_report(config.report_to, inputs, report)
+    if all(map(write_results.is_finished, results.values())):  # else the next run tries again
+        stages = [*inputs.stages().values(), paths.preflight]
+        checkpoints = [paths.grpo(arm) / "checkpoint" for arm in arms]
+        finished.mark_finished(paths, recipe_settings, stages, checkpoints)
 
 
 def link_tree(source: Path, target: Path) -> None:

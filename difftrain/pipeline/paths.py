@@ -18,6 +18,7 @@ from difftrain.pipeline import manifest
 from difftrain.records import Arm, Measure, TrainStage
 
 COMPARISON_VERSION = 2  # in the contamination fingerprint; increase it if the comparison changes
+MASK_VERSION = 2  # in the probe's fingerprint; increase it if the same seed hides other pixels
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class RunPaths:
             **self._settings_from("probe", "model", "data"),
             **self.config.model.engine_settings,
             "grade": hashed_settings(self.config.grade),
+            "mask_version": MASK_VERSION,
             "seed": self.seed,
         }
         return self.folder("probe", settings, self.data, self.model)

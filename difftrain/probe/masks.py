@@ -16,9 +16,25 @@ def _count_share(total: int, percent: int) -> int:
 
 
 def _hide_pixels(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Which pixels are hidden: exactly `percent` of them, drawn without replacement."""
-    hidden = np.zeros(height * width, dtype=bool)
-    hidden[rng.permutation(height * width)[: _count_share(height * width, percent)]] = True
+    """Which pixels are hidden: exactly `percent` of them, drawn without replacement.
+
+    Every pixel draws a 32-bit key, and those with the smallest keys are hidden (of equal keys, the
+    first in reading order). Only keys near the expected threshold are sorted, which is fast.
+    """
+    total = height * width
+    count = _count_share(total, percent)
+    keys = rng.integers(0, 1 << 32, total, dtype=np.uint32)
+    # Eight standard deviations of the number of keys below a threshold.
+    slack = int((4.0 * total**0.5 + 8) / max(total, 1) * 2**32)
+    threshold = (count << 32) // max(total, 1)
+    low = min((1 << 32) - 1, max(0, threshold - slack))
+    high = min((1 << 32) - 1, threshold + slack)
+    hidden = keys < np.uint32(low)
+    near = np.flatnonzero((keys <= np.uint32(high)) & ~hidden)
+    missing = count - int(np.count_nonzero(hidden))
+    if not 0 <= missing <= len(near):
+        hidden[:], near, missing = False, np.arange(total), count
+    hidden[near[np.argsort(keys[near], kind="stable")[:missing]]] = True
     return hidden.reshape(height, width)
 
 
@@ -26,7 +42,7 @@ def _hide_patches(height: int, width: int, percent: int, rng: np.random.Generato
     """Which pixels are hidden: those of whole patches, `percent` of all patches (rounded)."""
     rows, columns = -(-height // PATCH), -(-width // PATCH)  # rounded up
     hidden = _hide_pixels(rows, columns, percent, rng)
-    return np.kron(hidden, np.ones((PATCH, PATCH), dtype=bool))[:height, :width]
+    return hidden.repeat(PATCH, axis=0)[:height].repeat(PATCH, axis=1)[:, :width]
 
 
 def _hide_rectangle(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
@@ -67,5 +83,8 @@ def mask(pixels_HWC: np.ndarray, percent: int, seed: int, kind: str = "pixels") 
     if kind not in list(MaskKind):
         raise ValueError(f"kind={kind!r}: must be one of: {', '.join(MaskKind)}")
     rng = np.random.Generator(np.random.PCG64(seed))
-    hidden_HW = MASKS[MaskKind(kind)](shape[0], shape[1], percent, rng)
-    return np.where(hidden_HW[..., None], np.uint8(0), pixels_HWC)
+    hidden = MASKS[MaskKind(kind)](shape[0], shape[1], percent, rng)
+    masked = np.empty_like(pixels_HWC)
+    for channel in range(shape[2]):  # five times faster than indexing with `hidden`
+        np.multiply(pixels_HWC[..., channel], ~hidden, out=masked[..., channel])
+    return masked

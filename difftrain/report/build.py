@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from difftrain.config.difficulty import Until
 from difftrain.data.quarantine import RejectedRow
 from difftrain.grade import reward_hacking
 from difftrain.pipeline import manifest
@@ -67,7 +68,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
         "model": settings["model"]["name"],
         "data": data_settings["path"] if source == "jsonl" else source,
         "measure": measure,
-        "counts": sample_counts(data, measure),
+        "counts": sample_counts(data, measure, settings),
         "other_measures": {
             name: stratum_counts(data.samples[f"{name}_stratum"])
             for name in data.measures
@@ -123,7 +124,7 @@ def hide_secrets(settings: Any) -> Any:
     return SECRET_IN_URL.sub("hidden@", settings) if isinstance(settings, str) else settings
 
 
-def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
+def sample_counts(data: RunData, measure: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The numbers of rows that were read, quarantined (rejected), in each stratum, and selected.
 
     Fails if the numbers do not add up. `picks_strata` counts the selected samples of each stratum,
@@ -158,11 +159,22 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
             for name in data.measures
             if name != Measure.pism  # None is a result here: the sample never failed
         },
+        "censored": count_censored(data, settings),
         "truncated": int((~data.rollouts["hit_eos"].astype(bool)).sum()),
     }
     if "control" in data.selections:
         counts["control_picks"] = data.selections["control"]["stage"].value_counts().to_dict()
     return counts
+
+
+def count_censored(data: RunData, settings: dict[str, Any]) -> int:
+    """How many samples have a PISM stratum, but no exact failure ratio (probe.until=stratum).
+
+    None is also the value of a sample that never fails; here such easy samples count too.
+    """
+    if "pism" not in data.samples or settings["probe"]["until"] != Until.stratum:
+        return 0
+    return int((data.samples["pism"].isna() & data.samples["pism_stratum"].notna()).sum())
 
 
 def stratum_counts(strata: pd.Series) -> dict[str, int]:
@@ -284,10 +296,15 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
 
 
 def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
-    """A log's rewards and its signs of reward hacking. `eval_samples` samples were held out."""
+    """A log's rewards, its signs of reward hacking, and the mean seconds (by phase) and tokens of a
+    step. `eval_samples` samples were held out."""
     if log.empty:
-        return {"rewards": {}, "alarms": {}}
-    return {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples)}
+        return {"rewards": {}, "alarms": {}, "seconds": {}, "tokens": {}}
+    cost = {
+        kind: log.filter(like=f"{kind}/").mean().rename(lambda key: key.split("/")[1]).to_dict()
+        for kind in ("seconds", "tokens")
+    }
+    return {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples), **cost}
 
 
 def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:

@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from difftrain.config.difficulty import Until
 from difftrain.report.text import table
 
 STRATUM_COLORS = {
@@ -127,6 +128,9 @@ def shares_without_failure(samples: pd.DataFrame, settings: dict[str, Any]) -> F
         return None
     scored = samples.dropna(subset=["pism_stratum"])
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
+    if settings["probe"]["until"] == Until.stratum:  # the ratios of easy samples are not known
+        easy_min = settings["difficulty"]["pism"]["easy_min"]
+        ratios = [ratio for ratio in ratios if ratio < easy_min - 1e-9]
     tasks = sorted(scored["task"].unique())
     num_columns = min(4, len(tasks))
     num_rows = ceil(len(tasks) / num_columns)
@@ -178,8 +182,10 @@ def pism_against_cmab(
                 x[members], scored["cmab"][members], s=18, color=color, alpha=0.75, linewidths=0,
                 label=f"{stratum} ({members.sum()})",
             )  # fmt: skip
+    is_exact = settings["probe"]["until"] != Until.stratum
+    never = "never" if is_exact else "never or not probed"
     ticks = ratios[::2] if len(ratios) > 6 else ratios
-    axes.set_xticks([*ticks, never_tick], [*(f"{100 * tick:.0f} %" for tick in ticks), "never"])
+    axes.set_xticks([*ticks, never_tick], [*(f"{100 * tick:.0f} %" for tick in ticks), never])
     axes.set_xlabel("masked share at which it first fails (\u03bb*)")
     axes.set_ylabel("attention on image / text (mean \u03c1)")
     axes.set_ylim(bottom=0)

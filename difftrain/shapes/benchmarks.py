@@ -8,6 +8,7 @@ bytes in `image`, and its `sample_id`. Prompts and scores are the official ones 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from itertools import count, cycle, islice, product
 from random import Random
 from typing import Any
@@ -223,12 +224,17 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     They are the same on every machine. Raises ValueError for an unknown name.
     """
     name = benchmark.removeprefix("shapes/")
+    if name not in {*SPECS, "HallusionBench"}:
+        allowed = ", ".join([*SPECS, "HallusionBench"])
+        raise ValueError(f"benchmark={benchmark!r}: must be one of: {allowed}")
+    return [dict(item) for item in _draw_items(name, size, seed)]
+
+
+@lru_cache(maxsize=16)  # a run evaluates several models on the same items
+def _draw_items(name: str, size: int, seed: int) -> list[Item]:
     root = seeds.derive(seed, "benchmark", name)
     if name == "HallusionBench":
         return list(islice(_yes_no_items(root), size))
-    if name not in SPECS:
-        allowed = ", ".join([*SPECS, "HallusionBench"])
-        raise ValueError(f"benchmark={benchmark!r}: must be one of: {allowed}")
     to_row, family_names = SPECS[name]
     by_id: dict[str, Item] = {}
     draws = enumerate(cycle(family_names))

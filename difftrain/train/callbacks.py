@@ -24,6 +24,8 @@ TRAIN_KEYS = (  # the keys of TRL's logs that go to TRAIN_LOG
     "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
 )  # fmt: skip
 
+COST_PREFIXES = ("seconds/", "tokens/")  # seconds by phase and tokens by kind, of one step
+
 
 def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
     """The rows logged so far, in order, without an unfinished last line."""
@@ -66,7 +68,11 @@ class JsonlLogger(TrainerCallback):
             self._append(EVAL_LOG, step | {EVAL_REWARD: float(logs[EVAL_REWARD])})
         if self.bar_key not in logs:
             return
-        row = {key: float(logs[key]) for key in TRAIN_KEYS if key in logs}
+        row = {
+            key: float(value)
+            for key, value in logs.items()
+            if key in TRAIN_KEYS or key.startswith(COST_PREFIXES)
+        }
         seconds = {"seconds": self.elapsed + time.time() - self.started}
         self._append(TRAIN_LOG, row | step_metrics(logs, args.world_size) | step | seconds)
         if self.bar:

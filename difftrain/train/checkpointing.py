@@ -19,7 +19,7 @@ from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
 from difftrain.records import Sample, TrainStage
-from difftrain.train import callbacks, param_groups, trl_args
+from difftrain.train import callbacks, image_cache, param_groups, trl_args
 from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ def run_training(job: TrainJob, fit: Callable[[], tuple[Any, float, Mapping[str,
         is_finished=lambda _: finished_checkpoint(job.folder) is not None,
     )
     if job.world.is_first:
-        shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+        for name in ("checkpoints", image_cache.FOLDER):
+            shutil.rmtree(job.folder / name, ignore_errors=True)
     return job.folder / CHECKPOINT
 
 
@@ -137,6 +138,8 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
         advice = "use launch/accelerate/zero2.yaml, or only samples with (or only without) images"
         finding = f"{text_only} of {len(samples)} samples have no image"
         raise ConfigError([f"{job.title}: {finding}, and {rule}; {advice}"])
+    if 0 < text_only < len(samples):  # a pass without images gives the vision tower no gradients
+        trainer.args.ddp_find_unused_parameters = True
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(job.folder, world.size)

@@ -1,23 +1,27 @@
-"""GRPO with TRL's unmodified GRPOTrainer, and workarounds for its use of vLLM with images."""
+"""GRPO with TRL's GRPOTrainer (see grpo_trainer.py), and workarounds for vLLM with images."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoProcessor
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain import images
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.config.train import VllmMode
+from difftrain.config.train import Rollouts, VllmMode
+from difftrain.grade import prepare_workers
 from difftrain.grade.pool import GraderPool
 from difftrain.model import resolve
 from difftrain.records import Sample
-from difftrain.train import callbacks, checkpointing, param_groups, rewards, trl_args
+from difftrain.train import callbacks, checkpointing, image_cache, param_groups, rewards, trl_args
 from difftrain.train.dataset import TrainData, to_dataset
+from difftrain.train.grpo_trainer import SharedPromptTrainer
 from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
+
+logger = logging.getLogger(__name__)
 
 
 def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
@@ -31,7 +35,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
         refuse_second_resize(model, data.samples)
     subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
     reward_funcs: list[Any] = rewards.reward_functions(grpo, job.config.grade, subsets, graders)
-    trainer: Any = GRPOTrainer(
+    trainer: Any = SharedPromptTrainer(
         model=resolve.source(model.name),
         reward_funcs=reward_funcs,
         args=trl_args.grpo_arguments(job, processor.tokenizer.get_vocab(), bool(data.eval_samples)),
@@ -42,6 +46,19 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     )
     if grpo.freeze_vision:
         param_groups.freeze_vision(trainer.model)
+    trainer.shares_prompts = grpo.shares_prompts
+    rows = grpo.per_device_train_batch_size
+    if grpo.shares_prompts and rows < grpo.num_generations:
+        logger.info(
+            "grpo.per_device_train_batch_size=%d is less than a group (grpo.num_generations=%d): a "
+            "prompt is computed in %d passes",
+            rows,
+            grpo.num_generations,
+            -(-grpo.num_generations // rows),
+        )
+    if grpo.rollouts is Rollouts.engine and not uses_vllm:
+        trainer.engine_config = model
+    trainer.image_cache = image_cache.attach(trainer, job.folder / image_cache.FOLDER)
     if uses_vllm:
         reset_encoder_cache_on_update(trainer)
     return trainer
@@ -53,6 +70,7 @@ def fit(job: TrainJob, data: TrainData) -> Path:
 
     def train() -> tuple[Any, float, dict[str, Any]]:
         with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
+            prepare_workers(graders, data.samples)
             trainer = build_trainer(job, data, graders)
             seconds = checkpointing.train(trainer, job, data.samples)
         log = callbacks.read_log(job.folder)

@@ -1,4 +1,4 @@
-"""SFT with TRL's unmodified SFTTrainer, and its targets: the response to learn for each sample."""
+"""SFT with TRL's SFTTrainer, and its targets: the response to learn for each sample."""
 
 import logging
 from collections import defaultdict
@@ -18,7 +18,7 @@ from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.model import resolve
 from difftrain.pipeline import coordination, manifest
 from difftrain.records import Rollout, Sample, Verdict, View
-from difftrain.train import callbacks, checkpointing, param_groups, trl_args
+from difftrain.train import callbacks, checkpointing, image_cache, param_groups, trl_args
 from difftrain.train.dataset import chat_prompt, with_images
 from difftrain.train.trl_args import TrainJob
 
@@ -81,6 +81,8 @@ def build_trainer(job: TrainJob, data: SftData) -> Any:
     )
     if sft.freeze_vision:
         param_groups.freeze_vision(trainer.model)
+    if cache := image_cache.attach(trainer, job.folder / image_cache.FOLDER):
+        trainer.add_callback(image_cache.StartBatch(cache))
     return trainer
 
 

@@ -117,7 +117,7 @@ def test_with_chance_correction_the_uncorrected_score_is_also_computed() -> None
 
 def test_with_until_stratum_a_score_may_have_a_stratum_and_no_ratio() -> None:
     # By default a sample that first fails at 0.7 or more is easy, so a pass at 0 decides.
-    probe = ProbeConfig(mask_percents=[0, 70, 90], draws=4, cde_rollouts=5)
+    probe = ProbeConfig(mask_percents=[0, 70, 90], draws=4, cde_rollouts=5, until=Until.ratio)
     rollouts, difficulty = rollouts_of("+----", "", ""), config(Measure.pism)
     with pytest.raises(ValueError, match=r"does not settle ratio 0\.7"):
         scores_by_measure(rollouts, [], difficulty, probe)

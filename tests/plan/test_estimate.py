@@ -17,7 +17,7 @@ from difftrain import plan
 from difftrain.config.difficulty import DifficultyConfig, PismConfig, ProbeConfig, Until
 from difftrain.config.model import FIXED_ROWS, ModelConfig
 from difftrain.config.run_config import RunConfig
-from difftrain.config.train import LORA_TARGETS
+from difftrain.config.train import LORA_TARGETS, GrpoConfig, SharedPrompt
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import RunPaths
@@ -203,6 +203,20 @@ def test_a_pilot_for_other_settings_is_ignored_and_the_plan_says_why(tmp_path) -
         assert pilot is None
         assert source.startswith(f"{plan.PAPER_MIX}, because the pilot was for (")
         assert full in source
+
+
+def test_a_shared_prompt_counts_once_in_the_tokens_of_a_step() -> None:
+    grpo = GrpoConfig(
+        prompts_per_step=2,
+        num_generations=8,
+        max_completion_length=128,
+        per_device_train_batch_size=16,
+    )
+    assert plan.step_tokens(grpo, prompt=800) == (2 * 800 + 16 * 128, 16 * 928)
+    cut = replace(grpo, per_device_train_batch_size=4)  # each group in two passes
+    assert plan.step_tokens(cut, prompt=800) == (4 * 800 + 16 * 128, 16 * 928)
+    never = replace(grpo, shared_prompt=SharedPrompt.never)
+    assert plan.step_tokens(never, prompt=800) == (16 * 928, 16 * 928)
 
 
 def test_a_model_without_a_config_on_this_machine_has_no_dimensions(tmp_path) -> None:

@@ -6,22 +6,24 @@ with and without the image. A view says whether the image is full, masked or abs
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.difficulty import DifficultyConfig, GradeConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.model.engines.hf import HfEngine
+from difftrain.model.engines.types import Completion
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat
 from difftrain.probe import run
-from difftrain.probe.run import RequestQueue
-from difftrain.probe.schedule import ProbeState
-from difftrain.records import Measure, Rollout, Sample, View
+from difftrain.probe.run import GradingQueue, RequestQueue
+from difftrain.probe.schedule import ProbeRequest, ProbeState
+from difftrain.records import AnswerKind, Measure, Rollout, Sample, Verdict, View
 from tests.probe.rollouts import rollout_of
 
 NUM_SAMPLES = 24  # of the fixture shapes_samples
@@ -102,6 +104,29 @@ def test_a_failed_sample_gets_no_further_requests(queue: RequestQueue) -> None:
     assert not any(id_ == sample_id for id_, _ in queue.unmasked)
 
 
+@pytest.mark.parametrize("in_thread", [True, False])
+def test_graded_responses_keep_their_order(in_thread: bool, shapes_samples: list[Sample]) -> None:
+    """Also where one takes long: a worker must start to compare these expressions."""
+    expression = replace(shapes_samples[0], answer_kind=AnswerKind.number, answer=r"\sqrt{8}")
+    grading = GradingQueue(in_thread)
+    requests = [ProbeRequest(expression, 0, draw) for draw in range(4)]
+    for request, answer in zip(
+        requests, [r"2\sqrt{2}", "3", r"\sqrt{7}", r"\sqrt{8}"], strict=True
+    ):
+        completion = Completion(f"<think>.</think><answer>{answer}</answer>", (1,), hit_eos=True)
+        grading.add(request, completion, 1, GradeConfig())
+    graded: list[tuple[ProbeRequest, Rollout]] = []
+    while len(grading):
+        before = len(graded)
+        graded += grading.finished(None)
+        assert len(graded) > before
+    grading.close()
+    assert [request for request, _ in graded] == requests
+    verdicts = [rollout.verdict for _, rollout in graded]
+    correct, incorrect = Verdict.correct, Verdict.incorrect
+    assert verdicts == [correct, incorrect, incorrect, correct]
+
+
 def probe_rows(
     tiny: LoadedModel, samples: Sequence[Sample], folder: Path, config: RunConfig, num_ranks: int
 ) -> list[Rollout]:
@@ -128,6 +153,17 @@ def test_in_deterministic_mode_rows_do_not_depend_on_batch_size_or_number_of_ran
         rows.append(probe_rows(tiny, shapes_samples[:10], folder, config, num_ranks))
     assert rows[0] == rows[1]
     assert len(rows[0]) > 60  # at least three with and three without the image for ten samples
+
+
+def test_images_prepared_by_workers_give_the_same_rows(
+    tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    rows = []
+    for num_workers in (0, 2):
+        config = config_with(Measure.cde)
+        config.model.deterministic, config.probe.view_workers = True, num_workers
+        rows.append(probe_rows(tiny, shapes_samples[:6], tmp_path / str(num_workers), config, 1))
+    assert rows[0] == rows[1]
 
 
 def test_without_deterministic_mode_almost_all_rows_are_the_same(

@@ -60,7 +60,7 @@ def test_until_stratum_gives_the_stratum_of_the_full_grid_with_at_most_as_many_d
     tau: float, is_falling: bool, limits: dict[str, float]
 ) -> None:
     rng, minimum = np.random.default_rng(8), pism.min_correct(10, tau)
-    for _ in range(100):
+    for _ in range(250):  # 5,000 tables with the parameters
         full = random_grid(rng, is_falling)
         table, num_draws = draw_until_settled(full, tau, "stratum", **limits)
         expected = pism.stratum(failure_ratio(full, RATIOS, tau), **limits)

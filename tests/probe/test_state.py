@@ -37,6 +37,7 @@ def config_of(
     config = RunConfig()
     config.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
     config.difficulty.pism.chance_correction = correction
+    config.probe.until = Until.ratio
     return config
 
 
@@ -187,6 +188,18 @@ def test_early_stopping_gives_the_corrected_and_the_uncorrected_label_of_the_ful
                 for state in (early, full)
             }
             assert len(ratios) == 1
+        config.probe.until = Until.stratum
+        until_stratum = state_of(config, sample, tmp_path)
+        assert len(settle(until_stratum, sample, truth)) <= len(drawn)
+        for minimum in full.minimums(sample.sample_id):
+            strata = {
+                pism.settled_stratum(
+                    state.evidence[sample.sample_id].correct_RK, RATIOS, minimum=minimum
+                )
+                for state in (until_stratum, full)
+            }
+            assert len(strata) == 1
+            assert None not in strata
     assert num_saved > 0
 
 

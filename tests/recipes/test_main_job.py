@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -139,10 +138,22 @@ def modified_times(folder: Path) -> dict[Path, float]:
 def test_the_same_command_again_repeats_no_stage(run_folder: Path) -> None:
     folder = run_folder.parents[1]
     before = modified_times(folder)
-    started = time.time()
     assert output_of(run(*SMALL, f"output_dir={folder}")) == run_folder
     assert modified_times(folder) == before
-    assert time.time() - started < 120  # only imports and checks
+
+
+def test_the_same_command_again_imports_neither_torch_nor_trl(run_folder: Path) -> None:
+    """Importing them takes longer than everything else that a finished run needs."""
+    program = str(ROOT / "launch" / "train.py")
+    command = [sys.executable, "-X", "importtime", program, *SMALL]
+    done = subprocess.run(
+        [*command, f"output_dir={run_folder.parents[1]}"], capture_output=True, text=True
+    )
+    assert output_of(done) == run_folder
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "difftrain.pipeline.paths" in imported
+    assert "this run is finished" in done.stderr
+    assert not imported & {"torch", "transformers", "trl"}
 
 
 def test_another_tau_reuses_the_responses_and_repeats_the_scoring(run_folder: Path) -> None:

@@ -235,8 +235,9 @@ class SlotCache:
         """Write a layer's new keys and values, return all (transformers' Cache.update)."""
         all_keys, all_values = self.key_values[layer_idx][:, : len(keys)]
         rows = torch.arange(len(keys), device=keys.device)
-        all_keys[rows, :, self.cursor_N] = keys[:, :, 0]
-        all_values[rows, :, self.cursor_N] = values[:, :, 0]
+        # Under autocast rotated keys are float32 and values bf16.
+        all_keys[rows, :, self.cursor_N] = keys[:, :, 0].to(all_keys.dtype)
+        all_values[rows, :, self.cursor_N] = values[:, :, 0].to(all_values.dtype)
         return all_keys[:, :, : self.visible_width], all_values[:, :, : self.visible_width]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

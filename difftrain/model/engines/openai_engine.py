@@ -33,7 +33,15 @@ from difftrain.model.engines.transport import (
     message_text,
     printable,
 )
-from difftrain.model.engines.types import Completion, Feed, GenerationError, K, Request, Result
+from difftrain.model.engines.types import (
+    Completion,
+    DataUrl,
+    Feed,
+    GenerationError,
+    K,
+    Request,
+    Result,
+)
 
 MAX_CACHED_BYTES = 256 << 20  # of all cached data URLs
 MAX_SILENT_TOKENS = 2  # of a completion without text: EOS and one special token
@@ -160,7 +168,12 @@ class OpenAIEngine:
         content = [
             {"type": "text", "text": part}
             if isinstance(part, str)
-            else {"type": "image_url", "image_url": {"url": self.data_urls.get(part)}}
+            else {
+                "type": "image_url",
+                "image_url": {
+                    "url": part.url if isinstance(part, DataUrl) else self.data_urls.get(part)
+                },
+            }
             for part in request.parts
         ]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
@@ -241,7 +254,7 @@ class OpenAIEngine:
             return GenerationError(reason)
         body = await asyncio.to_thread(self.body, request)
         # Not identified by pixels, because a sample's image is sent with different parts masked.
-        sample = request.view or (request.text, *(image.size for image in request.images))
+        sample = request.view or (request.text, *request.image_sizes)
         failure = partial(ServerFailure, sample=sample, max_new_tokens=request.max_new_tokens)
         num_failures = num_crashes = num_pauses = num_completions_before = sent_at = 0
         while True:

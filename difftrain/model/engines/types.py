@@ -19,16 +19,24 @@ ENGINE_FOLDER = "engines"  # in a folder of responses; has one record per engine
 SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")  # Qwen's, and the placeholder of data sets
 
 
+@dataclass(frozen=True, slots=True)
+class DataUrl:
+    """An image that is encoded for a server."""
+
+    url: str = field(repr=False)
+    size: tuple[int, int]  # width and height in pixels
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A request for one completion. A temperature of 0 is greedy.
 
     `parts` are the prompt's texts and images in their order. `view` identifies the prompt: requests
     with the same view have the same parts and system prompt, so an engine may prefill them once. If
-    `view` is None, no other request has this prompt.
+    `view` is None, no other request has this prompt. Only a server takes a DataUrl.
     """
 
-    parts: tuple[str | Image.Image, ...] = field(repr=False)
+    parts: tuple[str | Image.Image | DataUrl, ...] = field(repr=False)
     system: str | None = prompts.SYSTEM
     seed: int = 0
     temperature: float = 0.0
@@ -42,8 +50,13 @@ class Request:
 
     @property
     def images(self) -> list[Image.Image]:
-        """The image parts."""
-        return [part for part in self.parts if not isinstance(part, str)]
+        """The image parts that are not encoded."""
+        return [part for part in self.parts if isinstance(part, Image.Image)]
+
+    @property
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """Width and height of every image part."""
+        return [part.size for part in self.parts if not isinstance(part, str)]
 
     def special_token_error(self) -> str | None:
         """An error if the prompt has a special token, which the tokenizer does not take as text."""
