@@ -86,7 +86,7 @@ def stored_png(pixels_HWC: np.ndarray) -> bytes:
     rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # the first byte: no filter
     rows[:, 1:] = pixels_HWC.reshape(height, 3 * width)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), level=0)), (b"IEND", b"")]
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.data, level=0)), (b"IEND", b"")]
     parts = [b"\x89PNG\r\n\x1a\n"]
     for name, content in chunks:
         checksum = zlib.crc32(content, zlib.crc32(name))
