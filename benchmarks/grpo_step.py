@@ -27,6 +27,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,33 +73,33 @@ def timed(base: type) -> type:
     from difftrain.train.grpo_trainer import synchronized_time
 
     class Timed(base):
-        logps = 0.0
-        preparing = 0.0
-        rollouts = 0.0
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.seconds: dict[str, float] = defaultdict(float)
+            super().__init__(*args, **kwargs)
+
+        @contextmanager
+        def timer(self, name: str) -> Iterator[None]:
+            start = synchronized_time()
+            yield
+            self.seconds[name] += synchronized_time() - start
 
         def _generate(self, prompts: Any) -> Any:
-            start = synchronized_time()
-            results = super()._generate(prompts)
-            self.rollouts += synchronized_time() - start
-            return results
+            with self.timer("rollouts"):
+                return super()._generate(prompts)
 
         def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-            start = synchronized_time()
-            results = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-            if not torch.is_grad_enabled():
-                self.logps += synchronized_time() - start
-            return results
+            with nullcontext() if torch.is_grad_enabled() else self.timer("logps"):
+                return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
         def _prepare_inputs(self, batch: Any) -> Any:
-            start = synchronized_time()
-            inputs = super()._prepare_inputs(batch)
-            self.preparing += synchronized_time() - start
-            return inputs
+            with self.timer("preparation"):
+                return super()._prepare_inputs(batch)
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            start, prepared = synchronized_time(), self.preparing
-            loss = super().training_step(*args, **kwargs)
-            self.logps += synchronized_time() - start - (self.preparing - prepared)
+            before = self.seconds["preparation"]
+            with self.timer("logps"):
+                loss = super().training_step(*args, **kwargs)
+            self.seconds["logps"] -= self.seconds["preparation"] - before
             return loss
 
     return Timed
@@ -204,7 +207,8 @@ def child(name: str, setting: str, steps: int) -> None:
         before = memory(is_full)
 
         class Turns(TrainerCallback):
-            begin = (0.0, 0.0, 0.0)
+            def __init__(self) -> None:
+                self.start, self.before = 0.0, dict[str, float]()
 
             def on_train_begin(self, *_: Any, **__: Any) -> None:
                 if setting != "short":  # completions of full length: only a banned token ends them
@@ -214,14 +218,16 @@ def child(name: str, setting: str, steps: int) -> None:
 
             def on_step_begin(self, *_: Any, **__: Any) -> None:
                 sys.stdin.readline()
-                self.begin = synchronized_time(), trainer.logps, trainer.rollouts
+                self.start, self.before = synchronized_time(), dict(trainer.seconds)
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
-                start, logps, rollouts = self.begin
+                seconds = {
+                    name: trainer.seconds[name] - self.before.get(name, 0.0)
+                    for name in ("rollouts", "logps")
+                }
                 numbers = {
-                    "step": synchronized_time() - start,
-                    "rollouts": trainer.rollouts - rollouts,
-                    "logps": trainer.logps - logps,
+                    "step": synchronized_time() - self.start,
+                    **seconds,
                     "memory": memory(is_full) - before,
                 }
                 print("STEP", json.dumps(numbers), flush=True)

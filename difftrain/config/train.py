@@ -25,6 +25,10 @@ STAGES = {
 """The training stages of each value, in order. The sections sft and grpo configure them."""
 VllmMode = StrEnum("VllmMode", ["none", "colocate", "server"])
 """Where vLLM runs to generate rollouts; none: grpo.rollouts says what generates them."""
+SharedPrompt = StrEnum("SharedPrompt", ["auto", "never"])
+"""Whether a group's prompt is computed once."""
+Rollouts = StrEnum("Rollouts", ["engine", "generate"])
+"""What generates the rollouts if vLLM does not."""
 SftTargets = StrEnum("SftTargets", ["rationale", "rollouts"])
 """The responses on which SFT trains."""
 Dropped = StrEnum("Dropped", [
@@ -85,12 +89,6 @@ class RolloutVllmConfig:
         url = self.server_base_url
         if url is not None and not url.startswith(("http://", "https://")):
             yield "server_base_url", "must start with http:// or https://"
-
-
-SharedPrompt = StrEnum("SharedPrompt", ["auto", "never"])
-"""Whether a group's prompt is computed once."""
-Rollouts = StrEnum("Rollouts", ["engine", "generate"])
-"""What generates the rollouts if vLLM does not."""
 
 
 SHARED_KEYS = {

@@ -4,7 +4,6 @@ The stages themselves know what is done, but importing what they need takes far 
 their manifests. finished.json, in the run's folder, lists what the report was made from.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -80,4 +79,4 @@ def _identity(paths: RunPaths, recipe_settings: list[str]) -> dict[str, Any]:
 
 def _manifest_hash(folder: Path) -> str | None:
     path = folder / MANIFEST
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() if path.is_file() else None
+    return manifest.file_fingerprint(path) if path.is_file() else None

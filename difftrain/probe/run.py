@@ -286,6 +286,7 @@ def probe_share(
             state.add([rollout])
             unwritten.add(rollout)
             queue.finish(request)
+        bar.update(total - len(queue.open_counts) - bar.n)
 
     def next_requests(room: int) -> list[tuple[ProbeRequest, Request]]:
         nonlocal num_open
@@ -311,7 +312,6 @@ def probe_share(
                 add_graded()
             num_finished += 1
             on_idle()
-            bar.update(total - len(queue.open_counts) - bar.n)
             rate = num_finished / (time.time() - started)
             bar.set_postfix_str(f"{num_finished} responses, {rate:.0f}/s", refresh=False)
     finally:

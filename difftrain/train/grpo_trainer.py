@@ -72,9 +72,9 @@ class SharedPromptTrainer(GRPOTrainer):
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
-        """Adds the seconds of the block to a phase; a phase inside is not counted twice.
+        """Adds the seconds of the block to a phase, without those of a phase inside it.
 
-        Evaluation is no part of a step, so it is not counted.
+        Does nothing during evaluation.
         """
         if not self.model.training:
             yield

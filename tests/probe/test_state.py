@@ -14,7 +14,9 @@ certain, Until.grid until every ratio has all of its draws.
 Axes: R mask ratios, K draws at every ratio, M rollouts (graded draws) for CDE and DRM.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +162,14 @@ def test_in_the_folder_of_another_run_only_missing_draws_are_requested(
     assert state.num_generations == len(first) + len(second)
 
 
+def labels(
+    label: Callable[..., Any], states: Sequence[ProbeState], sample: Sample, minimum: int
+) -> set[Any]:
+    """The different labels of a sample by the draws of these probes."""
+    tables = [state.evidence[sample.sample_id].correct_RK for state in states]
+    return {label(correct_RK, RATIOS, minimum=minimum) for correct_RK in tables}
+
+
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.3])
 def test_early_stopping_gives_the_corrected_and_the_uncorrected_label_of_the_full_grid(
     shapes_samples: list[Sample], tmp_path: Path, alpha: float
@@ -181,23 +191,13 @@ def test_early_stopping_gives_the_corrected_and_the_uncorrected_label_of_the_ful
         num_saved += len(settle(full, sample, truth)) - len(drawn)
         # minimum: number of correct draws that pass a ratio, without and with chance correction
         for minimum in full.minimums(sample.sample_id):
-            ratios = {
-                pism.failure_ratio(
-                    state.evidence[sample.sample_id].correct_RK, RATIOS, minimum=minimum
-                )
-                for state in (early, full)
-            }
+            ratios = labels(pism.failure_ratio, (early, full), sample, minimum)
             assert len(ratios) == 1
         config.probe.until = Until.stratum
         until_stratum = state_of(config, sample, tmp_path)
         assert len(settle(until_stratum, sample, truth)) <= len(drawn)
         for minimum in full.minimums(sample.sample_id):
-            strata = {
-                pism.settled_stratum(
-                    state.evidence[sample.sample_id].correct_RK, RATIOS, minimum=minimum
-                )
-                for state in (until_stratum, full)
-            }
+            strata = labels(pism.settled_stratum, (until_stratum, full), sample, minimum)
             assert len(strata) == 1
             assert None not in strata
     assert num_saved > 0
