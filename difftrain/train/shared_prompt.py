@@ -155,6 +155,7 @@ class SharedPromptModel:
         self.completion_length = completion_length
         self.num_images = iter(num_images or ())
         self.rope: Any = next((m for m in model.modules() if hasattr(m, "get_rope_index")), None)
+        self.pretrained = pretrained_model(model)
         self.model_config = text_config(model)
         self.computed_tokens = 0
         self.fallback: str | None = None
@@ -227,7 +228,7 @@ class SharedPromptModel:
     def mask(self, sees_USS: Tensor) -> Tensor:
         """The tree mask as numbers to add, U 1 S S. From a bool mask every layer would make its
         own."""
-        device, dtype = sees_USS.device, self.model.dtype
+        device, dtype = sees_USS.device, self.pretrained.dtype
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         mask = torch.zeros(sees_USS.shape, dtype=dtype, device=device)
@@ -252,10 +253,14 @@ class SharedPromptModel:
         return in_prompt.gather(-1, index) + packed.offsets
 
 
+def pretrained_model(model: Any) -> PreTrainedModel:
+    """The model of transformers inside whatever wraps it (DDP, DeepSpeed, PEFT)."""
+    return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+
+
 def text_config(model: Any) -> Any:
-    """The settings of the language model inside whatever wraps it (DDP, DeepSpeed, PEFT)."""
-    inner = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-    return inner.config.get_text_config()
+    """The settings of its language model."""
+    return pretrained_model(model).config.get_text_config()
 
 
 def fallback_reason(config: Any, inputs: Mapping[str, Any]) -> str | None:

@@ -158,7 +158,7 @@ def main() -> None:
     """Train with both trainers, print the losses and gradient norms as JSON."""
     folder, num_steps = Path(sys.argv[1]), int(sys.argv[2])
     samples = [s for s in mixed_samples(list(pool.samples(pool.Split.pool, 4))) if s.images]
-    logged = {}
+    logged: dict[str, Any] = {}
     for trainer_class in (GRPOTrainer, SharedPromptTrainer):
         # A process's share of a step is one group, in two passes.
         passes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
@@ -167,6 +167,7 @@ def main() -> None:
         keys = ("loss", "grad_norm")  # TRL averages the KL over passes
         logged[trainer_class.__name__] = [[float(row[key]) for key in keys] for row in rows]
     if trainer.accelerator.is_main_process:
+        logged["processes"] = trainer.accelerator.num_processes
         print("LOGGED", json.dumps(logged), flush=True)
 
 

@@ -88,12 +88,12 @@ def test_in_bf16_the_losses_are_as_near_to_float32_as_trl_s(
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", ["zero2_cpu.yaml", "zero3_cpu.yaml", "ddp"])
 def test_two_processes_log_what_trl_logs(launch: str, tmp_path: Path) -> None:
-    options = ["--config_file", str(ROOT / "launch" / "accelerate" / launch)]
-    if launch == "ddp":
-        options = ["--cpu", "--num_processes", "2", "--num_machines", "1",
-                   "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+    config_file = str(ROOT / "launch" / "accelerate" / launch)
+    launcher = ["accelerate", "launch", "--config_file", config_file]
+    if launch == "ddp":  # with --cpu, accelerate launch starts one process only
+        launcher = ["torchrun", "--nproc_per_node", "2"]
     program = str(ROOT / "tests" / "train" / "forced_rollouts.py")
-    command = [str(BIN / "accelerate"), "launch", *options, program, str(tmp_path), "20"]
+    command = [str(BIN / launcher[0]), *launcher[1:], program, str(tmp_path), "20"]
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
                                 "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -101,6 +101,7 @@ def test_two_processes_log_what_trl_logs(launch: str, tmp_path: Path) -> None:
     line = next(line for line in done.stdout.splitlines() if line.startswith("LOGGED "))
     logged = json.loads(line.removeprefix("LOGGED "))
     plain, shared = np.array(logged["GRPOTrainer"]), np.array(logged["SharedPromptTrainer"])
+    assert logged["processes"] == 2
     assert plain.shape == (20, 2)
     assert np.abs(plain[:, 1]).min() > 0
     assert np.allclose(shared, plain, rtol=1e-4, atol=1e-5)
