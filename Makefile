@@ -12,8 +12,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/accelerate-launch --num_processes 1 --num_machines 1 --mixed_precision no \
-	    --dynamo_backend no launch/train.py recipe=grpo_hard control=random $(ARGS)
+	CUDA_VISIBLE_DEVICES= $(BIN)/accelerate-launch --config_file launch/accelerate/ddp_cpu.yaml \
+	    launch/train.py recipe=grpo_hard control=random $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(ARGS)

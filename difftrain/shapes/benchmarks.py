@@ -8,7 +8,7 @@ bytes in `image`, and its `sample_id`. Prompts and scores are the official ones 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from itertools import count, cycle, islice, product
 from random import Random
 from typing import Any
@@ -227,31 +227,36 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     if name not in {*SPECS, "HallusionBench"}:
         allowed = ", ".join([*SPECS, "HallusionBench"])
         raise ValueError(f"benchmark={benchmark!r}: must be one of: {allowed}")
-    return [dict(item) for item in _draw_items(name, size, seed)]
+    drawn, more = _drawn_items(name, seed)
+    drawn.extend(islice(more, max(0, size - len(drawn))))
+    return [dict(item) for item in drawn[:size]]
 
 
-@lru_cache(maxsize=16)  # a run evaluates several models on the same items
-def _draw_items(name: str, size: int, seed: int) -> list[Item]:
+@cache  # a run compares its samples with the items, and evaluates several models on them
+def _drawn_items(name: str, seed: int) -> tuple[list[Item], Iterator[Item]]:
+    """A benchmark's items drawn so far, and the items that come after them."""
     root = seeds.derive(seed, "benchmark", name)
-    if name == "HallusionBench":
-        return list(islice(_yes_no_items(root), size))
+    more = _yes_no_items(root) if name == "HallusionBench" else _items_of_samples(name, root)
+    return [], more
+
+
+def _items_of_samples(name: str, seed: int) -> Iterator[Item]:
+    """Endless distinct items of a benchmark in SPECS."""
     to_row, family_names = SPECS[name]
-    by_id: dict[str, Item] = {}
-    draws = enumerate(cycle(family_names))
-    while len(by_id) < size:
-        draw_index, family = next(draws)
-        sample = pool.sample(pool.Split.bench, family, draw_index, root)
+    ids: set[str] = set()
+    for draw_index, family in enumerate(cycle(family_names)):
+        sample = pool.sample(pool.Split.bench, family, draw_index, seed)
         row = to_row(sample)
-        if row is None or sample.sample_id in by_id:
+        if row is None or sample.sample_id in ids:
             continue
-        index, id_column = len(by_id), {}
+        index, id_column = len(ids), {}
         if name == "MathVista":
             id_column = {"pid": str(index + 1)}
         elif name == "MMMU":
             id_column = {"id": f"validation_{row['l2-category']}_{index + 1}"}
+        ids.add(sample.sample_id)
         image = {"image": sample.images[0], "sample_id": sample.sample_id}
-        by_id[sample.sample_id] = {"index": index, **id_column, **row, **image}
-    return list(by_id.values())
+        yield {"index": index, **id_column, **row, **image}
 
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

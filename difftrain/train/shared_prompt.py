@@ -6,9 +6,11 @@ rows of one prompt become one packed row,
     prompt without its last token | last token, completion 1 | last token, completion 2 | ...
 
 in which a token sees the prompt and its own branch (a tree mask), at the positions that it has in
-a row of its own. The results are the same; only the order of floating-point sums differs.
+a row of its own. Several short groups share a packed row, where none sees another. The results are
+the same; only the order of floating-point sums differs.
 
-Letters: B rows of a pass, U packed rows, P prompt tokens, C completion tokens, S packed tokens.
+Letters: B rows of a pass, G groups, U packed rows, P prompt tokens, C completion tokens, S packed
+tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,11 +40,12 @@ class PackedRows:
     """U packed rows, and where each completion token of the B rows went."""
 
     input_ids: Tensor  # U S
+    groups: Tensor  # U S: the token's group; -1 padding
     branches: Tensor  # U S: 0 prompt, 1 and up the completions, -1 padding
     shift_labels: Tensor  # U S: the token that follows; -100 where none is scored
-    prompt_index: Tensor  # U S: the token's index in its (padded) prompt of P
+    prompt_index: Tensor  # U S: the token's index in all (padded) prompts, G x P
     offsets: Tensor  # U S: tokens behind the prompt's last one; 0 in the prompt
-    first_rows: list[int]  # U: the row that the prompt was taken from
+    first_rows: list[int]  # G: the row that a group's prompt was taken from, as the groups stand
     packed_row: Tensor  # B C
     packed_column: Tensor  # B C
     is_scored: Tensor  # B C
@@ -51,7 +54,9 @@ class PackedRows:
         """Which tokens (last axis) each token sees, as bool U S S."""
         columns = torch.arange(self.branches.size(1), device=self.branches.device)
         keys, queries = self.branches[:, None, :], self.branches[:, :, None]
-        return (columns[None, :] <= columns[:, None]) & ((keys == 0) | (keys == queries))
+        same_group = self.groups[:, None, :] == self.groups[:, :, None]
+        is_before = columns[None, :] <= columns[:, None]
+        return is_before & same_group & ((keys == 0) | (keys == queries))
 
     def unpack(self, values_US: Tensor) -> Tensor:
         """Values of packed tokens as B C, with 0 where nothing is scored."""
@@ -62,10 +67,10 @@ class PackedRows:
 def pack_rows(
     input_ids: Tensor, attention_mask: Tensor, completion_length: int, groups: Sequence[list[int]]
 ) -> PackedRows:
-    """Pack rows of one prompt (`groups` of row numbers) into one row each.
+    """Pack rows of one prompt (`groups` of row numbers) together, each once.
 
     `input_ids` and `attention_mask` are B x (P + completion_length): prompts padded on the left,
-    completions on the right, as TRL pads them.
+    completions on the right, as TRL pads them. A packed row has the length of the largest group.
     """
     device = input_ids.device
     prompt_length = input_ids.size(1) - completion_length
@@ -73,21 +78,28 @@ def pack_rows(
         [attention_mask[:, :prompt_length].sum(1), attention_mask[:, prompt_length:].sum(1)]
     ).tolist()
     sizes = [lengths[0][rows[0]] - 1 + sum(lengths[1][row] for row in rows) for rows in groups]
-    shape = (len(groups), max(1, *sizes))
+    packed = first_fit(sizes)
+    shape = (len(packed), max(1, *sizes))
     ids = torch.zeros(shape, dtype=torch.long, device=device)
+    group_ids = torch.full(shape, -1, device=device)
     branches = torch.full(shape, -1, device=device)
     labels = torch.full(shape, -100, device=device)
-    prompt_index = torch.full(shape, prompt_length - 1, device=device)
+    prompt_index = torch.zeros(shape, dtype=torch.long, device=device)
     offsets = torch.zeros(shape, dtype=torch.long, device=device)
     packed_row = torch.zeros((len(input_ids), completion_length), dtype=torch.long, device=device)
     packed_column = torch.zeros_like(packed_row)
     is_scored = attention_mask[:, prompt_length:].bool()
-    for u, rows in enumerate(groups):
+    placed = [(u, number) for u, numbers in enumerate(packed) for number in numbers]
+    ends = [0] * len(packed)  # of the tokens that each packed row has so far
+    for group, (u, number) in enumerate(placed):
+        rows, begin = groups[number], ends[u]
         start = prompt_length - lengths[0][rows[0]]
-        end = lengths[0][rows[0]] - 1
-        ids[u, :end] = input_ids[rows[0], start : prompt_length - 1]
-        branches[u, :end] = 0
-        prompt_index[u, :end] = torch.arange(start, prompt_length - 1, device=device)
+        end = begin + lengths[0][rows[0]] - 1
+        first_index = group * prompt_length
+        ids[u, begin:end] = input_ids[rows[0], start : prompt_length - 1]
+        branches[u, begin:end] = 0
+        last_index = first_index + prompt_length - 1
+        prompt_index[u, begin:end] = torch.arange(first_index + start, last_index, device=device)
         for branch, row in enumerate(rows, start=1):
             count = lengths[1][row]
             packed_row[row] = u
@@ -97,20 +109,42 @@ def pack_rows(
             ids[u, columns] = input_ids[row, prompt_length - 1 : prompt_length - 1 + count]
             labels[u, columns] = input_ids[row, prompt_length : prompt_length + count]
             branches[u, columns] = branch
+            prompt_index[u, columns] = last_index
             offsets[u, columns] = torch.arange(count, device=device)
             packed_column[row, :count] = torch.arange(end, end + count, device=device)
             end += count
+        group_ids[u, begin:end] = group
+        ends[u] = end
     return PackedRows(
         input_ids=ids,
+        groups=group_ids,
         branches=branches,
         shift_labels=labels,
         prompt_index=prompt_index,
         offsets=offsets,
-        first_rows=[rows[0] for rows in groups],
+        first_rows=[groups[number][0] for _, number in placed],
         packed_row=packed_row,
         packed_column=packed_column,
         is_scored=is_scored,
     )
+
+
+def first_fit(sizes: Sequence[int]) -> list[list[int]]:
+    """Numbers of the groups that share a packed row; none is longer than the largest group.
+
+    Each group, the largest first, goes into the first row that has room (first-fit decreasing).
+    """
+    capacity = max(sizes)
+    packed: list[list[int]] = []
+    room: list[int] = []
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        row = next((u for u, free in enumerate(room) if free >= sizes[number]), len(packed))
+        if row == len(packed):
+            packed.append([])
+            room.append(capacity)
+        packed[row].append(number)
+        room[row] -= sizes[number]
+    return packed
 
 
 def group_rows(
@@ -249,8 +283,7 @@ class SharedPromptModel:
             in_prompt, _ = self.rope.get_rope_index(
                 prompts, mm_token_type_ids=types, image_grid_thw=grids, attention_mask=mask
             )
-        index = packed.prompt_index.expand(*in_prompt.shape[:-1], -1)
-        return in_prompt.gather(-1, index) + packed.offsets
+        return in_prompt.flatten(-2)[..., packed.prompt_index] + packed.offsets
 
 
 def pretrained_model(model: Any) -> PreTrainedModel:

@@ -86,14 +86,12 @@ def test_in_bf16_the_losses_are_as_near_to_float32_as_trl_s(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", ["zero2_cpu.yaml", "zero3_cpu.yaml", "ddp"])
+@pytest.mark.parametrize("launch", ["zero2_cpu.yaml", "zero3_cpu.yaml", "ddp_cpu.yaml"])
 def test_two_processes_log_what_trl_logs(launch: str, tmp_path: Path) -> None:
     config_file = str(ROOT / "launch" / "accelerate" / launch)
-    launcher = ["accelerate", "launch", "--config_file", config_file]
-    if launch == "ddp":  # with --cpu, accelerate launch starts one process only
-        launcher = ["torchrun", "--nproc_per_node", "2"]
     program = str(ROOT / "tests" / "train" / "forced_rollouts.py")
-    command = [str(BIN / launcher[0]), *launcher[1:], program, str(tmp_path), "20"]
+    launcher = [str(BIN / "accelerate"), "launch", "--config_file", config_file]
+    command = [*launcher, program, str(tmp_path), "20"]
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
                                 "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -239,6 +237,31 @@ def test_long_completions_of_a_short_prompt_are_computed_in_rows_of_their_own(
         trainer.shares_prompts = False
         expected_BC, *_ = trainer._get_per_token_logps_and_entropies(*inputs)
     assert torch.equal(logps_BC, expected_BC)
+
+
+def test_short_groups_share_a_packed_row_and_none_sees_another() -> None:
+    prompt, completions = [5, 6, 7], [[1, 2, 3, 4], [8, 0, 0, 0], [9, 9, 0, 0], [3, 0, 0, 0]]
+    ids_BS = torch.tensor([[*prompt[:2], 10 + (row > 1), *completions[row]] for row in range(4)])
+    mask_BS = (ids_BS != 0).long()
+    packed = shared_prompt.pack_rows(ids_BS, mask_BS, 4, [[0, 1], [2], [3]])
+    # The first group has 2 + 4 + 1 tokens; the others have 4 and 3, which fit into one row of 7.
+    assert packed.input_ids.tolist() == [[5, 6, 10, 1, 2, 3, 10], [5, 6, 11, 9, 5, 6, 11]]
+    assert packed.groups.tolist() == [[0] * 7, [1] * 4 + [2] * 3]
+    assert packed.first_rows == [0, 2, 3]
+    sees_SS = packed.tree_mask()[1].long().tolist()
+    assert sees_SS[3] == [1, 1, 1, 1, 0, 0, 0]
+    assert sees_SS[6] == [0, 0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [([5], [[0]]), ([3, 9, 6, 5], [[1], [2, 0], [3]]), ([4, 4], [[0], [1]]), ([0, 0], [[0, 1]])],
+)
+def test_no_packed_row_is_longer_than_the_largest_group(
+    sizes: list[int], rows: list[list[int]]
+) -> None:
+    assert shared_prompt.first_fit(sizes) == rows
+    assert all(sum(sizes[group] for group in row) <= max(sizes) for row in rows)
 
 
 def test_a_frozen_tower_encodes_each_image_once_for_rollouts_and_passes(
