@@ -97,9 +97,11 @@ class ItemStatus(StrEnum):
 class Sample:
     """A question with its images and its gold answer.
 
-    `images` are PNG bytes within the pixel budget; a sample from a stage's folder reads them from
-    disk at each access. Only generated samples have `requires_image` and `gen_difficulty` (the
-    difficulty that the generator used, 0 to 1). `rationale` is the answer's reasoning.
+    If a question has several gold answers, `accepted` holds all of them, `answer` the first; one
+    that several people gave stands there as often. `images` are PNG bytes within the pixel budget;
+    a sample from a stage's folder reads them from disk at each access. Only generated samples have
+    `requires_image` and `gen_difficulty` (the difficulty that the generator used, 0 to 1).
+    `rationale` is the answer's reasoning.
     """
 
     sample_id: str
@@ -108,6 +110,7 @@ class Sample:
     answer: str
     answer_kind: AnswerKind
     options: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
     task: str
     task_set: TaskSet
     source: str
@@ -118,7 +121,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Response number `draw` to one view of a sample. `token_ids` include the end token, if any."""
+    """Response number `draw` to one view of a sample. `token_ids` include the end token, if any.
+
+    `parsed_answer` and `parsed_gold` are what the grader compared by `rule`; an unparsable answer
+    has no parsed answer.
+    """
 
     sample_id: str
     view: View
@@ -130,6 +137,9 @@ class Rollout:
     token_ids: tuple[int, ...] = field(repr=False)
     hit_eos: bool
     verdict: Verdict
+    parsed_answer: str | None = None
+    parsed_gold: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from difftrain.config.difficulty import GradeConfig
 from difftrain.grade import boxes, choice, count, extract, number, text
+from difftrain.grade.decision import Decision
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import AnswerKind, Sample, Verdict
 
@@ -20,9 +21,8 @@ GRADERS: dict[AnswerKind, Any] = {
     AnswerKind.text: text,
     AnswerKind.boxes: boxes,
 }
-"""The module that grades each kind. `credit(answer, gold, options, rules)` returns 1 for a correct
-answer, less than 1 for an incorrect one (0 unless `rules` give partial credit), None if the answer
-is unparsable. `gold_problem(gold, options)` returns why a gold answer cannot be graded, or None."""
+"""The module that grades each kind. `decide(answer, gold, options, rules)` returns a Decision.
+`gold_problem(gold, options)` returns why a gold answer cannot be graded, or None."""
 STRICT = GradeConfig()  # no partial credit
 
 
@@ -32,15 +32,31 @@ class GradeResult:
 
     verdict: Verdict
     credit: float
+    decision: Decision
 
 
 def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> GradeResult:
-    """Verdict and credit of the response's last answer, by the grader of sample.answer_kind."""
+    """Verdict and credit of the response's last answer, by the grader of sample.answer_kind.
+
+    Of several accepted answers the one that gives most credit counts.
+    """
     answer, grader = extract.answer(response), GRADERS[sample.answer_kind]
-    credit = None if answer is None else grader.credit(answer, sample.answer, sample.options, rules)
-    if credit is None:
-        return GradeResult(Verdict.unparsable, 0.0)
-    return GradeResult(Verdict.correct if credit == 1 else Verdict.incorrect, credit)
+    if answer is None:
+        decision = Decision(None, None, sample.answer, "no answer in closed answer tags")
+        return GradeResult(Verdict.unparsable, 0.0, decision)
+    best: Decision | None = None
+    for gold in dict.fromkeys(sample.accepted or (sample.answer,)):
+        decision = grader.decide(answer, gold, sample.options, rules)
+        if best is None or (decision.credit or 0.0) > (best.credit or 0.0):
+            best = decision
+        if decision.credit == 1:
+            break
+    assert best is not None, "a sample has an answer"
+    if best.credit is None:
+        return GradeResult(Verdict.unparsable, 0.0, best)
+    return GradeResult(
+        Verdict.correct if best.credit == 1 else Verdict.incorrect, best.credit, best
+    )
 
 
 def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from difftrain.config.difficulty import BoxesCredit, GradeConfig
+from difftrain.grade.decision import Decision
 from difftrain.grade.text import normalize_text
 
 MAX_CHARS = 50_000  # longer answers are unparsable
@@ -163,13 +164,19 @@ def f1(boxes: list[Box], gold: list[Box], min_iou: float) -> float:
     return 2 * sum(can_match[row][column] for row, column in pairs) / (len(boxes) + len(gold))
 
 
-def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
     """With grade.boxes=f1 the F1 score. Otherwise 1 if all boxes match, else 0."""
     boxes, gold_boxes = parse(answer), parse(gold)
     if boxes is None:
-        return None
+        return Decision(None, None, gold, "no list of boxes")
     score = 0.0 if gold_boxes is None else f1(boxes, gold_boxes, rules.boxes_iou)
-    return score if rules.boxes is BoxesCredit.f1 else float(score == 1)
+    if rules.boxes is BoxesCredit.exact:
+        score = float(score == 1)
+    return Decision(score, _to_text(boxes), _to_text(gold_boxes or []), f"{rules.boxes} boxes")
+
+
+def _to_text(boxes: list[Box]) -> str:
+    return "; ".join(f"{b.label} {b.x1:g} {b.y1:g} {b.x2:g} {b.y2:g}".strip() for b in boxes)
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:

@@ -6,6 +6,7 @@ from itertools import compress
 from string import ascii_uppercase as LETTERS
 
 from difftrain.config.difficulty import GradeConfig
+from difftrain.grade.decision import Decision
 from difftrain.grade.text import normalize_text
 
 MAX_CHARS = 2_000  # longer answers are not parsed
@@ -117,10 +118,12 @@ def parse(answer: str, options: tuple[str, ...]) -> str | None:
     return None
 
 
-def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
     """1 for the letter of the gold answer, 0 for any other, even outside the options."""
-    letter = parse(answer, options)
-    return None if letter is None else float(letter == parse(gold, options))
+    letter, gold_letter = parse(answer, options), parse(gold, options)
+    if letter is None:
+        return Decision(None, None, gold_letter or gold, "names no single option")
+    return Decision(float(letter == gold_letter), letter, gold_letter or gold, "letter")
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:

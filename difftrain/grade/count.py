@@ -9,6 +9,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from difftrain.config.difficulty import GradeConfig
+from difftrain.grade.decision import Decision
 from difftrain.grade.text import normalize_number
 
 MAX_CHARS = 200  # longer answers are not parsed
@@ -113,10 +114,12 @@ def parse(answer: str) -> Fraction | None:
     return values.pop() if len(values) == 1 and _is_one_answer(text, claims) else None
 
 
-def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
     """1 if the only number of the answer equals the gold answer, else 0."""
-    number = parse(answer)
-    return None if number is None else float(number == parse(gold))
+    number, gold_number = parse(answer), parse(gold)
+    if number is None:
+        return Decision(None, None, str(gold_number), "gives no single number")
+    return Decision(float(number == gold_number), str(number), str(gold_number), "count")
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:

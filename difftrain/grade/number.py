@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from difftrain.config.difficulty import GradeConfig
+from difftrain.grade.decision import Decision
 from difftrain.grade.pool import GradeFailure, GraderPool, in_worker
 from difftrain.grade.text import normalize_number, strip_wrappers
 
@@ -95,7 +96,7 @@ def _to_latex(text: str, quantity: tuple[Fraction, str] | None) -> str:
     return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
 
 
-def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
     """1 if the values are equal, else 0; units are compared only if answer and gold have one.
 
     None (unparsable) for words, more than MAX_CHARS characters, power towers, and anything that
@@ -105,10 +106,15 @@ def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
     if quantity and gold_quantity:
         (value, unit), (gold_value, gold_unit) = quantity, gold_quantity
         tolerance = Fraction(rules.number_tolerance) * abs(gold_value)
-        return float(len({unit, gold_unit} - {""}) < 2 and abs(value - gold_value) <= tolerance)
-    equal = expressions_equal(_to_latex(gold, gold_quantity), _to_latex(answer, quantity))
+        equal = len({unit, gold_unit} - {""}) < 2 and abs(value - gold_value) <= tolerance
+        texts = f"{value} {unit}".strip(), f"{gold_value} {gold_unit}".strip()
+        return Decision(float(equal), *texts, "number")
+    texts = _to_latex(answer, quantity), _to_latex(gold, gold_quantity)
+    equal = expressions_equal(texts[1], texts[0])
     # A number that cannot be compared with the gold expression is incorrect, not unparsable.
-    return None if equal is None and not quantity else float(bool(equal))
+    if equal is None and not quantity:
+        return Decision(None, None, texts[1], "no readable expression")
+    return Decision(float(bool(equal)), *texts, "expression")
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:

@@ -9,6 +9,7 @@ import unicodedata
 from rapidfuzz.distance import Levenshtein
 
 from difftrain.config.difficulty import GradeConfig, TextCredit
+from difftrain.grade.decision import Decision
 
 MAX_CHARS = 20_000  # longer answers are incorrect
 
@@ -53,16 +54,19 @@ def similarity(answer: str, gold: str) -> float:
     return max(Levenshtein.normalized_similarity(spelling, normal_gold) for spelling in spellings)
 
 
-def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
     """1 for equal texts, else 0. With grade.text=similarity, 1 if the similarity is at least
     grade.text_correct_min, else the similarity.
     """
+    normal, normal_gold = normalize_text(strip_wrappers(answer)), normalize_text(gold)
     if not normalize_text(answer):
-        return None
+        return Decision(None, None, normal_gold, "empty")
     score = similarity(answer, gold)
     if rules.text is TextCredit.exact:
-        return float(score == 1)
-    return 1.0 if score >= rules.text_correct_min else score
+        score = float(score == 1)
+    elif score >= rules.text_correct_min:
+        score = 1.0
+    return Decision(score, normal, normal_gold, f"{rules.text} text")
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:

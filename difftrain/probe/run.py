@@ -105,6 +105,7 @@ def graded_rollout(
     request: ProbeRequest, completion: Completion, run_seed: int, rules: GradeConfig = grade.STRICT
 ) -> Rollout:
     """The draw's completion as a graded rollout."""
+    result = grade.grade_with_credit(completion.text, request.sample, rules)
     return Rollout(
         sample_id=request.sample.sample_id,
         view=request.view,
@@ -115,7 +116,10 @@ def graded_rollout(
         num_tokens=completion.num_tokens,
         token_ids=completion.token_ids,
         hit_eos=completion.hit_eos,
-        verdict=grade.grade(completion.text, request.sample, rules),
+        verdict=result.verdict,
+        parsed_answer=result.decision.answer,
+        parsed_gold=result.decision.gold,
+        rule=result.decision.rule,
     )
 
 

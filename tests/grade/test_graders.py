@@ -32,13 +32,13 @@ def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Samp
 def verdict_of(kind: AnswerKind, answer: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
     """The verdict of the kind's grader on an answer without its tags."""
     # STRICT: no partial credit. The credit is None if the answer is unparsable.
-    credit = grade.GRADERS[kind].credit(answer, gold, options, grade.STRICT)
+    credit = grade.GRADERS[kind].decide(answer, gold, options, grade.STRICT).credit
     return UNPARSABLE if credit is None else CORRECT if credit == 1 else INCORRECT
 
 
 def box_credit(answer: str, gold: str) -> float:
     """The F1 score of the answer's boxes."""
-    return grade.GRADERS[AnswerKind.boxes].credit(answer, gold, (), PARTIAL_CREDIT)
+    return grade.GRADERS[AnswerKind.boxes].decide(answer, gold, (), PARTIAL_CREDIT).credit
 
 
 @pytest.mark.parametrize("kind", AnswerKind)

@@ -14,14 +14,14 @@ import pytest
 
 from difftrain import grade
 from difftrain.config.difficulty import GradeConfig
-from difftrain.grade import GradeResult, grade_batch, number
+from difftrain.grade import GradeResult, grade_batch, grade_with_credit, number
 from difftrain.grade.pool import GradeFailure, GraderPool, GraderPoolError
 from difftrain.records import Verdict
 from tests.grade.adversarial import cases, sample
 
 RULES = GradeConfig()  # no partial credit
 SEVEN_SAMPLE = sample("count", "7", options="")
-CORRECT = GradeResult(Verdict.correct, 1.0)
+CORRECT = grade_with_credit("<answer>7</answer>", SEVEN_SAMPLE)
 
 
 def grade_sevens(pool: GraderPool, num_copies: int = 1) -> list[GradeResult | GradeFailure]:
@@ -109,7 +109,9 @@ def test_a_worker_that_dies_while_idle_causes_no_failure() -> None:
 
 def test_the_import_of_math_verify_does_not_count_towards_the_time_limit() -> None:
     with GraderPool(1, timeout_s=1.0) as pool:
-        assert grade_square_root(pool) == [CORRECT]
+        (result,) = grade_square_root(pool)
+        assert isinstance(result, GradeResult)
+        assert result.verdict is Verdict.correct
 
 
 def test_an_answer_that_needs_too_much_memory_ends_only_its_worker() -> None:
