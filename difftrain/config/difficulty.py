@@ -238,6 +238,8 @@ class GradeConfig:
     """Smallest intersection over union at which two boxes match."""
     number_tolerance: float = setting(0.0, at_least=0, below=0.5)
     """Largest relative error at which a decimal number is still correct; 0: must be equal."""
+    convert_units: bool = False
+    """Whether 2 hours is correct for 120 minutes. A missing unit is always accepted."""
 
     def check(self) -> Problems:
         if self.text is TextCredit.exact and self.text_correct_min < 1:

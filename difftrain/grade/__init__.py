@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from difftrain.config.difficulty import GradeConfig
-from difftrain.grade import boxes, choice, count, extract, number, text
+from difftrain.grade import boxes, choice, count, extract, math, number, text
 from difftrain.grade.decision import Decision
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import AnswerKind, Sample, Verdict
@@ -46,7 +46,10 @@ def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT
         return GradeResult(Verdict.unparsable, 0.0, decision)
     best: Decision | None = None
     for gold in dict.fromkeys(sample.accepted or (sample.answer,)):
-        decision = grader.decide(answer, gold, sample.options, rules)
+        if sample.answer_kind is AnswerKind.number:
+            decision = _decide_number(response, answer, gold, sample, rules)
+        else:
+            decision = grader.decide(answer, gold, sample.options, rules)
         if best is None or (decision.credit or 0.0) > (best.credit or 0.0):
             best = decision
         if decision.credit == 1:
@@ -57,6 +60,16 @@ def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT
     return GradeResult(
         Verdict.correct if best.credit == 1 else Verdict.incorrect, best.credit, best
     )
+
+
+def _decide_number(
+    response: str, answer: str, gold: str, sample: Sample, rules: GradeConfig
+) -> Decision:
+    """Several boxes are one list, if the gold answer is a list."""
+    boxes = extract.all_boxed(extract.tag_content(response) or "")
+    if len(boxes) > 1 and number.is_list(gold):
+        answer = ", ".join(boxes)
+    return number.decide(answer, gold, sample.options, rules, sample.question)
 
 
 def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:
@@ -81,7 +94,7 @@ def prepare_workers(pool: GraderPool, samples: Sequence[Sample]) -> None:
 
 def _preparation(samples: Sequence[Sample]) -> Callable[[], None] | None:
     has_numbers = any(sample.answer_kind is AnswerKind.number for sample in samples)
-    return number.load_math_verify if has_numbers else None
+    return math.load_math_verify if has_numbers else None
 
 
 def gold_problem(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:

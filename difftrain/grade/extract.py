@@ -8,6 +8,7 @@ import re
 
 OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
 TAGS = ("<think>", "</think>", OPEN_TAG, CLOSE_TAG)
+MAX_BOXES = 50  # of one answer that are read
 _FORMAT = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 
@@ -31,6 +32,15 @@ def boxed_content(text: str) -> str | None:
             if start > box_start and text.endswith("\\boxed", 0, start):
                 box_start, content = start, text[start + 1 : match.start()]
     return content
+
+
+def all_boxed(text: str) -> list[str]:
+    """The contents of all `\\boxed{}` that are in no other one, in their order."""
+    contents = []
+    while len(contents) < MAX_BOXES and (content := boxed_content(text)) is not None:
+        contents.append(content)
+        text = text[: text.rindex(f"\\boxed{{{content}}}")]
+    return contents[::-1]
 
 
 def answer(response: str) -> str | None:

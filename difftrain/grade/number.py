@@ -1,229 +1,365 @@
-"""Grades a number: by exact arithmetic if answer and gold are plain numbers, else with math-verify.
+r"""Grades a number, a quantity with a unit, an expression, or a list, point, interval of these.
 
-math-verify gets only short expressions with a few LaTeX commands. It gets no words, which it reads
-as products of letters, and no power towers such as 9^9^9^9, which it never finishes. math-verify
-and sympy run in worker processes only (pool.py), never in the training process.
+The first rule that applies decides: equal notation; what is no arithmetic (a range, a score, a
+date, a size, a time, a number in another base) has to be written alike; lists in any order, points
+and intervals element by element; exact values with units (quantity.py); expressions by math-verify
+(math.py). An answer may give its value as the end of a chain: `AB = 2 + 3 = 5`, `1/3 ≈ 0.33`.
 """
 
-import atexit
-import logging
-import os
 import re
-import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 from difftrain.config.difficulty import GradeConfig
+from difftrain.grade import math, quantity, units
 from difftrain.grade.decision import Decision
-from difftrain.grade.pool import GradeFailure, GraderPool, in_worker
-from difftrain.grade.text import normalize_number, strip_wrappers
+from difftrain.grade.notation import normalize, split_top_level
+from difftrain.grade.quantity import Quantity
 
 MAX_CHARS = 200  # longer answers are not parsed
-TIMEOUT_S = 5.0  # for one call of math-verify, if this process is not a worker itself
+MAX_LIST = 12  # longer lists are not compared
 
-_SPELLINGS = {  # unit -> its other spellings
-    "%": ("percent",),
-    "°": ("degree", "degrees", "deg"),
-    "$": ("dollar", "dollars"),
-    "m": ("meter", "meters", "metre", "metres"),
-    "in": ("inch", "inches"),
-    "ft": ("foot", "feet"),
-    "s": ("sec", "second", "seconds"),
-    "min": ("minute", "minutes"),
-    "h": ("hour", "hours", "hr"),
-    "unit": ("units",),
-    **dict.fromkeys(("mm", "cm", "km", "g", "kg", "mg", "l", "ml", "a", "v", "w", "n", "j"), ()),
-}
-UNITS = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)}
-"""Units allowed after a number: spelling -> the spelling used for comparison."""
-
-_SIGN = r"(?:[a-zA-Z]\s*=\s*)?(?P<sign>[+-]?)\s*"  # `x = -`, or a part of it
-_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_DECIMAL = rf"(?P<decimal>(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,2}})?)"
-_RATIO = r"(?P<over>[0-9]+)\s*/\s*(?P<under>0*[1-9][0-9]*)"
-_FRAC = r"\\[dt]?frac\s*\{\s*(?P<top>[+-]?[0-9]+)\s*\}\s*\{\s*(?P<bottom>0*[1-9][0-9]*)\s*\}"
-_UNIT = rf"\s*(?:(?P<unit>(?ai:{'|'.join(map(re.escape, UNITS))}))(?:\^\{{?(?P<power>[23])\}}?)?)?"
-_QUANTITY = re.compile(rf"{_SIGN}(?:{_RATIO}|{_FRAC}|{_DECIMAL}){_UNIT}\.?")
-_WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
-_DELIMITER_OR_SPACE = re.compile(r"\$|\\[()\[\],;! ]")
-_DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)")
-
-_LATEX = (
-    "frac dfrac tfrac sqrt pi cdot times div pm mp left right circ degree infty le ge leq geq lt "
-    "gt ne neq in cup cap sin cos tan cot sec csc arcsin arccos arctan log ln alpha beta gamma "
-    "theta lambda mu phi omega sigma delta"
+_WRITTEN_ALIKE = re.compile(
+    r"[0-9]+(?:\.[0-9]+)?(?:\s*-\s*[0-9]+(?:\.[0-9]+)?)+"  # a range, a score, a telephone number
+    r"|[0-9]{1,4}(?:/[0-9]{1,4}){2}|[0-9]{1,4}(?:\.[0-9]{1,4}){2}"  # a date
+    r"|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\s*(?:[ap]\.?m\.?)?"  # a time
+    r"|[0-9]+\s*(?:x|\\times)\s*[0-9]+(?:\s*(?:x|\\times)\s*[0-9]+)?"  # a size
+    r"|[0-9]+\s*_\s*\{?[0-9]+\}?",  # a number in another base
+    re.IGNORECASE,
 )
-COMMANDS = frozenset(_LATEX.split())  # allowed in an expression
-_COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_WORD = re.compile(r"(?<![a-zA-Z0-9])[a-zA-Z]{2,}|[a-zA-Z]{4,}")  # not the `xyz` in `2xyz`
-_ALLOWED_TEXT = re.compile(r"[\sa-zA-Z0-9+\-*/^_=<>(){}\[\]|.,:;\\$%°']*")
-_TOO_LARGE_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*0+(?![.0-9])")
-"""An exponent of four or more digits, a number of 21 or more digits, a division by zero."""
-_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^")  # as in `(x + 1)^2`
-_LARGE_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")  # as in `(x + 1)^12`
-# Maximum number of "(" and "[". The time to expand a product grows exponentially with it.
-_MAX_BRACKETS_WITH_LETTERS, _MAX_BRACKETS = 4, 12
+_NO_VALUE = re.compile(
+    r"[0-9]+(?:\.[0-9]+)?(?:\s*-\s*[0-9]+(?:\.[0-9]+)?)+|[0-9]+\s*x\s*[0-9]+.*"
+    r"|[0-9]+(?:/[0-9]+){2,}|[0-9]+\s*_\s*\{?[0-9]+\}?",
+    re.IGNORECASE,
+)
+"""Answers that are no value: math-verify would subtract, multiply, divide, or ignore the base."""
+_AS_WRITTEN = re.compile(
+    r"\b(?:time signature|day/month|month/day|date|score|odds|aspect ratio|f-number)\b", re.I
+)
+"""Questions whose answer `6/8` is not 3/4."""
+_RATIO = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:\s*(?::|\bto\b)\s*[0-9]+(?:\.[0-9]+)?){2,}")
+_LEAD = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then),?\s+)?"
+    r"(?:(?:the |my )?(?:final |correct |right )?(?:answer|result|value)s?\s*(?:is|are|:|=|：)+"
+    r"|(?:所以|因此)?\s*(?:最终)?答案\s*(?:是|为|:)?\s*:?"
+    r"|(?P<words>[a-z][a-z' ]*)\b(?:is|are|was|equals|equal to|measures)\b"
+    r"|is\b)\s*:?\s*",
+    re.IGNORECASE,
+)
+_UNSURE = re.compile(
+    r"(?i)\b(?:not|no|never|neither|nor|cannot|without|except|think|believe|guess|maybe|perhaps|might"
+    r"|may|could|probably|possibly|if|unless|wrong|incorrect|false|other than|more|less|least|most"
+    r"|over|under|above|below|half|twice|double)\b|n't\b"
+)
+"""Words in a sentence before the value that may change or withdraw it."""
+_ABOUT = re.compile(
+    r"(?:(?:equal to|approximately|approx\.?|about|around|roughly|nearly)\s+|(?:\\approx|=)\s*)+",
+    re.I,
+)
+_LABEL = re.compile(
+    r"(?:m\s*)?(?:\\(?:angle|theta|alpha|beta|gamma|phi|triangle)\s*)?[a-z][a-z' ]{0,30}"
+    r"(?:_\{?\w+\}?)?(?:\([^()]*\))?\s*$|(?:m\s*)?\\(?:angle|theta|alpha|beta|gamma|phi)\s*[A-Z]{0,3}\s*$",
+    re.IGNORECASE,
+)
+"""A name left of `=`: `x`, `AB`, `\\angle ABC`, `f(2)`, `Area`."""
+_SEPARATOR = re.compile(r"\s*[,;]\s*(?:and\b|or\b)?|\s+(?:and|or|或|和)\s+")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|neq|in|cup|cap)(?![a-zA-Z])")
+_BETWEEN = re.compile(
+    r"(?P<low>[^<>]+?)\s*(?P<left><|\\le)\s*[a-z](?:\([a-z]\))?\s*(?P<right><|\\le)(?P<high>[^<>]+)"
+)
+"""An inequality with two bounds, `2 \\le x < 5`."""
+_CHAIN = re.compile(r"(\\approx(?![a-zA-Z])|=)")
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
-def strip_latex(text: str) -> str:
-    """The text without LaTeX dollar signs, text wrappers and spacing commands."""
-    text = _WRAPPER.sub(r" \1 ", strip_wrappers(normalize_number(text)))
-    text = _DEGREE.sub("°", text).replace("\\%", "%").replace("\\$", "")
-    return _DELIMITER_OR_SPACE.sub("", text).strip()
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Several values: `opening` and `closing` brackets, or "" for a list without any.
+
+    A set `\\{1, 2\\}` has the brackets `\\{` and `\\}`.
+    """
+
+    opening: str
+    parts: tuple[str, ...]
+    closing: str
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it is a point, a vector or an interval; a list and a set have any order."""
+        return self.opening in ("(", "[")
 
 
-def parse(answer: str) -> tuple[Fraction, str] | None:
-    """The exact value and the unit ("" if none) of a number or fraction, else None."""
-    match = _QUANTITY.fullmatch(strip_latex(answer)) if len(answer) <= MAX_CHARS else None
-    if match is None:
-        return None
-    if match["decimal"]:
-        value = Fraction(match["decimal"].replace(",", "").rstrip("."))
-    else:
-        value = Fraction(int(match["over"] or match["top"]), int(match["under"] or match["bottom"]))
-    unit = UNITS[match["unit"].lower()] + (match["power"] or "") if match["unit"] else ""
-    return (-value if match["sign"] == "-" else value), unit
-
-
-def _to_latex(text: str, quantity: tuple[Fraction, str] | None) -> str:
-    """The value of `quantity` (the result of `parse`) without its unit; if None, the text."""
-    if quantity is None:
-        return strip_latex(text)
-    top, bottom = quantity[0].as_integer_ratio()
-    return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
-
-
-def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
+def decide(
+    answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig, question: str = ""
+) -> Decision:
     """1 if the values are equal, else 0; units are compared only if answer and gold have one.
 
-    None (unparsable) for words, more than MAX_CHARS characters, power towers, and anything that
-    math-verify cannot parse in time. `options` is unused: all graders have these parameters.
+    None (unparsable) for words, more than MAX_CHARS characters, and anything that math-verify
+    cannot parse in time. `options` is unused: all graders have it.
     """
-    quantity, gold_quantity = parse(answer), parse(gold)
-    if quantity and gold_quantity:
-        (value, unit), (gold_value, gold_unit) = quantity, gold_quantity
-        tolerance = Fraction(rules.number_tolerance) * abs(gold_value)
-        equal = len({unit, gold_unit} - {""}) < 2 and abs(value - gold_value) <= tolerance
-        texts = f"{value} {unit}".strip(), f"{gold_value} {gold_unit}".strip()
-        return Decision(float(equal), *texts, "number")
-    texts = _to_latex(answer, quantity), _to_latex(gold, gold_quantity)
-    equal = expressions_equal(texts[1], texts[0])
-    # A number that cannot be compared with the gold expression is incorrect, not unparsable.
-    if equal is None and not quantity:
-        return Decision(None, None, texts[1], "no readable expression")
-    return Decision(float(bool(equal)), *texts, "expression")
+    gold_text = _normal_gold(gold)
+    if len(answer) > MAX_CHARS:
+        return Decision(None, None, gold_text, f"longer than {MAX_CHARS} characters")
+    text = _strip_lead(normalize(answer))
+    if text == gold_text and _may_be_value(text):
+        return Decision(1.0, text, gold_text, "equal notation")
+    if _WRITTEN_ALIKE.fullmatch(gold_text) or _AS_WRITTEN.search(question):
+        same = _squeeze(text) == _squeeze(gold_text)
+        return Decision(float(same), text, gold_text, "written alike")
+    if _RATIO.fullmatch(gold_text):
+        same = bool(_RATIO.fullmatch(text)) and _terms(text) == _terms(gold_text)
+        return Decision(float(same), text, gold_text, "ratio")
+    if group := _group(gold_text):
+        return _decide_group(text, gold_text, group, rules)
+    return _decide_single(text, gold_text, rules)
+
+
+def is_list(gold: str) -> bool:
+    """Whether a gold answer has several values in any order."""
+    group = _group(_normal_gold(gold))
+    return group is not None and not group.is_ordered
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
-    """Why the gold answer is not a number or an expression, or None. `options` is unused."""
-    text = strip_latex(gold)
-    if parse(gold) or (_is_expression(text) and _call_in_worker(_math_verify_parses, text)):
+    """Why the gold answer is neither a number nor readable, or None. `options` is unused."""
+    text = _normal_gold(gold)
+    written = _WRITTEN_ALIKE.fullmatch(text) or _RATIO.fullmatch(text)
+    parts = group.parts if (group := _group(text)) else (text,)
+    if len(gold) <= MAX_CHARS and (written or all(map(_is_readable, parts))):
         return None
     return f"{gold[:80]!r} is neither a number nor a readable expression"
 
 
-def _has_power_tower(text: str) -> bool:
-    """Whether an exponent contains another exponent or is followed by one."""
-    for match in re.finditer(r"\^\s*", text):
-        end, depth = match.end(), 0
-        while end < len(text):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if text[end] == "^":
-                return True
-            end += 1
-            if depth <= 0:
-                break
-        if text[end:].lstrip().startswith("^"):
-            return True
+def _may_be_value(text: str) -> bool:
+    """Whether a text is in the form of what this module compares, not in words."""
+    parts = group.parts if (group := _group(text)) else (text,)
+    return bool(_WRITTEN_ALIKE.fullmatch(text) or _RATIO.fullmatch(text)) or all(
+        quantity.parse(part) is not None or math.is_expression(_without_unit(part)[0])
+        for part in parts
+    )
+
+
+def _is_readable(text: str) -> bool:
+    text = _without_label(text)
+    return quantity.parse(text) is not None or math.is_readable(_without_unit(text)[0])
+
+
+@lru_cache(maxsize=4096)  # a group's responses have one gold answer
+def _normal_gold(gold: str) -> str:
+    return normalize(gold.replace("\\\\", "\\") if "\\begin" not in gold else gold)
+
+
+def _squeeze(text: str) -> str:
+    """A text without blanks and braces, with `x` for a multiplication sign."""
+    return re.sub(r"[\s{}]", "", text.replace(r"\times", "x")).lower()
+
+
+def _terms(ratio: str) -> list[Fraction]:
+    """The terms of a ratio, divided by the first."""
+    terms = [Fraction(term) for term in re.findall(r"[0-9.]+", ratio)]
+    return [term / terms[0] for term in terms] if terms[0] else terms
+
+
+def _strip_lead(text: str) -> str:
+    """The text without `The answer is` or another sentence that ends before the value."""
+    if (match := _LEAD.match(text)) and not _UNSURE.search(match[0]):
+        text = text[match.end() :]
+    return _ABOUT.sub("", text, count=1) if _ABOUT.match(text) else text
+
+
+@lru_cache(maxsize=8192)
+def _group(text: str) -> Group | None:
+    """The values of a list, a set, a point or an interval; None for a single value."""
+    if between := _BETWEEN.fullmatch(text):
+        opening, closing = "(" if between["left"] == "<" else "[", ")]"[between["right"] != "<"]
+        return Group(opening, (between["low"].strip(), between["high"].strip()), closing)
+    label = re.match(
+        r"[A-Za-z]\s*=?\s*(?=\()|[a-z]\s*\\in\s*(?=[(\[])|\([a-z](?:,\s*[a-z])+\)\s*=\s*", text
+    )
+    inner = text[label.end() :] if label else text
+    opening, closing = inner[:1], inner[-1:]
+    if inner.startswith(r"\{") and inner.endswith(r"\}"):
+        opening, closing, inner = r"\{", r"\}", inner[2:-2]
+    elif opening in _BRACKETS and closing in ")]}" and _closes_at_end(inner):
+        inner = inner[1:-1]
+    else:
+        opening = closing = ""
+        inner = text
+    if quantity.parse(text) or _RELATION.search(inner):
+        return None
+    parts = split_top_level(inner, _SEPARATOR)
+    if len(parts) < 2 or not all(parts) or len(parts) > 2 * MAX_LIST:
+        return None
+    return Group(opening, tuple(parts), closing)
+
+
+def _closes_at_end(text: str) -> bool:
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if not depth:
+            return i == len(text) - 1
     return False
 
 
-def _is_expression(text: str) -> bool:
-    """Whether the text is a mathematical expression that math-verify can evaluate safely."""
-    if not text or len(text) > MAX_CHARS or not _ALLOWED_TEXT.fullmatch(text):
-        return False
-    without_commands = _COMMAND.sub(" ", text)
-    has_letters = re.search(r"[a-zA-Z]", without_commands) is not None
-    num_brackets = text.count("(") + text.count("[")
-    return (
-        COMMANDS.issuperset(_COMMAND.findall(text))
-        and not _WORD.search(without_commands)
-        and re.search(r"[a-zA-Z0-9]", text) is not None
-        and not _has_power_tower(text)
-        and not _TOO_LARGE_OR_OVER_ZERO.search(text)
-        and len(_POWER_OF_GROUP.findall(text)) <= 1
-        and not (has_letters and _LARGE_POWER_OF_GROUP.search(text))
-        and num_brackets <= (_MAX_BRACKETS_WITH_LETTERS if has_letters else _MAX_BRACKETS)
-    )
+def _decide_group(text: str, gold_text: str, gold: Group, rules: GradeConfig) -> Decision:
+    answer = _group(text)
+    if answer is None:
+        if not gold.is_ordered or not _RELATION.search(text):
+            return Decision(0.0 if quantity.parse(text) else None, text, gold_text, "list")
+        return _decide_expression(text, gold_text, "interval")
+    labeled = all("=" in part for part in answer.parts)
+    answer_values = [_without_label(part) for part in answer.parts]
+    gold_values = [_without_label(part) for part in gold.parts]
+    if max(len(answer_values), len(gold_values)) > MAX_LIST:
+        return Decision(None, None, gold_text, f"more than {MAX_LIST} values")
+    if gold.is_ordered:
+        if len(answer_values) != len(gold_values):
+            return Decision(0.0, text, gold_text, "another number of elements")
+        same_brackets = (answer.opening, answer.closing) == (gold.opening, gold.closing)
+        is_bare = answer.opening == "{" or (labeled and not answer.opening)
+        same = (same_brackets or (is_bare and gold.opening == "(")) and all(
+            _values_equal(a, g, rules) for a, g in zip(answer_values, gold_values, strict=True)
+        )
+        return Decision(float(same), text, gold_text, "each element")
+    if answer.is_ordered and gold.opening:
+        return Decision(0.0, text, gold_text, "a set is no point")
+    equal = [[_values_equal(a, g, rules) for g in gold_values] for a in answer_values]
+    same = all(map(any, equal)) and all(map(any, zip(*equal, strict=True)))
+    if answer.is_ordered:  # a list written as a point has its order
+        same = len(equal) == len(gold_values) and all(row[i] for i, row in enumerate(equal))
+    return Decision(float(same), text, gold_text, "list in any order")
 
 
-def expressions_equal(gold: str, answer: str) -> bool | None:
-    """Whether two expressions are equal; None if one cannot be parsed or time runs out.
+def _without_label(text: str) -> str:
+    """`5` of `x = 5`; `(1, 2)` of `P(1, 2)`."""
+    left, equals, right = text.rpartition("=")
+    return right.strip() if equals and _LABEL.fullmatch(left.strip()) else text
 
-    Also None for an answer with a false equation such as `8 = 7`, which math-verify reads as 7.
-    Equations with a letter are not checked: `x = 7` and `x + y = 7` are answers.
+
+def _values_equal(answer: str, gold: str, rules: GradeConfig) -> bool:
+    if (group := _group(gold)) is not None:
+        return _decide_group(answer, gold, group, rules).credit == 1
+    return _decide_single(answer, gold, rules).credit == 1
+
+
+def _decide_single(text: str, gold_text: str, rules: GradeConfig) -> Decision:
+    """Compare single values: quantities exactly, everything else as expressions."""
+    gold_value = quantity.parse(_without_label(gold_text))
+    if gold_value is None:
+        return _decide_expression(text, gold_text, "expression")
+    if quantity.parse(text) is None and _NO_VALUE.fullmatch(text):
+        return Decision(None, None, str(gold_value), "a range, a size or a date is no value")
+    if _group(text):
+        return Decision(None, None, str(gold_value), "several values for one")
+    value_text = _end_of_chain(text)
+    if value_text is None:
+        return Decision(None, None, str(gold_value), "an equation that does not hold")
+    value = quantity.parse(value_text)
+    if value is not None:
+        same = quantity.equal(
+            value, gold_value, Fraction(rules.number_tolerance), rules.convert_units
+        )
+        return Decision(
+            float(same),
+            str(value),
+            str(gold_value),
+            "number with unit" if value.unit or gold_value.unit else "number",
+        )
+    expression, unit = _without_unit(value_text)
+    if unit and gold_value.unit and unit != gold_value.unit:
+        return Decision(0.0, value_text, str(gold_value), "another unit")
+    if quantity.PERCENT in expression:
+        return Decision(None, None, str(gold_value), "no readable expression")
+    return _decide_expression(expression, _latex(gold_value), "expression")
+
+
+def _decide_expression(text: str, gold_text: str, rule: str) -> Decision:
+    gold_expression, gold_unit = _without_unit(gold_text)
+    value_text = text
+    if "=" not in gold_text and not _RELATION.search(gold_text):
+        chain_end = _end_of_chain(text)
+        if chain_end is None:
+            return Decision(None, None, gold_text, "an equation that does not hold")
+        value_text = chain_end
+    expression, unit = value_text, ""
+    if not math.has_letters(gold_expression):
+        expression, unit = _without_unit(value_text)
+    if unit and gold_unit and unit != gold_unit:
+        return Decision(0.0, value_text, gold_text, "another unit")
+    value = quantity.parse(expression)
+    if value is not None and not value.unit:
+        expression = _latex(value)
+    if expression == gold_expression and math.is_expression(expression):
+        return Decision(1.0, expression, gold_expression, rule)
+    equal = math.expressions_equal(gold_expression, expression)
+    # A number that cannot be compared with the gold expression is incorrect, not unparsable.
+    if equal is None and value is None:
+        return Decision(None, None, gold_expression, "no readable expression")
+    return Decision(float(bool(equal)), expression, gold_expression, rule)
+
+
+def _latex(value: Quantity) -> str:
+    top, bottom = value.value.as_integer_ratio()
+    return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
+
+
+def _without_unit(text: str) -> tuple[str, str]:
+    """An expression and the unit at its end, "" if it has none."""
+    for match in re.finditer(r"(?<=[\s0-9})π])\s*(?=[^\W\d_]|°|€)", text):
+        before, after = text[: match.start()].rstrip(), text[match.end() :]
+        if (
+            before
+            and after
+            and before[-1] not in "+-*/^_=\\"
+            and (unit := units.parse(after)) is not None
+        ):
+            return before, unit
+    return text, ""
+
+
+def _end_of_chain(text: str) -> str | None:
+    r"""The value at the end of `name = value = value ≈ decimal`; None if a step does not hold.
+
+    Parts with letters are names or formulas; the others must be equal, a decimal number behind
+    `\approx` must be the value before it, rounded. The value before it is returned.
     """
-    if not _is_expression(gold) or not _is_expression(answer):
-        return None
-    for left, right in pairwise(answer.split("=")):
-        has_letters = re.search(r"[a-zA-Z]", _COMMAND.sub(" ", left + right))
-        is_checked = left.strip() and right.strip() and not has_letters
-        if is_checked and not _call_in_worker(_math_verify_equal, left, right):
+    if "=" not in text and r"\approx" not in text:
+        return text
+    pieces = [piece.strip() for piece in _CHAIN.split(text)]
+    steps = list(zip(["=", *pieces[1::2]], pieces[::2], strict=True))
+    values = [(sign, part) for sign, part in steps if part and not _is_name(part)]
+    if not values or not steps[-1][1] or _is_name(steps[-1][1]):
+        return text
+    for (_, left), (sign, right) in pairwise(values):
+        if not _step_holds(left, sign, right):
             return None
-    return _call_in_worker(_math_verify_equal, gold, answer)
+    exact = [part for i, (sign, part) in enumerate(values) if sign == "=" or not i]
+    return exact[-1]
 
 
-_single_worker_lock = threading.Lock()
+def _is_name(part: str) -> bool:
+    """Whether a part of a chain is a name or a formula with letters, but no sentence."""
+    if quantity.parse(part) or _LABEL.fullmatch(part):
+        return not quantity.parse(part)
+    expression = _without_unit(part)[0]
+    return math.has_letters(expression) and math.is_expression(expression)
 
 
-@cache
-def _single_worker_pool(pid: int) -> GraderPool:
-    """A pool with one worker, for process `pid`: a forked child needs its own."""
-    pool = GraderPool(1, TIMEOUT_S)
-    atexit.register(pool.close)
-    return pool
+def _step_holds(left: str, sign: str, right: str) -> bool:
+    a, b = quantity.parse(left), quantity.parse(right)
+    if sign == "=":
+        if a and b:
+            return quantity.equal(a, b)
+        return bool(math.expressions_equal(_expression(left), _expression(right)))
+    digits = _without_unit(right)[0].replace(",", "")
+    if b is None or not re.fullmatch(r"-?[0-9]*\.?[0-9]+", digits):
+        return False
+    return bool(math.approximates(_expression(left), digits))
 
 
-def _call_in_worker(function: Callable[..., bool | None], *texts: str) -> bool | None:
-    """Call a math-verify function here if this process is a grader's worker, else in a worker.
-
-    None if the call times out or its worker dies.
-    """
-    if in_worker():
-        return function(*texts)
-    with _single_worker_lock:
-        (result,) = _single_worker_pool(os.getpid()).run(function, [texts], load_math_verify)
-    return None if isinstance(result, GradeFailure) else result
-
-
-@cache
-def load_math_verify() -> None:
-    """Import math-verify, which takes seconds, and build its parsers; call it in workers only."""
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about its disabled timeouts
-    _math_verify_equal(r"\frac{1}{2}", r"\sqrt{3}")
-
-
-def _parse_latex(text: str) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse
-
-    # math-verify's timeouts are Python signals, which cannot stop C code; the pool's limits can.
-    return parse(
-        f"${text.strip().strip('$')}$",
-        [LatexExtractionConfig()],
-        fallback_mode="no_fallback",
-        parsing_timeout=None,  # pyright: ignore[reportArgumentType]  (None is documented)
-    )
-
-
-def _math_verify_equal(gold: str, answer: str) -> bool | None:
-    from math_verify import verify
-
-    parsed = _parse_latex(gold), _parse_latex(answer)
-    return verify(*parsed, timeout_seconds=None) if all(parsed) else None
-
-
-def _math_verify_parses(text: str) -> bool:
-    return bool(_parse_latex(text))
+def _expression(text: str) -> str:
+    value = quantity.parse(text)
+    return _latex(value) if value else _without_unit(text)[0]

@@ -7,7 +7,7 @@ import pytest
 
 from difftrain import grade
 from difftrain.config.difficulty import BoxesCredit, GradeConfig, TextCredit
-from difftrain.grade import number
+from difftrain.grade import math
 from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import Case, cases
 
@@ -19,7 +19,7 @@ LIMIT_SECONDS = 2.0  # for grading one answer
 @pytest.fixture(scope="module", autouse=True)
 def start_math_verify_worker() -> None:
     """Start the worker of math-verify, which takes seconds, before any test measures time."""
-    assert number.expressions_equal(r"\frac{1}{2}", r"\frac{2}{4}")
+    assert math.expressions_equal(r"\frac{1}{2}", r"\frac{2}{4}")
 
 
 def test_the_file_has_300_cases_and_40_of_every_answer_kind() -> None:

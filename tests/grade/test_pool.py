@@ -14,7 +14,7 @@ import pytest
 
 from difftrain import grade
 from difftrain.config.difficulty import GradeConfig
-from difftrain.grade import GradeResult, grade_batch, grade_with_credit, number
+from difftrain.grade import GradeResult, grade_batch, grade_with_credit, math
 from difftrain.grade.pool import GradeFailure, GraderPool, GraderPoolError
 from difftrain.records import Verdict
 from tests.grade.adversarial import cases, sample
@@ -138,8 +138,8 @@ def test_the_error_for_workers_that_cannot_start_has_their_stderr(
 
 def test_sympy_is_never_imported_in_the_calling_process() -> None:
     code = (
-        "import sys; from difftrain.grade import number;"
-        r"assert number.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}');"
+        "import sys; from difftrain.grade import math;"
+        r"assert math.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}');"
         "assert not {'sympy', 'math_verify', 'torch'} & sys.modules.keys()"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -149,8 +149,8 @@ def test_sympy_is_never_imported_in_the_calling_process() -> None:
 def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from difftrain.grade import number\n"
-        r"print(number.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}'))"
+        "from difftrain.grade import math\n"
+        r"print(math.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}'))"
     )
     process = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert process.stdout == "True\n", process.stderr
@@ -179,4 +179,4 @@ def test_threads_can_grade_at_the_same_time() -> None:
     for thread in threads:
         thread.join()
     assert verdicts == [Verdict.correct] * 3
-    assert number.expressions_equal("x", "y") is False  # the worker still replies
+    assert math.expressions_equal("x", "y") is False  # the worker still replies

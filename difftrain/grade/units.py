@@ -1,0 +1,122 @@
+"""Reads units of measurement: `km/h`, `square meters`, `平方厘米`, `€`, with pint's registry.
+
+Only the names in this module are read as units. pint knows thousands more, some of which change a
+number (dozen) or are everyday words (point), so a text would mean what its writer did not say.
+"""
+
+import re
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+MAX_CHARS = 40  # a longer text is no unit
+COUNT = "count"
+_LINES = Path(__file__).with_name("units.txt").read_text(encoding="utf-8").splitlines()
+_WORDS = [line.split() for line in _LINES if not line.startswith("#")]
+_NAMES = {spelling: words[0] for words in _WORDS for spelling in words}
+_CURRENCIES = ("USD", "EUR", "GBP", "CNY", "JPY", "INR", "cent")  # which pint lacks
+_PREFIXES = {
+    "k": "kilo",
+    "c": "centi",
+    "m": "milli",
+    "µ": "micro",
+    "n": "nano",
+    "M": "mega",
+    "G": "giga",
+}
+_PREFIXED = (
+    "m",
+    "g",
+    "s",
+    "L",
+    "l",
+    "N",
+    "J",
+    "W",
+    "V",
+    "A",
+    "Hz",
+    "Pa",
+    "Ω",
+    "F",
+    "C",
+    "mol",
+    "cal",
+)
+_SYMBOLS = {p + s: _PREFIXES[p] + _NAMES[s] for p in _PREFIXES for s in _PREFIXED} | _NAMES
+_LONG = {long + _NAMES[s]: long + _NAMES[s] for long in _PREFIXES.values() for s in _PREFIXED}
+_POWERS = {"square": 2, "sq": 2, "sq.": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
+_TOKEN = re.compile(r"\s*(\^\{?[23]\}?|per(?![a-z])|[/每*]|\\cdot|平方|立方|[^\s/*^\d\\]+)")
+
+
+def _name(word: str) -> str | None:
+    """pint's name of one word, in singular or plural; symbols keep their case."""
+    if word in _SYMBOLS:
+        return _SYMBOLS[word]
+    lower = word.lower()
+    candidates = [lower, lower.removesuffix("s")]
+    if lower.endswith("metre") or lower.endswith("metres"):
+        candidates.append(lower.removesuffix("s").removesuffix("re") + "er")
+    known = _NAMES | _LONG
+    short = {name: unit for name, unit in known.items() if len(name) > 1 or not name.isascii()}
+    return next((short[candidate] for candidate in candidates if candidate in short), None)
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> str | None:
+    """The unit in one spelling (`kilometer / hour`); "" for what is only counted; None if no unit.
+
+    Reads products, quotients and powers 2 and 3 of the names in this module.
+    """
+    text = text.strip()
+    if not text or len(text) > MAX_CHARS:
+        return None
+    powers: dict[str, int] = {}
+    last, end, power, sign = None, 0, 1, 1
+    while end < len(text):
+        match = _TOKEN.match(text, end)
+        if match is None:
+            return None
+        token, end = match[1], match.end()
+        if token.lower() in _POWERS:
+            power = _POWERS[token.lower()]
+        elif token.startswith("^") and last:
+            powers[last] *= int(token.strip("^{}"))
+        elif token in ("/", "per", "每"):
+            sign = -1
+        elif token in ("*", r"\cdot"):
+            pass
+        elif name := _name(token.rstrip(".")):
+            powers[name] = powers.get(name, 0) + sign * power
+            last, power = name, 1
+        else:
+            return None
+    powers.pop(COUNT, None)
+    return _canonical(tuple(sorted(powers.items()))) if last else None
+
+
+@lru_cache(maxsize=1024)
+def _canonical(powers: tuple[tuple[str, int], ...]) -> str:
+    if any(name in _CURRENCIES for name, _ in powers):
+        return " ".join(f"{name}**{power}" if power != 1 else name for name, power in powers)
+    unit = _registry().Unit("")
+    for name, power in powers:
+        unit = unit * _registry().Unit(name) ** power
+    return str(unit) if powers else ""
+
+
+@cache
+def _registry() -> Any:
+    import pint  # its import and registry take a second
+
+    return pint.UnitRegistry(cache_folder=None)
+
+
+def factor(unit: str, target: str) -> float | None:
+    """How many `target` one `unit` is; None if they do not measure the same, or with an offset."""
+    import pint
+
+    try:
+        return float(_registry().Quantity(1, unit).to(target).magnitude)
+    except (pint.errors.PintError, ValueError):
+        return None
