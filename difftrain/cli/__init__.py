@@ -1,4 +1,4 @@
-"""The difftrain command: one subcommand for each file under launch/.
+"""The difftrain command: one subcommand for each file under launch/, and a few others.
 
 Exit codes: 0 done, 1 failed, 2 bad settings or bad input. Settings are checked before anything
 that imports torch is imported. The last line on stdout is `output: FOLDER`.
@@ -20,6 +20,7 @@ from typing import NoReturn, TextIO, cast
 from jinja2 import Template
 from omegaconf import OmegaConf
 
+from difftrain.cli import grade_case
 from difftrain.cli.overrides import (
     compose_config,
     config_groups,
@@ -153,6 +154,7 @@ check=model also tests whether the model can be trained.""",
 """Subcommands that take settings."""
 OTHER_COMMANDS = {
     "compare": "Compare two finished evaluations, item by item.",
+    "grade": "Explain how one response is graded: gold=TEXT response=TEXT.",
     "sweep": "Run many recipes over measures, data and seeds, and compare them in one table.",
     "completion": "Print the script for shell completion: completion bash|zsh.",
 }
@@ -253,6 +255,14 @@ def compare(command: str, program: str, arguments: list[str]) -> Path:
     return folder
 
 
+def explain_grade(program: str, arguments: list[str]) -> str:
+    """How one response is graded, or this command's usage."""
+    if not arguments or {"-h", "--help"} & {*arguments}:
+        return grade_case.USAGE.format(program=program)
+    fields, settings = grade_case.split_arguments(arguments)
+    return grade_case.explain(fields, checked_config(program, settings).grade)
+
+
 def completion(arguments: list[str]) -> str:
     """The completion script of a shell. It offers every GROUP=NAME, and every KEY= with the values
     that a flag or a choice can have. Raises ConfigError for an unknown shell."""
@@ -281,6 +291,9 @@ def run(name: str, program: str, arguments: list[str]) -> None:
         return
     if name == "sweep":
         resolve_name("difftrain.sweep:main")(arguments)
+        return
+    if name == "grade":
+        print(explain_grade(program, arguments))
         return
     if name == "report" and arguments[:1] == ["compare"]:
         name, program, arguments = "report compare", f"{program} compare", arguments[1:]

@@ -25,7 +25,7 @@ _COMMANDS = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r",\s*\\!\s*|\{,\}"), ","),  # thousands, as LaTeX writes them
     (re.compile(r"\\!"), ""),
-    (re.compile(r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|~(?=\S)(?<!^~)"), " "),
+    (re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-zA-Z])|~(?=\S)(?<!^~)"), " "),
     (re.compile(r"\\(?:left|right|displaystyle|limits|big|Big)(?![a-zA-Z])"), ""),
     (
         re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}"),
@@ -60,7 +60,7 @@ _END = re.compile(r"(?<![.\s])\s*[.;,](?:\s*)$")
 def normalize(text: str) -> str:
     """The text in the notation of this module, without decoration and final punctuation."""
     text = normalize_number(text.strip(_OUTSIDE).translate(_CHARACTERS))
-    text = strip_wrappers(text.replace("\\\\", "\\") if "\\\\begin" not in text else text)
+    text = strip_wrappers(text)
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
     text = " ".join(text.replace("**", "").split())

@@ -7,6 +7,7 @@ quantity: `3 4`, `2007-2008`, `1920x1080`.
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from difftrain.grade import units
 
@@ -37,6 +38,7 @@ _SCALE = rf"\s*(?P<scale>{'|'.join(sorted(_SCALES, key=len, reverse=True))})(?![
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?|minus |negative )\s*(?:"
     rf"{_REPEATING}"
+    r"|(?P<start>[0-9]+\.[0-9]*?)(?P<same>[0-9])(?P=same){2,}\s*(?:\.{3}|\\[lc]?dots|…)"
     rf"|(?P<whole>[0-9]+)(?:\s+(?:and\s+)?(?=[0-9\\])|(?=\\)){_MIXED_FRACTION}"
     rf"|{_FRACTION}"
     rf"|(?P<out>[0-9]+) (?:out of|in) (?P<of>[0-9]+)"
@@ -62,8 +64,12 @@ class Quantity:
         return f"{self.value} {self.unit}".strip()
 
 
-def parse(text: str) -> Quantity | None:
-    """The quantity that a text in notation.py's notation consists of, else None."""
+@lru_cache(maxsize=8192)  # the gold answer of a group's responses is parsed once
+def parse(text: str, decimal_comma: bool = True) -> Quantity | None:
+    """The quantity that a text in notation.py's notation consists of, else None.
+
+    Without `decimal_comma`, `1,2` is no quantity.
+    """
     text, unit = text.strip(), ""
     while text.startswith("(") and text.endswith(")") and "," not in text and ")" not in text[1:-1]:
         text = text[1:-1].strip()
@@ -78,7 +84,10 @@ def parse(text: str) -> Quantity | None:
     value = _value(match) if match else None
     if match is None or value is None:
         return None
+    if match["comma"] and not decimal_comma:
+        return None
     rest = text[match.end() :].strip()
+    rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
     is_ratio = match["left"] is not None
     if _PERCENT.fullmatch(rest):
         return None if unit or is_ratio else Quantity(value, PERCENT)
@@ -95,6 +104,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
     sign = -1 if match["sign"].strip() in ("-", "minus", "negative") else 1
     if match["fixed"]:
         value = _repeating(match["fixed"], match["over"] or match["dot"] or match["round"])
+    elif match["start"]:
+        value = _repeating(match["start"], match["same"])
     elif match["whole"]:
         part = _fraction(match, "mixed_")
         value = None if part is None or not 0 < part < 1 else int(match["whole"]) + part

@@ -46,7 +46,16 @@ _PREFIXED = (
 _SYMBOLS = {p + s: _PREFIXES[p] + _NAMES[s] for p in _PREFIXES for s in _PREFIXED} | _NAMES
 _LONG = {long + _NAMES[s]: long + _NAMES[s] for long in _PREFIXES.values() for s in _PREFIXED}
 _POWERS = {"square": 2, "sq": 2, "sq.": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
-_TOKEN = re.compile(r"\s*(\^\{?[23]\}?|per(?![a-z])|[/每*]|\\cdot|平方|立方|[^\s/*^\d\\]+)")
+_REWRITES = (
+    (re.compile(r"\bmph\b"), "mile/hour"),
+    (re.compile(r"\b(?:kph|kmh)\b"), "km/h"),
+    (re.compile(r"(?:°|\bdegrees?)\s*(?:C|[Cc]elsius)\b"), "celsius"),
+    (re.compile(r"(?:°|\bdegrees?)\s*(?:F|[Ff]ahrenheit)\b"), "fahrenheit"),
+    (re.compile(r"\s+squared\b"), "^2"),
+    (re.compile(r"\s+cubed\b"), "^3"),
+    (re.compile(r"\byears old\b"), "years"),
+)
+_TOKEN = re.compile(r"\s*(\^\{?-?[1-3]\}?|per(?![a-z])|[/每*]|\\cdot|平方|立方|[^\s/*^\d\\]+)")
 
 
 def _name(word: str) -> str | None:
@@ -69,6 +78,8 @@ def parse(text: str) -> str | None:
     Reads products, quotients and powers 2 and 3 of the names in this module.
     """
     text = text.strip()
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
     if not text or len(text) > MAX_CHARS:
         return None
     powers: dict[str, int] = {}
@@ -92,7 +103,8 @@ def parse(text: str) -> str | None:
         else:
             return None
     powers.pop(COUNT, None)
-    return _canonical(tuple(sorted(powers.items()))) if last else None
+    is_complete = last is not None and not text.endswith(("/", "per", "每"))
+    return _canonical(tuple(sorted(powers.items()))) if is_complete else None
 
 
 @lru_cache(maxsize=1024)

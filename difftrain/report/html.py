@@ -62,6 +62,7 @@ def examples_by_stratum(
     names = ["sample_id", "images", "question", "options", "answer"]
     samples = read_columns(inputs.data, Sample, names, ids).set_index("sample_id")
     names = ["sample_id", "view", "mask_percent", "draw", "response", "hit_eos", "verdict"]
+    names += ["parsed_answer", "parsed_gold", "rule"]
     rollouts = read_columns(inputs.probe, Rollout, names, ids)
     scores = data.samples.set_index("sample_id")
     selected = data.selections["tuned"].drop_duplicates("sample_id").set_index("sample_id")
@@ -124,6 +125,9 @@ def first_response(rollouts: pd.DataFrame, mask_percent: float) -> dict[str, Any
         "mask_percent": int(first["mask_percent"]),
         "response": response,
         "verdict": str(first["verdict"]),
+        "parsed_answer": first["parsed_answer"],
+        "parsed_gold": first["parsed_gold"],
+        "rule": first["rule"],
         "hit_eos": bool(first["hit_eos"]),
         "correct": int((draws["verdict"] == "correct").sum()),
         "total": len(draws),

@@ -144,6 +144,8 @@ def examples_table(by_stratum: dict[str, list[dict[str, Any]]]) -> wandb.Table:
             "answer": example["gold_answer"],
             "response": full_image.get("response"),
             "verdict": full_image.get("verdict"),
+            "parsed_answer": full_image.get("parsed_answer"),
+            "grading_rule": full_image.get("rule"),
             "mask_percent": masked.get("mask_percent"),
             "masked_response": masked.get("response"),
             "masked_verdict": masked.get("verdict"),
