@@ -26,8 +26,8 @@ Heads = StrEnum("Heads", ["mean", "max"])
 """How the attention matrices of several heads become one."""
 Normalize = StrEnum("Normalize", ["none", "mean_log"])
 """How ACE scales a product of many attention values before comparing it with its threshold."""
-TextCredit = StrEnum("TextCredit", ["exact", "similarity"])
-"""The credit of an answer text that differs from the gold answer."""
+TextCredit = StrEnum("TextCredit", ["strict", "exact", "similarity", "anls", "vqa"])
+"""When an answer text is correct, and its credit if it is not."""
 BoxesCredit = StrEnum("BoxesCredit", ["exact", "f1"])
 """The credit of a box list that is only partly right."""
 STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
@@ -224,13 +224,15 @@ class SelectConfig:
 
 @dataclass(kw_only=True, slots=True)
 class GradeConfig:
-    """When an answer is correct. Every default is the strict one."""
+    """When an answer is correct. By default only a correct answer has credit."""
 
     text: TextCredit = TextCredit.exact
-    """exact: credit only for a text equal to the gold answer, ignoring case and spacing;
-    similarity: a credit of 1 - edit distance / length of the longer text."""
+    """strict: equal to the gold answer, ignoring case, width and spacing; exact: also without
+    layout, such as LaTeX, quotes, end punctuation and articles; similarity: exact, else a credit of
+    1 - edit distance / length of the longer text; anls: that credit, but 0 below 0.5, the score of
+    DocVQA (Biten et al. 2019); vqa: VQA accuracy (Antol et al. 2015)."""
     text_correct_min: float = setting(1.0, above=0, at_most=1)
-    """With text=similarity, the smallest similarity that counts as correct."""
+    """With text=similarity or text=anls, the smallest score that counts as correct."""
     boxes: BoxesCredit = BoxesCredit.exact
     """exact: credit only if all boxes match; f1: 2 x matched / (boxes of answer + boxes of gold).
     Either way an answer is correct only if f1 = 1."""
@@ -242,5 +244,6 @@ class GradeConfig:
     """Whether 2 hours is correct for 120 minutes. A missing unit is always accepted."""
 
     def check(self) -> Problems:
-        if self.text is TextCredit.exact and self.text_correct_min < 1:
-            yield "text_correct_min", "below 1 needs grade.text=similarity"
+        has_score = self.text in (TextCredit.similarity, TextCredit.anls)
+        if self.text_correct_min < 1 and not has_score:
+            yield "text_correct_min", "below 1 needs grade.text=similarity or grade.text=anls"

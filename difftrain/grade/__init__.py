@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from difftrain.config.difficulty import GradeConfig
-from difftrain.grade import boxes, choice, count, extract, math, number, text
+from difftrain.config.difficulty import GradeConfig, TextCredit
+from difftrain.grade import boxes, choice, count, extract, math, number, text, vqa
 from difftrain.grade.decision import Decision
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import AnswerKind, Sample, Verdict
@@ -44,6 +44,8 @@ def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT
     if answer is None:
         decision = Decision(None, None, sample.answer, "no answer in closed answer tags")
         return GradeResult(Verdict.unparsable, 0.0, decision)
+    if rules.text is TextCredit.vqa and sample.answer_kind is AnswerKind.text and sample.accepted:
+        return _grade_by_votes(answer, sample, rules)
     best: Decision | None = None
     for gold in dict.fromkeys(sample.accepted or (sample.answer,)):
         if sample.answer_kind is AnswerKind.number:
@@ -60,6 +62,15 @@ def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT
     return GradeResult(
         Verdict.correct if best.credit == 1 else Verdict.incorrect, best.credit, best
     )
+
+
+def _grade_by_votes(answer: str, sample: Sample, rules: GradeConfig) -> GradeResult:
+    """VQA accuracy, which counts how many of the accepted answers are equal to the answer."""
+    score = vqa.vqa_accuracy(answer, sample.accepted)
+    score = 1.0 if score >= rules.text_correct_min else score
+    golds = "; ".join(vqa.normalize(gold) for gold in sample.accepted)
+    decision = Decision(score, vqa.normalize(answer), golds, "VQA accuracy")
+    return GradeResult(Verdict.correct if score == 1 else Verdict.incorrect, score, decision)
 
 
 def _decide_number(

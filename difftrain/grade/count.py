@@ -2,31 +2,32 @@ r"""Grades a count. An answer must give exactly one number; `7 or 8` and `about 
 
 Before the number, only words of a fixed list are allowed (`The answer is 7`). After it, the name of
 the counted things is allowed (`7 red circles`), but no word that changes the number (`7 dozen`).
+Parts may stand beside their total (`3 red and 4 blue, 7 in total`) if they add up to it.
 """
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 from difftrain.config.difficulty import GradeConfig
 from difftrain.grade.decision import Decision
-from difftrain.grade.text import normalize_number
+from difftrain.grade.layout import strip_explanation
+from difftrain.grade.normalize import normalize_number
+from difftrain.grade.number_words import chinese_value, english_to_digits
 
 MAX_CHARS = 200  # longer answers are not parsed
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_TO_TWENTY = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen twenty"
-)
-_TENS = "thirty forty fifty sixty seventy eighty ninety"
-_NUMBER_WORDS = {word: number for number, word in enumerate(_TO_TWENTY.split())}
-_NUMBER_WORDS |= {word: 10 * tens for tens, word in enumerate(_TENS.split(), 3)}
 _CLAIM = re.compile(
     r"(?<![\w.,/^])[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![\w%/^]|[.,][0-9])"
-    rf"|(?<![\w'’])(?ai:{'|'.join(_NUMBER_WORDS)})(?![\w'’])"
 )
-"""A number in digits or in one word. A `claim` is one match of this pattern in an answer."""
+"""A number. A `claim` is one match of this pattern in an answer, after words became digits."""
+_NUMBER_NOUN = re.compile(r"(?i)(?<![\w'’-])a (?:single(?= [a-z])|pair(?! of)|dozen)(?![\w'’])")
+_NUMBER_NOUNS = {"single": "1", "pair": "2", "dozen": "12"}
+_BLANK_THOUSANDS = re.compile(
+    r"(?<![\w.,] )(?<![\w.,])[0-9]{1,3}(?:[ \u2009\u202f][0-9]{3})+(?![ ]?[\w.,]*[0-9])"
+)
 _CHANGING_CHARACTER = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
 """Characters that change a number, such as <, ~, + and -. A claim includes its number's sign."""
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boxed)(?![a-zA-Z])")
@@ -35,6 +36,34 @@ _COUNTED = re.compile(  # as in `the number of red cats is`
     r"(?is)\b(?:number|count|total|amount) of (?P<what>.*?)(?:\b(?:is|are|equals)\b|[:=])"
 )
 _BREAK = re.compile(r"[.,;:!(\[=\n]")  # ends the name of the counted things
+_NAME_BEFORE = re.compile(r"(?i)\A\W*([a-z][a-z ]{0,40}?)\s*[:=]\s*[+-]?[0-9]")  # `dogs: 7`
+_NO_NAME = (
+    "estimate estimated minimum maximum question step page item version option confidence no error "
+    "answers"
+)
+_NO_NAMES = {*_NO_NAME.split()}
+_NONE = re.compile(
+    r"(?i)(?:there (?:is|are) )?(?:none|no (?P<name>[a-z]+(?: [a-z]+){0,3}?))"
+    r"(?: (?:here|visible|shown|present|at all|of them"
+    r"|(?:visible |shown )?in (?:the|this) (?:picture|image|photo|figure|scene)))*"
+)
+_UNCOUNTED = (
+    "idea answer way doubt clue one more longer number numbers count dice problem less fewer other "
+    "others need point use result"
+)
+_NOT_COUNTED = {*_UNCOUNTED.split()}
+_TOTAL = re.compile(r"(?i)\b(?:in total|in all|altogether|total|overall|combined|sum)\b")
+_SUM = re.compile(r"\s*([0-9]+(?:\s*\+\s*[0-9]+)+)\s*=\s*([0-9]+)(?P<name>[^0-9+=]*)")
+_CHINESE = re.compile(
+    r"(?:正确|最终)?(?:答案|总数|数量|个数)?(?:是|为|[:,])?\s*(?:图|图片|图像|画面|照片)?(?:中|里|上)?"
+    r"(?:一共|总共|共计|总计|合计|共)?(?:可以看到|看到)?(?:有|是|为)?\s*"
+    r"(?P<number>[0-9]{1,9}|[零〇一二两三四五六七八九十百千]+)\s*"
+    r"(?:[个個只隻条條头頭匹张張把本辆輛颗顆朵棵株座位名人枚块塊片件台臺支根艘架間间栋种種개]"
+    r"(?P<name>[\u4e00-\u9fff]{0,8}))?[。.!]?"
+)
+_CHINESE_NONE = re.compile("(?:没有|沒有|一个也没有|一个都没有)[。.]?")
+_CHINESE_CHANGING = set("不没非或至多少半余以上下左右约几和与加减乘除对双打倍")
+_HARMLESS_SYMBOLS = set("✅✔✓☑👍🎉😊🙂😀🐶🐱\ufe0f")
 _MAX_NAME_WORDS = 10  # words in the name of the counted things
 _COPULAS = {"is", "are", "was", "were", "equals"}
 # Words that do not change the number beside them.
@@ -66,6 +95,13 @@ def _words(text: str) -> list[str]:
     return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
 
 
+def _is_name_before(text: str) -> bool:
+    """Whether the text is `NAME:` and a number, where NAME is what is counted."""
+    match = _NAME_BEFORE.match(text)
+    words = _words(match[1]) if match else []
+    return 0 < len(words) <= 4 and _is_counted_name(words) and not _NO_NAMES.intersection(words)
+
+
 def _is_neutral(text: str) -> bool:
     """Whether a text has only neutral words, apart from NAME in `the number of NAME is`."""
     counted = [word for match in _COUNTED.finditer(text) for word in _words(match["what"])]
@@ -83,7 +119,7 @@ def _is_counted_name(words: list[str]) -> bool:
 
 def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
     """Whether the words around the claimed numbers neither change them nor add another answer."""
-    if not _is_neutral(text[: claims[0].start()]):
+    if not _is_neutral(text[: claims[0].start()]) and not _is_name_before(text):
         return False
     names = [_words(text[claims[-1].end() :])]  # what each claim counts, in words
     for left, right in pairwise(claims):
@@ -95,28 +131,99 @@ def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
     return all(map(_is_counted_name, names)) and len({tuple(name) for name in names if name}) <= 1
 
 
-def parse(answer: str) -> Fraction | None:
-    """The only number of an answer, in digits or as a word (zero to twenty, thirty, ... ninety).
+def _total(text: str, claims: list[re.Match[str]]) -> Fraction | None:
+    """The total that an answer gives beside its parts, if the parts add up to it; else None.
 
-    Neutral words around it are allowed ("There are 7 shapes.", "7 (seven)"). None if words or signs
-    change the number: "not 7", "all but 7", "7 or 8", "7+", "7 pairs".
+    The total is marked (`7 in total`), or comes first (`7 dogs: 3 black and 4 brown`).
     """
-    text = _WRAPPER.sub(" ", normalize_number(answer))
+    if len(claims) < 3 or _CHANGING_WORDS.intersection(_words(text)):
+        return None
+    if _CHANGING_CHARACTER.search(_CLAIM.sub(" ", text)):
+        return None
+    values = [Fraction(claim[0].replace(",", "")) for claim in claims]
+    if min(values) < 0:
+        return None
+    after_first = text[claims[0].end() : claims[1].start()]
+    if values[0] == sum(values[1:]) and re.search("[(:]", after_first):
+        return values[0]
+    total = max(values)
+    is_sum = 2 * total == sum(values) and values.count(total) == 1
+    return total if is_sum and _TOTAL.search(text) else None
+
+
+def _sum_with_result(text: str) -> Fraction | None:
+    """The result of `3 + 4 = 7`, if it is correct."""
+    match = _SUM.fullmatch(text.strip(" .$*"))
+    if match is None or not _is_counted_name(_words(match["name"])):
+        return None
+    parts = [int(part) for part in match[1].split("+")]
+    return Fraction(match[2]) if sum(parts) == int(match[2]) else None
+
+
+def _is_none(text: str) -> bool:
+    """Whether an answer says that nothing is there: `none`, `There are no dogs`."""
+    match = _NONE.fullmatch(text.strip(" .*!"))
+    if match is None:
+        return _CHINESE_NONE.fullmatch(text.strip()) is not None
+    words = _words(match["name"] or "")
+    return _is_counted_name(words) and not _NOT_COUNTED.intersection(words)
+
+
+def _chinese_count(text: str) -> Fraction | None:
+    """The number of `一共5个`, `五只猫`; None for a text in another form, or about `五六个`."""
+    match = _CHINESE.fullmatch(text.strip(" *"))
+    if match is None or _CHINESE_CHANGING.intersection(match["name"] or ""):
+        return None
+    number = match["number"]
+    value = int(number) if number[0].isascii() else chinese_value(number)
+    return None if value is None else Fraction(value)
+
+
+def _prepared(answer: str) -> str:
+    """The answer without layout and explanation, with digits for English number words."""
+    text = normalize_number(strip_explanation(_WRAPPER.sub(" ", answer)))
+    text = "".join(c for c in text if c not in _HARMLESS_SYMBOLS)
+    text = _NUMBER_NOUN.sub(lambda match: _NUMBER_NOUNS[match[0][2:].lower()], text)
+    text = _BLANK_THOUSANDS.sub(lambda match: re.sub(r"\s", "", match[0]), text)
+    return english_to_digits(text).strip()
+
+
+def parse(answer: str) -> Fraction | None:
+    """The only number of an answer, in digits or in English or Chinese words, below a million.
+
+    Neutral words around it are allowed ("There are 7 shapes.", "7 (seven)"), and parts that add up
+    to it. None if words or signs change the number: "not 7", "all but 7", "7 or 8", "7 pairs".
+    """
+    if len(answer) > 4 * MAX_CHARS:
+        return None
+    text = _prepared(answer)
     if len(text) > MAX_CHARS:
         return None
+    if _is_none(text):
+        return Fraction(0)
+    if not text.isascii() and (count := _chinese_count(text)) is not None:
+        return count
     claims = list(_CLAIM.finditer(text))
-    numbers = [claim[0].lower().replace(",", "") for claim in claims]
     rest = _CLAIM.sub(" ", text)
     # Other digits (7/2, H2O, 7,8) make it unclear which number is meant.
-    if not claims or re.search("[0-9]", rest) or _CHANGING_CHARACTER.search(rest):
+    if not claims or re.search("[0-9]", rest):
         return None
-    values = {Fraction(_NUMBER_WORDS.get(number, number)) for number in numbers}
-    return values.pop() if len(values) == 1 and _is_one_answer(text, claims) else None
+    values = {Fraction(claim[0].replace(",", "")) for claim in claims}
+    if len(values) > 1:
+        return _total(text, claims) or _sum_with_result(text)
+    if _CHANGING_CHARACTER.search(rest) or not _is_one_answer(text, claims):
+        return None
+    return values.pop()
+
+
+@lru_cache(maxsize=4096)
+def _parsed_gold(gold: str) -> Fraction | None:
+    return parse(gold)
 
 
 def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
     """1 if the only number of the answer equals the gold answer, else 0."""
-    number, gold_number = parse(answer), parse(gold)
+    number, gold_number = parse(answer), _parsed_gold(gold)
     if number is None:
         return Decision(None, None, str(gold_number), "gives no single number")
     return Decision(float(number == gold_number), str(number), str(gold_number), "count")
@@ -124,7 +231,7 @@ def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
     """Why the gold answer is not a whole number, or None."""
-    number = parse(gold)
+    number = _parsed_gold(gold)
     if number is None:
         return f"{gold!r} is not one number"
     return None if number.denominator == 1 else f"{gold!r} is not a whole number"

@@ -16,6 +16,7 @@ from difftrain.config.difficulty import GradeConfig
 from difftrain.grade import math, quantity, units
 from difftrain.grade.decision import Decision
 from difftrain.grade.notation import normalize, split_top_level
+from difftrain.grade.number_words import chinese_value, english_to_digits
 from difftrain.grade.quantity import Quantity
 
 MAX_CHARS = 200  # longer answers are not parsed
@@ -64,6 +65,11 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 """A name left of `=`: `x`, `AB`, `\\angle ABC`, `f(2)`, `Area`."""
+_DENOMINATORS = {
+    "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
+    "eighth": 8, "ninth": 9, "tenth": 10,
+}  # fmt: skip
+_FRACTION_WORDS = re.compile(rf"(a|[a-z]+)[ -]({'|'.join(_DENOMINATORS)}|halve)s?", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s*[,;]\s*(?:and\b|or\b)?|\s+(?:and|or|或|和)\s+")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|neq|in|cup|cap)(?![a-zA-Z])")
 _BETWEEN = re.compile(
@@ -102,7 +108,7 @@ def decide(
     gold_text = _normal_gold(gold)
     if len(answer) > MAX_CHARS:
         return Decision(None, None, gold_text, f"longer than {MAX_CHARS} characters")
-    text = _strip_lead(normalize(answer))
+    text = _with_digits(_strip_lead(normalize(answer)))
     if "\\\\" in text and "\\begin" not in text:  # math-verify ignores what stands before it
         return Decision(None, None, gold_text, "a line break inside a formula")
     if text == gold_text and _may_be_value(text):
@@ -162,6 +168,17 @@ def _terms(ratio: str) -> list[Fraction]:
     """The terms of a ratio, divided by the first."""
     terms = [Fraction(term) for term in re.findall(r"[0-9.]+", ratio)]
     return [term / terms[0] for term in terms] if terms[0] else terms
+
+
+def _with_digits(text: str) -> str:
+    """A value in words in digits: `twenty-one cm`, `two thirds`, `八`; other text is unchanged."""
+    if re.search(r"[0-9\\]", text):
+        return text
+    if match := _FRACTION_WORDS.fullmatch(text):
+        top = 1 if match[1].lower() in ("a", "one") else int(english_to_digits(match[1]))
+        return f"{top}/{_DENOMINATORS[match[2].lower().removesuffix('s').replace('halve', 'half')]}"
+    value = chinese_value(text)
+    return english_to_digits(text) if value is None else str(value)
 
 
 def _strip_lead(text: str) -> str:

@@ -1,40 +1,29 @@
-"""Grades a text: correct if equal to the gold text, ignoring case, character width and spacing.
+"""Grades a text: correct if it says the same as the gold text, ignoring case, width and layout.
 
-Also normalizes characters for all graders.
+The setting grade.text chooses the rule: `strict` equality, `exact` (equality without layout, see
+same_text.py), or a score: `similarity`, `anls`, `vqa`.
 """
 
 import re
-import unicodedata
+from functools import lru_cache
 
 from rapidfuzz.distance import Levenshtein
 
 from difftrain.config.difficulty import GradeConfig, TextCredit
+from difftrain.grade import same_text, vqa
 from difftrain.grade.decision import Decision
+from difftrain.grade.normalize import normalize_number as normalize_number
+from difftrain.grade.normalize import normalize_text as normalize_text
 
 MAX_CHARS = 20_000  # longer answers are incorrect
+MAX_LENIENT_CHARS = 2_000  # longer answers are compared by the strict rule only
+ANLS_MAX_DISTANCE = 0.5  # from this normalized distance on, ANLS is 0 (Biten et al. 2019)
 
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # such as ７ -> 7
-_DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63), "-")
-_NUMERIC = {**_FULL_WIDTH, **_DASHES, ord("²"): "^2", ord("³"): "^3", 0x00A0: " ", 0x3000: " "}
 _WRAPPED = re.compile(
     r"\s*(?:\\(?:text|textbf|textit|mathrm|mathbf|mathit|textrm)\s*\{([^{}]*)\}"
     r"|\$([^$]*)\$|\*\*([^*]*)\*\*)\s*"
 )
 _MAX_WRAPPERS = 4  # nested wrappers to strip at most
-
-
-def normalize_text(text: str) -> str:
-    """The text in NFKC and case-folded, with single blanks for white space, stripped."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())  # casefold can undo NFKC
-
-
-def normalize_number(text: str) -> str:
-    """The text with ASCII for full-width characters, dashes and superscripts, stripped.
-
-    NFKC cannot be used: it turns 10² into 102 and 1½ into 11/2.
-    """
-    return text.translate(_NUMERIC).strip()
 
 
 def strip_wrappers(text: str) -> str:
@@ -45,28 +34,73 @@ def strip_wrappers(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=4096)
+def _normal_gold(gold: str) -> str:
+    return normalize_text(gold)
+
+
 def similarity(answer: str, gold: str) -> float:
     """1 - Levenshtein distance / length of the longer text, both normalized; 1 only if equal."""
     if len(answer) > MAX_CHARS:
         return 0.0
-    normal_gold = normalize_text(gold)
     spellings = {normalize_text(answer), normalize_text(strip_wrappers(answer))}
-    return max(Levenshtein.normalized_similarity(spelling, normal_gold) for spelling in spellings)
+    return max(
+        Levenshtein.normalized_similarity(spelling, _normal_gold(gold)) for spelling in spellings
+    )
+
+
+def anls(answer: str, gold: str) -> float:
+    """ANLS for one gold answer: the similarity if the normalized distance is below 0.5, else 0.
+
+    Average Normalized Levenshtein Similarity (Biten et al. 2019); of several gold answers the best
+    counts, and the average is over the samples.
+    """
+    if len(answer) > MAX_CHARS:
+        return 0.0
+    spellings = (" ".join(text.lower().split()) for text in (answer, gold))
+    distance = Levenshtein.normalized_distance(*spellings)
+    return 1 - distance if distance < ANLS_MAX_DISTANCE else 0.0
+
+
+def _strictly_equal(answer: str, gold: str) -> bool:
+    if len(answer) > MAX_CHARS:
+        return False
+    spellings = {normalize_text(answer), normalize_text(strip_wrappers(answer))}
+    return _normal_gold(gold) in spellings
+
+
+def _equality_rule(answer: str, gold: str) -> str | None:
+    """The rule by which the texts are equal, strictly or without layout; None if they differ."""
+    if _strictly_equal(answer, gold):
+        return "equal text"
+    return same_text.same(answer, gold) if len(answer) <= MAX_LENIENT_CHARS else None
 
 
 def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
-    """1 for equal texts, else 0. With grade.text=similarity, 1 if the similarity is at least
-    grade.text_correct_min, else the similarity.
+    """1 for a correct text, else 0, or with grade.text=similarity or anls the score.
+
+    A score of at least grade.text_correct_min counts as correct. With grade.text=vqa, 1 if equal
+    after the normalization of VQA; `vqa.vqa_accuracy` grades by several accepted answers.
     """
-    normal, normal_gold = normalize_text(strip_wrappers(answer)), normalize_text(gold)
+    normal, normal_gold = normalize_text(strip_wrappers(answer)), _normal_gold(gold)
     if not normalize_text(answer):
         return Decision(None, None, normal_gold, "empty")
-    score = similarity(answer, gold)
-    if rules.text is TextCredit.exact:
-        score = float(score == 1)
-    elif score >= rules.text_correct_min:
+    match rules.text:
+        case TextCredit.strict:
+            score, rule = float(_strictly_equal(answer, gold)), "strictly equal text"
+        case TextCredit.exact:
+            rule = _equality_rule(answer, gold)
+            score, rule = float(rule is not None), rule or "another text"
+        case TextCredit.similarity:
+            rule = _equality_rule(answer, gold)
+            score, rule = (1.0, rule) if rule else (similarity(answer, gold), "similarity")
+        case TextCredit.anls:
+            score, rule = anls(answer, gold), "ANLS"
+        case TextCredit.vqa:
+            score, rule = vqa.vqa_accuracy(answer, (gold,)), "VQA accuracy"
+    if score >= rules.text_correct_min:
         score = 1.0
-    return Decision(score, normal, normal_gold, f"{rules.text} text")
+    return Decision(score, normal, normal_gold, rule)
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
