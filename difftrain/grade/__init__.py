@@ -10,7 +10,7 @@ from typing import Any
 
 from difftrain.config.difficulty import GradeConfig, TextCredit
 from difftrain.grade import boxes, choice, count, extract, math, number, text, vqa
-from difftrain.grade.decision import Decision
+from difftrain.grade.decision import GradeDecision
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import AnswerKind, Sample, Verdict
 
@@ -21,7 +21,7 @@ GRADERS: dict[AnswerKind, Any] = {
     AnswerKind.text: text,
     AnswerKind.boxes: boxes,
 }
-"""The module that grades each kind. `decide(answer, gold, options, rules)` returns a Decision.
+"""The module that grades each kind. `decide(answer, gold, options, rules)` returns a GradeDecision.
 `gold_problem(gold, options)` returns why a gold answer cannot be graded, or None."""
 STRICT = GradeConfig()  # no partial credit
 
@@ -32,7 +32,7 @@ class GradeResult:
 
     verdict: Verdict
     credit: float
-    decision: Decision
+    decision: GradeDecision
 
 
 def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> GradeResult:
@@ -42,11 +42,11 @@ def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT
     """
     answer, grader = extract.answer(response), GRADERS[sample.answer_kind]
     if answer is None:
-        decision = Decision(None, None, sample.answer, "no answer in closed answer tags")
+        decision = GradeDecision(None, None, sample.answer, "no answer in closed answer tags")
         return GradeResult(Verdict.unparsable, 0.0, decision)
     if rules.text is TextCredit.vqa and sample.answer_kind is AnswerKind.text and sample.accepted:
         return _grade_by_votes(answer, sample, rules)
-    best: Decision | None = None
+    best: GradeDecision | None = None
     for gold in dict.fromkeys(sample.accepted or (sample.answer,)):
         if sample.answer_kind is AnswerKind.number:
             decision = _decide_number(response, answer, gold, sample, rules)
@@ -69,13 +69,13 @@ def _grade_by_votes(answer: str, sample: Sample, rules: GradeConfig) -> GradeRes
     score = vqa.vqa_accuracy(answer, sample.accepted)
     score = 1.0 if score >= rules.text_correct_min else score
     golds = "; ".join(vqa.normalize(gold) for gold in sample.accepted)
-    decision = Decision(score, vqa.normalize(answer), golds, "VQA accuracy")
+    decision = GradeDecision(score, vqa.normalize(answer), golds, "VQA accuracy")
     return GradeResult(Verdict.correct if score == 1 else Verdict.incorrect, score, decision)
 
 
 def _decide_number(
     response: str, answer: str, gold: str, sample: Sample, rules: GradeConfig
-) -> Decision:
+) -> GradeDecision:
     """Several boxes are one list, if the gold answer is a list."""
     boxes = extract.all_boxed(extract.tag_content(response) or "")
     if len(boxes) > 1 and number.is_list(gold):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from difftrain.config.difficulty import BoxesCredit, GradeConfig
-from difftrain.grade.decision import Decision
+from difftrain.grade.decision import GradeDecision
 from difftrain.grade.normalize import normalize_text
 
 MAX_CHARS = 50_000  # longer answers are unparsable
@@ -387,7 +387,7 @@ def f1(boxes: Sequence[Box], gold: Sequence[Box], min_iou: float) -> float:
     return 2 * num_matched / (len(boxes) + len(gold))
 
 
-def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> GradeDecision:
     """With grade.boxes=f1 the F1 score. Otherwise 1 if all boxes match, else 0.
 
     Corners without labels are read only where the gold is one box.
@@ -396,14 +396,16 @@ def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
     gold_boxes = gold_list.boxes if gold_list else ()
     answer_list = parse(answer, frozenset(box.label for box in gold_boxes if box.label))
     if answer_list is None:
-        return Decision(None, None, gold, "no list of boxes")
+        return GradeDecision(None, None, gold, "no list of boxes")
     if answer_list.is_bare and len(gold_boxes) != 1:
-        return Decision(None, None, gold, "corners without labels, but several gold boxes")
+        return GradeDecision(None, None, gold, "corners without labels, but several gold boxes")
     score = f1(answer_list.boxes, gold_boxes, rules.boxes_iou) if gold_list else 0.0
     if rules.boxes is BoxesCredit.exact:
         score = float(score == 1)
     texts = _to_text(answer_list.boxes), _to_text(gold_boxes)
-    return Decision(score, *texts, "corners" if answer_list.is_bare else f"{rules.boxes} boxes")
+    return GradeDecision(
+        score, *texts, "corners" if answer_list.is_bare else f"{rules.boxes} boxes"
+    )
 
 
 def _to_text(boxes: Sequence[Box]) -> str:

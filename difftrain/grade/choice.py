@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from difftrain.config.difficulty import GradeConfig
 from difftrain.grade import layout, values
-from difftrain.grade.decision import Decision
+from difftrain.grade.decision import GradeDecision
 from difftrain.grade.normalize import normalize_text
 from difftrain.grade.number_words import english_to_digits
 from difftrain.grade.same_text import without_layout
@@ -401,12 +401,12 @@ def _gold_letter(gold: str, options: tuple[str, ...]) -> str | None:
     return parse(gold, options)
 
 
-def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> GradeDecision:
     """1 for the letter of the gold answer, 0 for any other, even outside the options."""
     reading, gold_letter = _read(answer, options), _gold_letter(gold, options)
     if reading is None:
-        return Decision(None, None, gold_letter or gold, "names no single option")
-    return Decision(
+        return GradeDecision(None, None, gold_letter or gold, "names no single option")
+    return GradeDecision(
         float(reading.letter == gold_letter), reading.letter, gold_letter or gold, reading.rule
     )
 

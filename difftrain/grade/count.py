@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from difftrain.config.difficulty import GradeConfig
-from difftrain.grade.decision import Decision
+from difftrain.grade.decision import GradeDecision
 from difftrain.grade.layout import strip_explanation
 from difftrain.grade.normalize import normalize_number
 from difftrain.grade.number_words import chinese_value, english_to_digits
@@ -221,12 +221,12 @@ def _parsed_gold(gold: str) -> Fraction | None:
     return parse(gold)
 
 
-def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> GradeDecision:
     """1 if the only number of the answer equals the gold answer, else 0."""
     number, gold_number = parse(answer), _parsed_gold(gold)
     if number is None:
-        return Decision(None, None, str(gold_number), "gives no single number")
-    return Decision(float(number == gold_number), str(number), str(gold_number), "count")
+        return GradeDecision(None, None, str(gold_number), "gives no single number")
+    return GradeDecision(float(number == gold_number), str(number), str(gold_number), "count")
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class GradeDecision:
     """How one answer was graded. `answer` and `gold` are the values that were compared, as text.
 
     `credit` is 1 for a correct answer, less than 1 for an incorrect one (0 unless the settings give

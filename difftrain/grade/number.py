@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from difftrain.config.difficulty import GradeConfig
 from difftrain.grade import math, quantity, units
-from difftrain.grade.decision import Decision
+from difftrain.grade.decision import GradeDecision
 from difftrain.grade.notation import normalize, split_top_level
 from difftrain.grade.number_words import chinese_value, english_to_digits
 from difftrain.grade.quantity import Quantity
@@ -99,7 +99,7 @@ class Group:
 
 def decide(
     answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig, question: str = ""
-) -> Decision:
+) -> GradeDecision:
     """1 if the values are equal, else 0; units are compared only if answer and gold have one.
 
     None (unparsable) for words, more than MAX_CHARS characters, and anything that math-verify
@@ -107,18 +107,18 @@ def decide(
     """
     gold_text = _normal_gold(gold)
     if len(answer) > MAX_CHARS:
-        return Decision(None, None, gold_text, f"longer than {MAX_CHARS} characters")
+        return GradeDecision(None, None, gold_text, f"longer than {MAX_CHARS} characters")
     text = _with_digits(_strip_lead(normalize(answer)))
     if "\\\\" in text and "\\begin" not in text:  # math-verify ignores what stands before it
-        return Decision(None, None, gold_text, "a line break inside a formula")
+        return GradeDecision(None, None, gold_text, "a line break inside a formula")
     if text == gold_text and _may_be_value(text):
-        return Decision(1.0, text, gold_text, "equal notation")
+        return GradeDecision(1.0, text, gold_text, "equal notation")
     if _WRITTEN_ALIKE.fullmatch(gold_text) or _AS_WRITTEN.search(question):
         same = _squeeze(text) == _squeeze(gold_text)
-        return Decision(float(same), text, gold_text, "written alike")
+        return GradeDecision(float(same), text, gold_text, "written alike")
     if _RATIO.fullmatch(gold_text):
         same = bool(_RATIO.fullmatch(text)) and _terms(text) == _terms(gold_text)
-        return Decision(float(same), text, gold_text, "ratio")
+        return GradeDecision(float(same), text, gold_text, "ratio")
     if group := _group(gold_text):
         return _decide_group(text, gold_text, group, rules)
     return _decide_single(text, gold_text, rules)
@@ -223,34 +223,34 @@ def _closes_at_end(text: str) -> bool:
     return False
 
 
-def _decide_group(text: str, gold_text: str, gold: Group, rules: GradeConfig) -> Decision:
+def _decide_group(text: str, gold_text: str, gold: Group, rules: GradeConfig) -> GradeDecision:
     answer = _group(text)
     if answer is None:
         if not gold.is_ordered or not _RELATION.search(text):
-            return Decision(0.0 if quantity.parse(text) else None, text, gold_text, "list")
+            return GradeDecision(0.0 if quantity.parse(text) else None, text, gold_text, "list")
         same = math.expressions_equal(text, gold_text)  # math-verify needs the relation first
-        return Decision(None if same is None else float(same), text, gold_text, "interval")
+        return GradeDecision(None if same is None else float(same), text, gold_text, "interval")
     labeled = all("=" in part for part in answer.parts)
     answer_values = [_without_label(part) for part in answer.parts]
     gold_values = [_without_label(part) for part in gold.parts]
     if max(len(answer_values), len(gold_values)) > MAX_LIST:
-        return Decision(None, None, gold_text, f"more than {MAX_LIST} values")
+        return GradeDecision(None, None, gold_text, f"more than {MAX_LIST} values")
     if gold.is_ordered:
         if len(answer_values) != len(gold_values):
-            return Decision(0.0, text, gold_text, "another number of elements")
+            return GradeDecision(0.0, text, gold_text, "another number of elements")
         same_brackets = (answer.opening, answer.closing) == (gold.opening, gold.closing)
         is_bare = answer.opening == "{" or (labeled and not answer.opening)
         same = (same_brackets or (is_bare and gold.opening == "(")) and all(
             _values_equal(a, g, rules) for a, g in zip(answer_values, gold_values, strict=True)
         )
-        return Decision(float(same), text, gold_text, "each element")
+        return GradeDecision(float(same), text, gold_text, "each element")
     if answer.is_ordered and gold.opening:
-        return Decision(0.0, text, gold_text, "a set is no point")
+        return GradeDecision(0.0, text, gold_text, "a set is no point")
     equal = [[_values_equal(a, g, rules) for g in gold_values] for a in answer_values]
     same = all(map(any, equal)) and all(map(any, zip(*equal, strict=True)))
     if answer.is_ordered:  # a list written as a point has its order
         same = len(equal) == len(gold_values) and all(row[i] for i, row in enumerate(equal))
-    return Decision(float(same), text, gold_text, "list in any order")
+    return GradeDecision(float(same), text, gold_text, "list in any order")
 
 
 def _without_label(text: str) -> str:
@@ -265,24 +265,24 @@ def _values_equal(answer: str, gold: str, rules: GradeConfig) -> bool:
     return _decide_single(answer, gold, rules).credit == 1
 
 
-def _decide_single(text: str, gold_text: str, rules: GradeConfig) -> Decision:
+def _decide_single(text: str, gold_text: str, rules: GradeConfig) -> GradeDecision:
     """Compare single values: quantities exactly, everything else as expressions."""
     gold_value = quantity.parse(_without_label(gold_text))
     if gold_value is None:
         return _decide_expression(text, gold_text, "expression")
     if quantity.parse(text) is None and _NO_VALUE.fullmatch(text):
-        return Decision(None, None, str(gold_value), "a range, a size or a date is no value")
+        return GradeDecision(None, None, str(gold_value), "a range, a size or a date is no value")
     if quantity.parse(text) is None and _group(text):
-        return Decision(None, None, str(gold_value), "several values for one")
+        return GradeDecision(None, None, str(gold_value), "several values for one")
     value_text = _end_of_chain(text)
     if value_text is None:
-        return Decision(None, None, str(gold_value), "an equation that does not hold")
+        return GradeDecision(None, None, str(gold_value), "an equation that does not hold")
     value = quantity.parse(value_text)
     if value is not None:
         same = quantity.equal(
             value, gold_value, Fraction(rules.number_tolerance), rules.convert_units
         )
-        return Decision(
+        return GradeDecision(
             float(same),
             str(value),
             str(gold_value),
@@ -290,35 +290,35 @@ def _decide_single(text: str, gold_text: str, rules: GradeConfig) -> Decision:
         )
     expression, unit = _without_unit(value_text)
     if unit and gold_value.unit and unit != gold_value.unit:
-        return Decision(0.0, value_text, str(gold_value), "another unit")
+        return GradeDecision(0.0, value_text, str(gold_value), "another unit")
     if quantity.PERCENT in expression:
-        return Decision(None, None, str(gold_value), "no readable expression")
+        return GradeDecision(None, None, str(gold_value), "no readable expression")
     return _decide_expression(expression, _latex(gold_value), "expression")
 
 
-def _decide_expression(text: str, gold_text: str, rule: str) -> Decision:
+def _decide_expression(text: str, gold_text: str, rule: str) -> GradeDecision:
     gold_expression, gold_unit = _without_unit(gold_text)
     value_text = text
     if "=" not in gold_text and not _RELATION.search(gold_text):
         chain_end = _end_of_chain(text)
         if chain_end is None:
-            return Decision(None, None, gold_text, "an equation that does not hold")
+            return GradeDecision(None, None, gold_text, "an equation that does not hold")
         value_text = chain_end
     expression, unit = value_text, ""
     if not math.has_letters(gold_expression):
         expression, unit = _without_unit(value_text)
     if unit and gold_unit and unit != gold_unit:
-        return Decision(0.0, value_text, gold_text, "another unit")
+        return GradeDecision(0.0, value_text, gold_text, "another unit")
     value = quantity.parse(expression)
     if value is not None and not value.unit:
         expression = _latex(value)
     if expression == gold_expression and math.is_expression(expression):
-        return Decision(1.0, expression, gold_expression, rule)
+        return GradeDecision(1.0, expression, gold_expression, rule)
     equal = math.expressions_equal(gold_expression, expression)
     # A number that cannot be compared with the gold expression is incorrect, not unparsable.
     if equal is None and value is None:
-        return Decision(None, None, gold_expression, "no readable expression")
-    return Decision(float(bool(equal)), expression, gold_expression, rule)
+        return GradeDecision(None, None, gold_expression, "no readable expression")
+    return GradeDecision(float(bool(equal)), expression, gold_expression, rule)
 
 
 def _latex(value: Quantity) -> str:

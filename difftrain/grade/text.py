@@ -11,7 +11,7 @@ from rapidfuzz.distance import Levenshtein
 
 from difftrain.config.difficulty import GradeConfig, TextCredit
 from difftrain.grade import same_text, vqa
-from difftrain.grade.decision import Decision
+from difftrain.grade.decision import GradeDecision
 from difftrain.grade.normalize import normalize_number as normalize_number
 from difftrain.grade.normalize import normalize_text as normalize_text
 
@@ -76,7 +76,7 @@ def _equality_rule(answer: str, gold: str) -> str | None:
     return same_text.same(answer, gold) if len(answer) <= MAX_LENIENT_CHARS else None
 
 
-def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> Decision:
+def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> GradeDecision:
     """1 for a correct text, else 0, or with grade.text=similarity or anls the score.
 
     A score of at least grade.text_correct_min counts as correct. With grade.text=vqa, 1 if equal
@@ -84,7 +84,7 @@ def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
     """
     normal, normal_gold = normalize_text(strip_wrappers(answer)), _normal_gold(gold)
     if not normalize_text(answer):
-        return Decision(None, None, normal_gold, "empty")
+        return GradeDecision(None, None, normal_gold, "empty")
     match rules.text:
         case TextCredit.strict:
             score, rule = float(_strictly_equal(answer, gold)), "strictly equal text"
@@ -100,7 +100,7 @@ def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
             score, rule = vqa.vqa_accuracy(answer, (gold,)), "VQA accuracy"
     if score >= rules.text_correct_min:
         score = 1.0
-    return Decision(score, normal, normal_gold, rule)
+    return GradeDecision(score, normal, normal_gold, rule)
 
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:

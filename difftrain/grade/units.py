@@ -107,14 +107,15 @@ def parse(text: str) -> str | None:
     return _canonical(tuple(sorted(powers.items()))) if is_complete else None
 
 
-@lru_cache(maxsize=1024)
 def _canonical(powers: tuple[tuple[str, int], ...]) -> str:
-    if any(name in _CURRENCIES for name, _ in powers):
-        return " ".join(f"{name}**{power}" if power != 1 else name for name, power in powers)
-    unit = _registry().Unit("")
-    for name, power in powers:
-        unit = unit * _registry().Unit(name) ** power
-    return str(unit) if powers else ""
+    """The unit in pint's notation, `kilometer / hour`, independent of the order of its parts."""
+
+    def product(sign: int) -> str:
+        parts = [(name, sign * power) for name, power in powers if sign * power > 0]
+        return " * ".join(f"{name} ** {power}" if power > 1 else name for name, power in parts)
+
+    top, bottom = product(1), product(-1)
+    return f"{top or 1} / {bottom}" if bottom else top
 
 
 @cache
