@@ -180,7 +180,7 @@ def _write_parquet(
     """Write a parquet file in which the library `datasets` recognizes images."""
     groups = iter(lambda: list(islice(rows, ROWS_PER_GROUP)), [])  # ends at an empty group
     first_group = next(groups)
-    types = dict.fromkeys(first_group[0], TEXT) | extra_types | COLUMN_TYPES
+    types = {**dict.fromkeys(first_group[0], TEXT), **extra_types, **COLUMN_TYPES}
     schema = Features({name: types[name] for name in first_group[0]}).arrow_schema
     with pq.ParquetWriter(path, schema) as file:
         for group in chain([first_group], groups):
