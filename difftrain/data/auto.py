@@ -53,22 +53,27 @@ def with_named_columns(row: Row, columns: ColumnsConfig) -> Row:
     names = {role: name for role, name in asdict(columns).items() if name}
     if not names:
         return row
-    for role, name in names.items():
-        if name.split(".")[0] not in row:
-            found = ", ".join(sorted(row)) or "none"
-            raise RowError(f"missing keys: data.columns.{role}={name}; columns found: {found}")
-    values = {role: first_value(row, name) for role, name in names.items()}
-    return row | {f"{NAMED}{role}": value for role, value in values.items()}
+    return row | {f"{NAMED}{role}": _named_value(row, role, name) for role, name in names.items()}
+
+
+def _named_value(row: Row, role: str, name: str) -> Any:
+    """The value of a column, or of field b of column a for the name `a.b`. Raises RowError."""
+    if name in row:
+        return row[name]
+    if "." not in name or name.split(".")[0] not in row:
+        found = ", ".join(sorted(row)) or "none"
+        raise RowError(f"missing keys: data.columns.{role}={name}; columns found: {found}")
+    return first_value(row, name)
 
 
 def from_row(row: Row, context: RowContext) -> RawRow:
     """Convert a row by its column names. Raises RowError, which names the columns found."""
     named = {key.removeprefix(NAMED): row[key] for key in row if key.startswith(NAMED)}
-    row = {key: value for key, value in row.items() if not key.startswith(NAMED)}
+    row = {_lower_name(key): row[key] for key in row if not key.startswith(NAMED)}
     letters = _letter_columns(row)
     question = _turns(named.get("question", _question(row)))
-    answer_name = _first_name(row, ANSWERS)
-    answer = named.get("answer", _value(row, answer_name))
+    answer = named.get("answer", _value(row, _first_name(row, ANSWERS)))
+    answer_name = context.config.columns.answer or _first_name(row, ANSWERS)
     if isinstance(answer, str) and answer_name.endswith(PLURAL_SUFFIX):
         answer = _parsed(answer)
     options = named.get("options", _value(row, _first_name(row, OPTIONS)))
@@ -84,16 +89,21 @@ def from_row(row: Row, context: RowContext) -> RawRow:
         "answer": answer is None and response is None,
         "images": not images and not context.keeps_text_only,
     }
-    claimed = {name.split(".")[0] for name in asdict(context.config.columns).values() if name}
-    claimed |= NAMES | {*letters}
     if any(missing.values()):
         raise _missing_error([role for role, is_missing in missing.items() if is_missing], row)
     found = {key: value for key, value in row.items() if key in FOUND.task.split()}
     found |= {"images": images, "question": question, "answer": answer, "completion": response}
     found |= {"options": _option_list(options), "answer_kind": row.get("answer_kind")}
     raw = from_columns(found, FOUND, context)
+    names = [name for name in asdict(context.config.columns).values() if name]
+    claimed = NAMES | {*letters, *names, *(name.split(".")[0] for name in names)}
     raw = replace(raw, extra=extra_columns(row, claimed))
     return raw if raw.options else _with_question_options(raw)
+
+
+def _lower_name(name: str) -> str:
+    """`question` for a column `Question`; a name that is not recognized is unchanged."""
+    return name.lower() if name.lower() in NAMES else name
 
 
 def _first_name(row: Row, names: str) -> str:
@@ -161,7 +171,9 @@ def _letter_columns(row: Row) -> list[str]:
 def _option_list(value: Any) -> Any:
     """Options as a list: of {"A": ..., "B": ...} its values, of text what it holds."""
     value = _parsed(value) if isinstance(value, str) else value
-    return list(value.values()) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):  # Arrow adds null fields
+        return [option for option in value.values() if option is not None]
+    return value
 
 
 def _with_question_options(raw: RawRow) -> RawRow:

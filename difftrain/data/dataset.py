@@ -205,6 +205,11 @@ def _is_file(config: DataConfig) -> bool:
     return not config.on_hub and not Path(config.path or "").expanduser().is_dir()
 
 
+def _is_metadata(name: str) -> bool:
+    """Whether a file of this name has no rows of its own; `datasets` caches results of map()."""
+    return name in METADATA_FILES or (name.startswith("cache-") and name.endswith(".arrow"))
+
+
 def _find_files(config: DataConfig) -> tuple[Storage, list[str]]:
     """The Storage, and the names of the files to read. Raises EmptyDatasetError if none match."""
     files, row_format = storage.storage_of(config), FORMATS[config.source]
@@ -212,7 +217,7 @@ def _find_files(config: DataConfig) -> tuple[Storage, list[str]]:
         names = [Path(config.path or "").name]
     else:
         names = [name for name in files.names() if name.endswith(row_format.suffixes)]
-        names = [name for name in names if PurePosixPath(name).name not in METADATA_FILES]
+        names = [name for name in names if not _is_metadata(PurePosixPath(name).name)]
         names = [name for name in names if storage.split_of(name) in (None, config.split)]
     if config.tasks is not None:
         names = [name for name in names if row_format.task_of_file(name) in (None, *config.tasks)]

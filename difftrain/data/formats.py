@@ -316,7 +316,8 @@ def from_auto(row: Row, context: RowContext) -> RawRow:
     if named is row:
         if row.get("objects") and row.get("messages"):
             return from_ms_swift(row, context)
-        if isinstance(row.get("message"), str) or row.get("image_urls"):
+        has_urls = bool(row.get("image_urls")) and "answer" in row
+        if isinstance(row.get("message"), str) or (has_urls and "conversations" in row):
             return from_mm_eureka(row, context)
         if first_value(row, "reward_model.verifier") is not None:
             return from_orsta(row, context)

@@ -234,6 +234,12 @@ def test_a_save_to_disk_folder_is_read(tmp_path, noise):
     assert_shows(result[2], noise)
 
 
+def test_caches_in_a_save_to_disk_folder_hold_no_rows(tmp_path, noise):
+    save_to_disk_dataset(noise, "1").save_to_disk(tmp_path)
+    (tmp_path / "cache-0123.arrow").write_bytes(b"any")
+    assert read_sample(tmp_path).answer == "1"
+
+
 def test_the_train_split_of_a_saved_dataset_dict_is_read(tmp_path, noise):
     splits = {name: save_to_disk_dataset(noise, name) for name in ("train", "test")}
     DatasetDict(splits).save_to_disk(tmp_path)
@@ -425,6 +431,15 @@ def test_a_named_column_may_be_a_field_and_replaces_a_recognized_one(tmp_path, p
     columns = ColumnsConfig(images="meta.pic", answer="meta.gold", options="opts")
     result = read_sample(jsonl(tmp_path, row), columns=columns)
     assert (result.options, result.answer) == (("cat", "dog"), "B")
+
+
+def test_a_named_column_may_have_spaces_and_recognized_names_capitals(tmp_path, png):
+    (tmp_path / "a.png").write_bytes(png)
+    row = {"Image": "a.png", "The question": "Which?", "Answer": "dog", "Options": "['cat', 'dog']"}
+    columns = ColumnsConfig(question="The question")
+    result = read_sample(write_table(tmp_path / "rows.csv", [row]), columns=columns)
+    assert (result.question, result.options, result.answer) == ("Which?", ("cat", "dog"), "B")
+    assert result.extra is None
 
 
 def test_named_columns_are_refused_for_other_sources(tmp_path):
