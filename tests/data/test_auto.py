@@ -414,7 +414,7 @@ def test_the_first_refusal_names_the_columns_and_the_settings_that_read_them(tmp
     reason = read_rejected(path)
     settings = "data.columns.question=ask data.columns.answer=target data.columns.images=pic"
     assert reason == (
-        "missing keys: no column is known to hold question or answer or images; "
+        "missing keys: no column is recognized as question, answer, images; "
         f"columns found: ask, pic, pid, target; set {settings}"
     )
     columns = ColumnsConfig(question="ask", answer="target", images="pic")
@@ -506,7 +506,7 @@ def test_columns_that_are_not_read_are_kept_as_extra(tmp_path, png):
 def test_a_text_only_row_is_rejected_unless_data_text_only_is_keep(tmp_path):
     row = {"question": "What is 3 + 4?", "answer": "7", "images": []}
     path = jsonl(tmp_path, row)
-    assert read_rejected(path).startswith("no image: no column is known to hold images; columns")
+    assert read_rejected(path).startswith("no image: no column is recognized as images; columns")
     assert read_rejected(path).endswith("data.columns.images=COLUMN, or data.text_only=keep")
     result = read_sample(path, text_only=TextOnly.keep)
     assert (result.images, result.question, result.answer) == ((), "What is 3 + 4?", "7")
