@@ -42,18 +42,14 @@ ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 PLURAL_SUFFIX = "answers"  # the end of the name of a column with several answers
 
-NAMED = "\0named "  # starts the keys that with_named_columns adds; no file has such a column
 
-
-def with_named_columns(row: Row, columns: ColumnsConfig) -> Row:
-    """The row with the values of data.columns under keys of their own; the row if none is set.
+def named_values(row: Row, columns: ColumnsConfig) -> dict[str, Any]:
+    """The values of the columns that data.columns names, by role: question, images, ...
 
     Raises RowError if the row lacks one of the columns.
     """
     names = {role: name for role, name in asdict(columns).items() if name}
-    if not names:
-        return row
-    return row | {f"{NAMED}{role}": _named_value(row, role, name) for role, name in names.items()}
+    return {role: _named_value(row, role, name) for role, name in names.items()}
 
 
 def _named_value(row: Row, role: str, name: str) -> Any:
@@ -66,10 +62,12 @@ def _named_value(row: Row, role: str, name: str) -> Any:
     return first_value(row, name)
 
 
-def from_row(row: Row, context: RowContext) -> RawRow:
-    """Convert a row by its column names. Raises RowError, which names the columns found."""
-    named = {key.removeprefix(NAMED): row[key] for key in row if key.startswith(NAMED)}
-    row = {_lower_name(key): row[key] for key in row if not key.startswith(NAMED)}
+def from_row(row: Row, named: Mapping[str, Any], context: RowContext) -> RawRow:
+    """Convert a row by its column names; `named` has the values that data.columns names.
+
+    Raises RowError, which names the columns found.
+    """
+    row = {_lower_name(key): value for key, value in row.items()}
     letters = _letter_columns(row)
     question = _turns(named.get("question", _question(row)))
     answer = named.get("answer", _value(row, _first_name(row, ANSWERS)))

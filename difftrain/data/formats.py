@@ -312,8 +312,8 @@ def from_any(row: Row, context: RowContext) -> RawRow:
 
 def from_auto(row: Row, context: RowContext) -> RawRow:
     """Any row: the published formats that need more than column names, else by names (auto.py)."""
-    named = auto.with_named_columns(row, context.config.columns)
-    if named is row:
+    named = auto.named_values(row, context.config.columns)
+    if not named:
         if row.get("objects") and row.get("messages"):
             return from_ms_swift(row, context)
         has_urls = bool(row.get("image_urls")) and "answer" in row
@@ -321,7 +321,7 @@ def from_auto(row: Row, context: RowContext) -> RawRow:
             return from_mm_eureka(row, context)
         if first_value(row, "reward_model.verifier") is not None:
             return from_orsta(row, context)
-    return auto.from_row(named, context)
+    return auto.from_row(row, named, context)
 
 
 @dataclass(frozen=True, slots=True)
