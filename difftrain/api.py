@@ -14,6 +14,7 @@ from typing import Any
 
 from difftrain.cli import expand_evaluate
 from difftrain.cli.overrides import compose_config
+from difftrain.config.data import FILE_SUFFIXES, TABLE_SUFFIXES
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.data import dataset
 from difftrain.data.quarantine import EmptyDatasetError
@@ -29,13 +30,14 @@ logger = logging.getLogger(__name__)
 
 
 def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
-    """The usable samples of a data set: a name under conf/data, or the path of a jsonl file.
+    """The usable samples of a data set: a name under conf/data, or the path of a file of rows.
 
     Other formats: load_dataset("orsta_reasoning", "data.path=FOLDER"). Rejected rows are logged
     with their reasons. Raises ConfigError for bad settings, EmptyDatasetError if no row is usable.
     """
-    is_file = data.endswith(".jsonl")
-    overrides = ["data=jsonl", f"data.path={data}"] if is_file else [f"data={data}"]
+    is_file = data.endswith((*FILE_SUFFIXES, *TABLE_SUFFIXES))
+    source = "jsonl" if data.endswith(".jsonl") else "auto"
+    overrides = [f"data={source}", f"data.path={data}"] if is_file else [f"data={data}"]
     config = resolve(compose_config([*overrides, *settings])).data
     samples: list[Sample] = []
     for row in dataset.load_samples(config):

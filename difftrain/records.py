@@ -101,7 +101,7 @@ class Sample:
     that several people gave stands there as often. `images` are PNG bytes within the pixel budget;
     a sample from a stage's folder reads them from disk at each access. Only generated samples have
     `requires_image` and `gen_difficulty` (the difficulty that the generator used, 0 to 1).
-    `rationale` is the answer's reasoning.
+    `rationale` is the answer's reasoning. `extra` has the row's other columns, as a JSON object.
     """
 
     sample_id: str
@@ -117,6 +117,7 @@ class Sample:
     requires_image: bool | None = None
     gen_difficulty: float | None = None
     rationale: str | None = None
+    extra: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Settings of the data stage, which reads samples and resizes their images."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
@@ -9,9 +9,12 @@ from difftrain.config.setting import Problems, setting
 
 Source = StrEnum("Source", [
     "shapes", "jsonl", "orsta", "mm_eureka", "mulberry", "geometry3k", "ms_swift", "llama_factory",
-    "easyr1", "verl", "trl",
+    "easyr1", "verl", "trl", "auto",
 ])  # fmt: skip
-"""shapes: synthetic images drawn by difftrain/shapes. Others: the format of a file or folder."""
+"""shapes: synthetic images drawn by difftrain/shapes. auto: each row is recognized by its columns.
+Others: the format of a file or folder."""
+TextOnly = StrEnum("TextOnly", ["reject", "keep"])
+"""What happens to a row without an image."""
 Duplicates = StrEnum("Duplicates", ["drop", "keep"])
 """What happens to a row whose images, question and answer equal an earlier row's."""
 WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
@@ -21,6 +24,7 @@ TOKEN_PIXELS = 28 * 28  # of one image token of Qwen2.5-VL: 2 x 2 patches of 14 
 AREA_RULE = f"must be at least {TOKEN_PIXELS}, one image token"  # error message of pixel limits
 PIXEL_STAGES = ("files", "probe", "responses", "preflight")  # stages that depend on image sizes
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
+TABLE_SUFFIXES = (".arrow", ".csv", ".tsv")  # source=auto also finds these in a folder
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -31,6 +35,23 @@ class BoxFormat(StrEnum):
     resized = "resized"  # of the image after resizing to min_pixels..max_pixels
     relative = "relative"  # 0 to 1000 along both sides (Orsta)
     unit = "unit"  # 0 to 1 along both sides
+
+
+@dataclass(kw_only=True, slots=True)
+class ColumnsConfig:
+    """source=auto: the columns to read where the rows' own names are not recognized.
+
+    `a.b` is field b of column a; null: the column is recognized by its name.
+    """
+
+    question: str | None = None
+    """The column with the question: text, or a list of messages."""
+    images: str | None = None
+    """The column with the image or the list of images."""
+    answer: str | None = None
+    """The column with the gold answer, or with a list of accepted answers."""
+    options: str | None = None
+    """The column with the list of a multiple-choice question's options."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,27 +84,25 @@ class DataConfig:
     """Seed of the synthetic samples; RunConfig.seed does not change them."""
     box_format: BoxFormat = setting(BoxFormat.pixels, fingerprint=("files",))
     """Coordinate system of gold boxes if the rows do not name it (orsta and ms_swift do)."""
+    columns: ColumnsConfig = setting(default_factory=ColumnsConfig, fingerprint=("files",))
+    """source=auto: the names of columns that are not recognized."""
+    text_only: TextOnly = setting(TextOnly.reject, fingerprint=("files",))
+    """reject or keep rows without an image; kept ones are probed, although masks change nothing."""
     min_pixels: int = setting(3136, fingerprint=PIXEL_STAGES, at_least=TOKEN_PIXELS, rule=AREA_RULE)
     """Smaller images are enlarged to this area (Qwen2.5-VL: 56 x 56 pixels, 4 tokens)."""
     max_pixels: int = setting(1_254_400, fingerprint=PIXEL_STAGES)
     """Larger images are shrunk to this area (Qi et al. 2026, section 4): 1600 tokens."""
 
     def check(self) -> Problems:
-        if self.path is None:
-            if self.source is Source.jsonl:
-                yield "path", "source=jsonl needs a file: data.path=FILE.jsonl"
-            elif self.source is not Source.shapes:
-                rule = "needs a file, a folder or a hub id: data.path=FOLDER"
-                yield "path", f"source={self.source} {rule}"
-        elif not Path(self.path).expanduser().exists() and not self.on_hub:
-            is_file = Path(self.path).suffix in FILE_SUFFIXES
-            yield "path", "there is no such file" if is_file else "there is no such file or folder"
-        if self.revision is not None and not self.on_hub:
-            yield "revision", "is allowed only with a hub id (data.path=owner/name)"
+        yield from self._path_problems()
         if self.tasks == []:
             yield "tasks", "must name a task, or be null for all"
         if not self.split:
             yield "split", "must name a split, such as train"
+        if self.source is not Source.auto:
+            for entry in fields(self.columns):
+                if getattr(self.columns, entry.name) is not None:
+                    yield f"columns.{entry.name}", "is used only with source=auto"
         if self.max_pixels < self.min_pixels:
             yield "max_pixels", f"must not be below min_pixels={self.min_pixels}"
         if self.source is Source.shapes:
@@ -93,9 +112,23 @@ class DataConfig:
             if self.max_pixels < SHAPES_PIXELS:
                 yield "max_pixels", f"must not be below {size}"
 
+    def _path_problems(self) -> Problems:
+        if self.path is None:
+            if self.source is Source.jsonl:
+                yield "path", "source=jsonl needs a file: data.path=FILE.jsonl"
+            elif self.source is not Source.shapes:
+                rule = "needs a file, a folder or a hub id: data.path=FOLDER"
+                yield "path", f"source={self.source} {rule}"
+        elif not Path(self.path).expanduser().exists() and not self.on_hub:
+            is_file = Path(self.path).suffix in (*FILE_SUFFIXES, *TABLE_SUFFIXES)
+            yield "path", "there is no such file" if is_file else "there is no such file or folder"
+        if self.revision is not None and not self.on_hub:
+            yield "revision", "is allowed only with a hub id (data.path=owner/name)"
+
     @property
     def on_hub(self) -> bool:
         """Whether `path` is a hub id (owner/name) and not a local folder of that name."""
         path = self.path or ""
-        is_id = HUB_ID.fullmatch(path) is not None and not path.endswith(FILE_SUFFIXES)
+        is_file = path.endswith((*FILE_SUFFIXES, *TABLE_SUFFIXES))
+        is_id = HUB_ID.fullmatch(path) is not None and not is_file
         return is_id and not Path(path).exists()

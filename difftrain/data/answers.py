@@ -31,9 +31,24 @@ MAX_RESPONSE_CHARS = 200  # our choice; a longer response must mark its answer, 
 MAX_WORDS_CHARS = 40  # our choice; a longer text is more than "few words" (require_comparable)
 ANSWER_SEPARATOR = re.compile(r"(?<!\\);|\n")  # between the answers in one gold answer
 UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, LaTeX, words between numbers
-DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
-LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # a comma other than that in 1,000
-HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")
+_AMOUNT = r"[$€£]?\d[\d.,]*\s?%?"
+NOT_ARITHMETIC = re.compile(
+    r"\d+([-/.])\d+(?:\1\d+)+"  # dates, 555-123-4567
+    r"|(?:\d{1,2}:)?\d{1,2}:\d{2}(?:\.\d+)?\s*(?:[ap]\.?m\.?)?|\d{1,2}\s*[ap]\.?m\.?"  # times
+    rf"|{_AMOUNT}\s*[-–—~]{{1,3}}\s*{_AMOUNT}"  # ranges, scores, 2007-2008, 555-1234
+    r"|[+\d\s]*\(\d+\)\s*\d+(?:[-\s]\d+)+|\+\d+(?:[-\s]\d+)+"  # (555) 123-4567, +1 555 1234
+    r"|\d+(?::\d+){2,}"  # 1:2:3
+    r"|\d+(?:\s*(?:x|×|\\times)\s*\d+)+"  # 1920x1080
+    r"|\d+(?:st|nd|rd|th)",
+    re.IGNORECASE,
+)
+"""Digits that no grader may compute with; such a gold answer is compared as text."""
+HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty|∞")
+LATEX_MATH = re.compile(r"\\(?!angle|triangle)[a-zA-Z]+")  # \angle 1 is a name
+MATRIX = re.compile(r"\\begin\s*\{[a-zA-Z]*(?:matrix|array)\}")
+TUPLE = re.compile(r"\\?[(\[{].*,.*[)\]}]", re.DOTALL)  # pairs, intervals, sets
+WORD = re.compile(r"[a-zA-Z]{2,}")
+LIST_COMMA = re.compile(r",(?!\d{3}(?!\d))")  # a comma other than that in 1,000
 CODE_FENCE = re.compile(r"^```\w*\s*|\s*```$")
 BOX_TOLERANCE = 2  # pixels: how far rounding or inclusive corners may put a box outside
 
@@ -93,6 +108,9 @@ def task_set(task: str, kind: AnswerKind) -> TaskSet:
 def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> AnswerKind:
     """The kind of an unwrapped gold answer. The first rule that applies decides: boxes if the task
     or answer is about boxes; choice if there are options; the task's kind; the form of the texts.
+
+    LaTeX with numbers is a number even if the number grader cannot read it, since no response would
+    equal it as text: the data stage then rejects the row.
     """
     kind = KIND_OF_TASK.get(task.removeprefix("cv_"))
     if kind is AnswerKind.boxes or "bbox_2d" in gold:
@@ -107,12 +125,112 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
     return AnswerKind.number if _looks_numeric(gold) else AnswerKind.text
 
 
+def infer_kind_of_all(
+    golds: Sequence[str], task: str, question: str, options: Sequence[str]
+) -> AnswerKind:
+    """The kind of several accepted answers: text if they are of different kinds (`3`, `three`)."""
+    kinds = {infer_kind(gold, task, question, options) for gold in dict.fromkeys(golds)}
+    return kinds.pop() if len(kinds) == 1 else AnswerKind.text
+
+
 def _looks_numeric(gold: str) -> bool:
-    """Whether a gold answer is a number, a quantity or a formula, not words, a date or a list."""
+    """Whether a gold answer is a number, a quantity, a formula or a list of them.
+
+    Words, and digits that are not computed with (dates, ranges, sizes), are not.
+    """
     text = gold.strip().strip("$").strip()
-    if not HAS_NUMBER.search(text) or DATE_OR_TIME.fullmatch(text) or LIST.match(text):
+    if MATRIX.search(text):
+        return True
+    if not HAS_NUMBER.search(text) or NOT_ARITHMETIC.fullmatch(text):
         return False
+    if LATEX_MATH.search(text) or (TUPLE.fullmatch(text) and not WORD.search(text)):
+        return True
+    if not re.search(r"[()\[\]{}]", text) and len(parts := LIST_COMMA.split(text)) > 1:
+        return all(_looks_numeric(part) for part in parts)
     return gold_problem(gold, AnswerKind.number, options=()) is None
+
+
+def accepted_answers(value: Any) -> tuple[str, ...] | None:
+    """All answers in a list of texts, numbers or VQAv2's {"answer": ...}; None for other values.
+
+    Four numbers are a box. A text may be a list of texts, as JSON or as a Python literal.
+    """
+    if isinstance(value, str):
+        value = _texts_in_text(value)
+    if not isinstance(value, list | tuple):
+        return None
+    entries = [entry.get("answer") if isinstance(entry, dict) else entry for entry in value]
+    entries = [entry for entry in entries if entry is not None]
+    if not entries or not all(type(entry) in (str, int, float) for entry in entries):
+        return None
+    if _parse_corners(entries):
+        return None
+    return tuple(unwrap(answer_text(entry)) for entry in entries)
+
+
+def _texts_in_text(text: str) -> list[Any] | None:
+    """The list of texts, or of {"answer": text}, that a text holds, or None."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        values = parse_literal(text.strip())
+    except ValueError:
+        return None
+    values = values if isinstance(values, list) else []
+    entries = [value.get("answer") if isinstance(value, dict) else value for value in values]
+    return values if entries and all(isinstance(entry, str) for entry in entries) else None
+
+
+def answer_text(value: Any) -> str:
+    """An answer as text: a string unchanged, numbers and lists of boxes as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def gold_text(value: Any, task: str) -> str:
+    """A single gold answer as text. Raises GoldError for a list that is no list of boxes."""
+    text = unwrap(answer_text(value))
+    is_list = isinstance(value, list | tuple)
+    if is_list and KIND_OF_TASK.get(task.removeprefix("cv_")) is not AnswerKind.boxes:
+        if not value:
+            raise GoldError("the list of answers is empty")
+        try:
+            _parse_boxes(text)
+        except GoldError as error:
+            problem = f"a list must have texts and numbers, or boxes, not {text[:80]}"
+            raise GoldError(problem) from error
+    return text
+
+
+def gradable_answers(
+    golds: Sequence[str], kind: AnswerKind, options: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The gold answers that the grader of this kind can decide, an option's text as its letter.
+
+    Raises GoldError with the first one's problem if there are none.
+    """
+    problem_of: dict[str, GoldError] = {}
+    answer_of: dict[str, str] = {}
+    for gold in dict.fromkeys(golds):
+        try:
+            answer_of[gold] = _gradable_answer(gold, kind, options)
+        except GoldError as error:
+            problem_of[gold] = error
+    if not answer_of:
+        raise problem_of[golds[0]]
+    return tuple(answer_of[gold] for gold in golds if gold in answer_of)
+
+
+def _gradable_answer(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str:
+    answer = choice_letter(gold, options) if kind is AnswerKind.choice else gold
+    if not answer:
+        raise GoldError("it is empty")
+    if problem := gold_problem(answer, kind, options):
+        raise GoldError(problem)
+    return answer
 
 
 def choice_letter(gold: str, options: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ this module decodes images, checks the gold answer and finds duplicates. A row's
 """
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from difftrain import images
-from difftrain.config.data import DataConfig, Duplicates, Source
+from difftrain.config.data import DataConfig, Duplicates, Source, TextOnly
 from difftrain.config.setting import hashed_settings
 from difftrain.data import answers, prompts, storage
-from difftrain.data.formats import FORMATS, RawRow
+from difftrain.data.convert import RawRow, RowContext
+from difftrain.data.formats import FORMATS
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
 from difftrain.data.readers import read_rows
 from difftrain.data.storage import Folder, Storage
@@ -32,7 +34,8 @@ from difftrain.shapes import pool
 
 MAX_SCAN_BYTES = 64 << 20  # larger jsonl and json files are not scanned for image paths
 BLOCK_ROWS = 64  # rows compared at once with all earlier rows of the same text
-METADATA_FILES = {"dataset_info.json", "dataset_infos.json", "state.json"}  # they hold no rows
+# Files that hold no rows.
+METADATA_FILES = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 
 
 @dataclass(slots=True)
@@ -140,7 +143,7 @@ def _convert_rows(
     files, names = _find_files(config)
     for location, row in read_rows(files, names):
         try:
-            raw = FORMATS[config.source].convert(row, files, location)
+            raw = FORMATS[config.source].convert(row, RowContext(files, location, config))
             if config.tasks is not None and raw.task not in config.tasks:
                 stats.other_tasks += 1
                 continue
@@ -153,32 +156,30 @@ def _convert(
     row: RawRow, location: str, files: Storage, config: DataConfig
 ) -> tuple[Sample, list[DecodedImage]]:
     """The Sample of a row, and its decoded images. Raises RowError or ImageError."""
-    kind = row.answer_kind or answers.infer_kind(row.gold, row.task, row.question, row.options)
-    is_choice, has_boxes = kind is AnswerKind.choice, kind is AnswerKind.boxes
-    answer = answers.choice_letter(row.gold, row.options) if is_choice else row.gold
-    if not answer:
+    golds = row.accepted or (row.gold,)
+    kind = row.answer_kind or answers.infer_kind_of_all(golds, row.task, row.question, row.options)
+    has_boxes = kind is AnswerKind.boxes
+    if has_boxes and not row.gold:
         raise answers.GoldError("it is empty")
-
-    def check_gold(answer: str) -> None:
-        if problem := gold_problem(answer, kind, row.options):
-            raise answers.GoldError(problem)
-
-    if not has_boxes:
-        check_gold(answer)
+    accepted = golds if has_boxes else answers.gradable_answers(golds, kind, row.options)
     decoded = []
     for reference in row.images:
         image = storage.resolve_reference(reference)
         if isinstance(image, str):
             image = row.find_image(files, image) if row.find_image else files.read_image(image)
         decoded.append(images.decode(image, PixelBudget(config.min_pixels, config.max_pixels)))
-    if row.blank_is_none and all(image.is_white for image in decoded):
-        raise ImageError("no image: only the blank image of a text-only row")
+    if decoded and row.blank_is_none and all(image.is_white for image in decoded):
+        if config.text_only is TextOnly.reject:
+            raise ImageError("no image: only the blank image of a text-only row")
+        decoded = []
+    answer = accepted[0]
     if has_boxes:
         if len(decoded) != 1:
             raise answers.GoldError(f"boxes need exactly one image, not {len(decoded)}")
         box_format = row.box_format or config.box_format
-        answer = answers.boxes_in_model_pixels(answer, decoded[0], box_format)
-        check_gold(answer)
+        answer = answers.boxes_in_model_pixels(row.gold, decoded[0], box_format)
+        if problem := gold_problem(answer, kind, row.options):
+            raise answers.GoldError(problem)
     # The id hashes the options, as the same question with other options is another sample. It omits
     # outer white space, so an exported row has the same id when it is read again.
     text = prompts.user_text(row.question, row.options).strip()
@@ -189,10 +190,12 @@ def _convert(
         answer=answer,
         answer_kind=kind,
         options=row.options,
+        accepted=accepted if len(accepted) > 1 else (),
         task=row.task,
         task_set=answers.task_set(row.task, kind),
         source=location,
         rationale=row.rationale,
+        extra=json.dumps(row.extra, ensure_ascii=False) if row.extra else None,
     )
     return sample, decoded
 
@@ -202,6 +205,11 @@ def _is_file(config: DataConfig) -> bool:
     return not config.on_hub and not Path(config.path or "").expanduser().is_dir()
 
 
+def _is_metadata(name: str) -> bool:
+    """Whether a file of this name has no rows of its own; `datasets` caches results of map()."""
+    return name in METADATA_FILES or (name.startswith("cache-") and name.endswith(".arrow"))
+
+
 def _find_files(config: DataConfig) -> tuple[Storage, list[str]]:
     """The Storage, and the names of the files to read. Raises EmptyDatasetError if none match."""
     files, row_format = storage.storage_of(config), FORMATS[config.source]
@@ -209,7 +217,7 @@ def _find_files(config: DataConfig) -> tuple[Storage, list[str]]:
         names = [Path(config.path or "").name]
     else:
         names = [name for name in files.names() if name.endswith(row_format.suffixes)]
-        names = [name for name in names if PurePosixPath(name).name not in METADATA_FILES]
+        names = [name for name in names if not _is_metadata(PurePosixPath(name).name)]
         names = [name for name in names if storage.split_of(name) in (None, config.split)]
     if config.tasks is not None:
         names = [name for name in names if row_format.task_of_file(name) in (None, *config.tasks)]
@@ -253,14 +261,16 @@ def _image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | N
 
     A replaced image nearly always has another size. File times are ignored, so a copied folder
     keeps its fingerprint; otherwise all its responses, maybe weeks of work, would be sampled again.
-    Files over MAX_SCAN_BYTES and parquet files, which mostly contain their images, are not scanned.
+    Files over MAX_SCAN_BYTES, and parquet and arrow files, which mostly contain their images, are
+    not scanned.
     """
     digest, count = hashlib.blake2b(digest_size=6), 0
-    texts = [name for name in names if not name.endswith(".parquet")]
+    texts = [name for name in names if not name.endswith((".parquet", ".arrow"))]
     scanned = [name for name in texts if (files.root / name).stat().st_size <= MAX_SCAN_BYTES]
     for location, row in islice(read_rows(files, scanned), config.limit):
         with suppress(RowError, ImageError):
-            for reference in FORMATS[config.source].convert(row, files, location).images:
+            context = RowContext(files, location, config)
+            for reference in FORMATS[config.source].convert(row, context).images:
                 with suppress(ImageError):
                     if isinstance(path := storage.resolve_reference(reference), str):
                         digest.update(f"{path}:{files.file_size(path)}\n".encode())

@@ -1,67 +1,33 @@
 """Dataset formats: which files of a source hold rows, and how to convert a row to a RawRow.
 
-FORMATS at the end has one entry for each data.source. A `Columns` describes a format that differs
-only in its column names; any other format has a function. dataset.py then decodes the images and
-checks the gold answers, the same way for all formats. A RowError begins with a short reason, such
-as "empty question", by which rejected rows are counted (quarantine.py).
+FORMATS at the end has one entry for each data.source. A `Columns` (convert.py) describes a format
+that differs only in its column names; any other format has a function. dataset.py then decodes the
+images and checks the gold answers, the same way for all formats.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from difftrain.config.data import FILE_SUFFIXES, BoxFormat, Source
-from difftrain.data import answers, prompts, storage
+from difftrain.config.data import FILE_SUFFIXES, TABLE_SUFFIXES, BoxFormat, Source
+from difftrain.data import answers, auto, prompts, storage
+from difftrain.data.convert import (
+    Columns,
+    RawRow,
+    RowContext,
+    first_value,
+    from_columns,
+    image_references,
+    require_keys,
+    task_name,
+)
 from difftrain.data.quarantine import EmptyDatasetError, RowError
 from difftrain.data.readers import Row
 from difftrain.data.storage import Storage
-from difftrain.records import AnswerKind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawRow:
-    """The fields of a row before images are decoded and answers checked.
-
-    `images` are references (storage.resolve_reference). `find_image` finds an image whose path in
-    the row is not its path in the storage. `box_format`, if set, overrides data.box_format.
-    `blank_is_none`: a row whose images are all white has no image.
-    """
-
-    images: tuple[Any, ...]
-    question: str
-    gold: str
-    task: str = "unknown"
-    options: tuple[str, ...] = ()
-    answer_kind: AnswerKind | None = None
-    box_format: BoxFormat | None = None
-    rationale: str | None = None
-    find_image: Callable[[Storage, str], bytes] | None = None
-    blank_is_none: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """A format's column names. Spaces separate alternatives; the first that is not null is used.
-
-    `a.b` is field b of column a. If a `required` column is missing, `hint` is added to the error.
-    `from_response`: without an answer column, the gold answer is the assistant's last turn in
-    `completion` or in the question's messages.
-    """
-
-    images: str
-    question: str
-    answer: str
-    required: str = ""
-    task: str = ""
-    options: str = ""
-    default_task: str = "unknown"
-    from_response: bool = False
-    hint: str = ""
-
 
 # Qi et al. 2026's jsonl. Arguments (also below): images, question, answer, required, task, options.
 DIFFICULTY_SAMPLING = Columns(
@@ -94,107 +60,19 @@ MM_EUREKA = Columns(
 )  # fmt: skip
 
 
-def from_columns(row: Row, columns: Columns) -> RawRow:
-    """Convert a row by its column names alone. Raises RowError."""
-    require_keys(row, columns.required, columns.hint)
-    references = image_references(row, columns.images)
-    if (prompt := first_value(row, columns.question)) is None:
-        raise _missing_keys_error(row, columns.question.split()[0])  # its usual name
-    question = prompts.question_text(prompt, len(references))
-    gold = first_value(row, columns.answer)
-    if gold is None and columns.from_response:
-        response = row.get("completion")
-        if not isinstance(response, str):
-            response = prompts.last_response(response or prompt)
-        if response is None:
-            raise _missing_keys_error(row, columns.answer.split()[0])  # its usual name
-        gold = answers.answer_of_response(response)
-    else:
-        gold = answers.unwrap(answer_text(gold))
-    options = first_value(row, columns.options)
-    options = [] if options is None else options
-    if not isinstance(options, list) or not all(type(o) in (str, int, float) for o in options):
-        raise RowError("unusable options: must be a list of strings or numbers")
-    options = answers.strip_option_marks([str(option) for option in options])
-    kind = row.get("answer_kind")
-    if kind is not None and kind not in list(AnswerKind):
-        raise RowError(f"unknown answer_kind: {kind!r}; allowed: {', '.join(AnswerKind)}")
-    return RawRow(
-        images=references,
-        question=question,
-        gold=gold,
-        task=task_name(row, columns.task, columns.default_task),
-        options=options,
-        answer_kind=None if kind is None else AnswerKind(kind),
-    )
-
-
-def first_value(row: Row, names: str) -> Any:
-    """The first value in these columns that is not null; None if all are null."""
-    for name in names.split():
-        value: Any = row
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if value is not None:
-            return value
-    return None
-
-
-def require_keys(row: Row, keys: str, hint: str = "") -> None:
-    """Raises RowError if the row lacks a key; it names the missing and the existing keys."""
-    if missing := [key for key in keys.split() if key not in row]:
-        raise _missing_keys_error(row, ", ".join(missing) + hint)
-
-
-def _missing_keys_error(row: Row, missing: str) -> RowError:
-    return RowError(f"missing keys: {missing}; found: {_key_list(row)}")
-
-
-def _key_list(row: Row) -> str:
-    return ", ".join(sorted(row)) or "none"
-
-
-def image_references(row: Row, columns: str) -> tuple[Any, ...]:
-    """The image references in the first non-empty column. Raises RowError if all are empty."""
-    names = columns.split()
-    for name in names:
-        value = row.get(name)
-        value = [value] if isinstance(value, str | dict | bytes) else value
-        if isinstance(value, list) and value:
-            return tuple(value)
-    missing = f"{' and '.join(names)} is absent or empty"
-    raise RowError(f"no image: {missing}; keys found: {_key_list(row)}")
-
-
-def answer_text(value: Any) -> str:
-    """An answer as text: a string unchanged, numbers and lists of boxes as JSON."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def task_name(row: Row, names: str, default: str = "unknown") -> str:
-    """The task, in lower case, from the first of these columns that has text, else the default."""
-    values = [row.get(name) for name in names.split()]
-    tasks = [value.strip().lower() for value in values if value and isinstance(value, str)]
-    return tasks[0] if tasks else default
-
-
 ORSTA_TASKS = ("math", "puzzle", "science", "chart", "detection", "grounding", "counting", "ocr")
 
 
-def from_orsta(row: Row, files: Storage, location: str) -> RawRow:
+def from_orsta(row: Row, context: RowContext) -> RawRow:
     """Orsta-Data-47k: verl rows in {split}_{task}_{source}_{number}.parquet.
 
     The task is `ability` if ORSTA_TASKS has it, else the task in the file name. Coordinates
     of boxes are 0 to 1000 unless det_verifier_normalized is false.
     """
-    raw = from_columns(row, VERL)
-    gold = raw.gold or answers.unwrap(answer_text(first_value(row, "reward_model.answer")))
+    raw = from_columns(row, VERL, context)
+    gold = raw.gold or answers.unwrap(answers.answer_text(first_value(row, "reward_model.answer")))
     ability = task_name(row, "ability").removeprefix("cv_")
-    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(location) or ability
+    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(context.location) or ability
     normalized = first_value(row, "reward_model.verifier_parm.det_verifier_normalized")
     box_format = None if normalized is False else BoxFormat.relative
     return replace(raw, gold=gold, task=task, box_format=box_format)
@@ -206,14 +84,14 @@ def orsta_task_of_file(name: str) -> str | None:
     return words[1] if len(words) > 2 and words[1] in ORSTA_TASKS else None
 
 
-def from_trl(row: Row, files: Storage, location: str) -> RawRow:
+def from_trl(row: Row, context: RowContext) -> RawRow:
     """TRL's conversational rows: {prompt (turns), images or image, solution or completion}."""
     if isinstance(first_value(row, TRL.question), str):
         raise RowError("empty question: prompt is text, but TRL needs messages if there are images")
-    return from_columns(row, TRL)
+    return from_columns(row, TRL, context)
 
 
-def from_mm_eureka(row: Row, files: Storage, location: str) -> RawRow:
+def from_mm_eureka(row: Row, context: RowContext) -> RawRow:
     """MM-Eureka: {conversations, answer, image_urls}, or {message (a chat as text), answer}.
 
     Paths are from the authors' machine; images may be in zips. Text-only rows name a blank image.
@@ -228,16 +106,18 @@ def from_mm_eureka(row: Row, files: Storage, location: str) -> RawRow:
         contents = [turn.get("content") for turn in turns if isinstance(turn, dict)]
         parts = [part for content in contents if isinstance(content, list) for part in content]
         parts = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
-        if not parts:
+        if not parts and not context.keeps_text_only:
             raise RowError("no image: the message has only text")
         row = {**row, "conversations": turns, "image_urls": [part.get("image") for part in parts]}
-    paths = image_references(row, MM_EUREKA.images)
+    paths = image_references(row, MM_EUREKA.images, context)
     names = [PurePosixPath(path).name if isinstance(path, str) else "" for path in paths]
-    if all(name.startswith("blank") for name in names):
+    is_blank = all(name.startswith("blank") for name in names)
+    if is_blank and not context.keeps_text_only:
         raise RowError("no image: only the blank image of a text-only row")
-    raw = from_columns(row, MM_EUREKA)
+    raw = from_columns(row, MM_EUREKA, context)
     return replace(
         raw,
+        images=() if is_blank else raw.images,
         question=raw.question.removeprefix("Question:").strip(),
         gold=answers.require_comparable(raw.gold),
         find_image=storage.read_by_tail,
@@ -252,14 +132,14 @@ CHOICE_LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")  # the start of a gold answ
 TRAILING_HEADING = re.compile(r"[#\s]*$")  # the Markdown marks (###) before MULBERRY_MARKER
 
 
-def from_mulberry(row: Row, files: Storage, location: str) -> RawRow:
+def from_mulberry(row: Row, context: RowContext) -> RawRow:
     """Mulberry-SFT: {messages (user, assistant), images (one path)}, in one large JSON array.
 
     The gold answer follows the last "The final answer is:"; the text before that is the rationale.
     Image paths are relative to mulberry_images/, which may be a folder or mulberry_images.tar.
     """
     require_keys(row, "messages images")
-    images = image_references(row, "images")
+    images = image_references(row, "images", context)
     response = prompts.last_response(row["messages"]) or ""
     rationale, marker, final_text = response.rpartition(MULBERRY_MARKER)
     if not marker:
@@ -268,7 +148,7 @@ def from_mulberry(row: Row, files: Storage, location: str) -> RawRow:
     question = question.removeprefix("Question:").strip()
     gold = _letter_of_choice(answers.answer_of_response(final_text), question)
     return RawRow(
-        images=tuple(_mulberry_path(reference, files) for reference in images),
+        images=tuple(_mulberry_path(reference, context.files) for reference in images),
         question=question,
         gold=answers.require_comparable(gold),
         rationale=TRAILING_HEADING.sub("", rationale),
@@ -300,16 +180,13 @@ def _letter_of_choice(gold: str, question: str) -> str:
 REF_TAG = "<ref-object>"
 OBJECT_TAG = re.compile(r"<ref-object>|<bbox>")
 BBOX_TYPES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}  # keys: ms-swift's bbox_type
-BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
-MAX_PATH = 2000  # characters; a longer string may be an image in base64 (as in ms-swift)
 
 
-def from_ms_swift(row: Row, files: Storage, location: str) -> RawRow:
+def from_ms_swift(row: Row, context: RowContext) -> RawRow:
     """ms-swift: {messages, images, solution}, or query and response; boxes may be in `objects`.
 
     The lists `ref` and `bbox` of `objects` replace <ref-object> and <bbox> in their order.
     """
-    references = image_references(row, MS_SWIFT.images)
     box_format = None
     objects, turns = row.get("objects"), first_value(row, MS_SWIFT.question)
     if isinstance(objects, dict) and isinstance(turns, list) and objects.get("bbox"):
@@ -318,15 +195,7 @@ def from_ms_swift(row: Row, files: Storage, location: str) -> RawRow:
         if boxes:
             row["solution"] = json.dumps(boxes, ensure_ascii=False)
             box_format = BBOX_TYPES.get(str(objects.get("bbox_type") or "real"))
-    raw = from_columns(row, MS_SWIFT)
-    images = tuple({"bytes": image} if _is_base64(image) else image for image in references)
-    return replace(raw, images=images, box_format=box_format)
-
-
-def _is_base64(reference: Any) -> bool:
-    # 20 slashes in a row mean a path. In base64 they would be 15 bytes 0xFF, which images lack.
-    is_long = isinstance(reference, str) and len(reference) > MAX_PATH
-    return is_long and "/" * 20 not in reference and bool(BASE64.fullmatch(reference))
+    return replace(from_columns(row, MS_SWIFT, context), box_format=box_format)
 
 
 def _fill_objects(turns: list[Any], objects: dict[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -367,16 +236,18 @@ SHAREGPT_TAGS = dict(zip(TAGS, ("from", "value", "human", "gpt", "system"), stri
 OPENAI_TAGS = dict(zip(TAGS, ("role", "content", "user", "assistant", "system"), strict=True))
 
 
-def from_llama_factory(row: Row, files: Storage, location: str) -> RawRow:
+def from_llama_factory(row: Row, context: RowContext) -> RawRow:
     """LLaMA-Factory: sharegpt turns (conversations or messages) or alpaca columns, and images.
 
     dataset_info.json in the same folder names the columns and tags that differ from the defaults.
     The gold answer is the last assistant turn.
     """
-    file = location.rpartition(":")[0]  # location is "FILE:NUMBER"
-    info = next((entry for entry in _dataset_infos(files) if entry.get("file_name") == file), {})
+    file = context.location.rpartition(":")[0]
+    info = next(
+        (entry for entry in _dataset_infos(context.files) if entry.get("file_name") == file), {}
+    )
     columns = info.get("columns") or {}
-    images = image_references(row, columns.get("images", "images"))
+    images = image_references(row, columns.get("images", "images image"), context)
     names = (columns.get("messages"), "conversations", "messages")
     if key := next((name for name in names if name in row), None):
         turns = row[key]
@@ -394,7 +265,7 @@ def from_llama_factory(row: Row, files: Storage, location: str) -> RawRow:
         texts = (row[instruction], row.get(columns.get("query", "input")))
         turns = [
             {"role": "user", "content": "\n".join(str(text) for text in texts if text)},
-            {"role": "assistant", "content": answer_text(row[output])},
+            {"role": "assistant", "content": answers.answer_text(row[output])},
         ]
     if (response := prompts.last_response(turns)) is None:
         raise RowError("missing keys: the last turn must be the assistant's, with the gold answer")
@@ -431,29 +302,43 @@ KEYS_OF_FORMATS: tuple[tuple[str, type, Source], ...] = (
 """(key, type of its value, format): the first key and type found in a row decide its format."""
 
 
-def from_any(row: Row, files: Storage, location: str) -> RawRow:
+def from_any(row: Row, context: RowContext) -> RawRow:
     """A user's own jsonl, which may mix formats: the keys of each row decide its format."""
     for key, value_type, source in KEYS_OF_FORMATS:
         if row.get(key) is not None and isinstance(row[key], value_type):
-            return FORMATS[source].convert(row, files, location)
-    return from_columns(row, DIFFICULTY_SAMPLING)
+            return FORMATS[source].convert(row, context)
+    return from_columns(row, DIFFICULTY_SAMPLING, context)
+
+
+def from_auto(row: Row, context: RowContext) -> RawRow:
+    """Any row: the published formats that need more than column names, else by names (auto.py)."""
+    named = auto.named_values(row, context.config.columns)
+    if not named:
+        if row.get("objects") and row.get("messages"):
+            return from_ms_swift(row, context)
+        has_urls = bool(row.get("image_urls")) and "answer" in row
+        if isinstance(row.get("message"), str) or (has_urls and "conversations" in row):
+            return from_mm_eureka(row, context)
+        if first_value(row, "reward_model.verifier") is not None:
+            return from_orsta(row, context)
+    return auto.from_row(row, named, context)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """How to find and convert a source's rows. `task_of_file` gives a file name's task, if any."""
 
-    rule: Columns | Callable[[Row, Storage, str], RawRow]
+    rule: Columns | Callable[[Row, RowContext], RawRow]
     suffixes: tuple[str, ...] = FILE_SUFFIXES
     task_of_file: Callable[[str], str | None] = lambda name: None
 
-    def convert(self, row: Row | RowError, files: Storage, location: str) -> RawRow:
-        """Convert a row, read at "FILE:NUMBER" from `files`. Raises RowError."""
+    def convert(self, row: Row | RowError, context: RowContext) -> RawRow:
+        """Convert a row. Raises RowError."""
         if isinstance(row, RowError):
             raise row
         if isinstance(self.rule, Columns):
-            return from_columns(row, self.rule)
-        return self.rule(row, files, location)
+            return from_columns(row, self.rule, context)
+        return self.rule(row, context)
 
 
 FORMATS = {
@@ -467,4 +352,5 @@ FORMATS = {
     Source.easyr1: Format(EASYR1),
     Source.verl: Format(VERL),
     Source.trl: Format(from_trl),
+    Source.auto: Format(from_auto, (*FILE_SUFFIXES, *TABLE_SUFFIXES)),
 }

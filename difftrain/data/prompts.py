@@ -16,6 +16,7 @@ SYSTEM = (
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PLACEHOLDER = re.compile(r"<image>\n?")
+IMAGE_PARTS = ("image", "image_url")  # the types of a message's parts that are images
 CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # such as <|image_pad|>, for chat templates only
 
 
@@ -75,11 +76,41 @@ def _turn_content(content: Any) -> tuple[str, int]:
         return content, 0
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
         raise RowError("empty question: the content of a turn is neither text nor a list of parts")
-    types = {str(part.get("type")) for part in content}
-    if others := types - {"text", "image"}:
+    types = list(map(_part_type, content))
+    if others := {*types} - {"text", *IMAGE_PARTS}:
         raise RowError(f"unusable question: parts of type {', '.join(sorted(others))}")
-    texts = [str(part.get("text") or "") for part in content if part.get("type") == "text"]
+    pairs = zip(types, content, strict=True)
+    texts = [str(part.get("text") or "") for part_type, part in pairs if part_type == "text"]
     return "\n".join(texts), len(content) - len(texts)
+
+
+def _part_type(part: dict[str, Any]) -> str:
+    """A part's type; Qwen's first format has none: {"image": ...} or {"text": ...}."""
+    if (part_type := part.get("type")) is not None:
+        return str(part_type)
+    return "text" if part.get("text") is not None else "image"
+
+
+def part_images(turns: Any) -> list[Any]:
+    """The image references inside the messages' parts, in order.
+
+    A part names its image as Qwen ({"image": ...}), OpenAI ({"image_url": {"url": ...}}) or
+    transformers do ({"url", "path" or "base64": ...}).
+    """
+    turns = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    contents = [turn.get("content") for turn in turns]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    references = []
+    for part in parts:
+        if isinstance(part, dict) and _part_type(part) in IMAGE_PARTS:
+            values = (part.get(key) for key in ("image", "image_url", "url", "path"))
+            reference = next((value for value in values if value is not None), None)
+            if isinstance(reference, dict) and reference.get("url") is not None:
+                reference = reference["url"]
+            if reference is None and part.get("base64") is not None:
+                reference = {"bytes": part["base64"]}
+            references += [] if reference is None else [reference]
+    return references
 
 
 def last_response(turns: Any) -> str | None:

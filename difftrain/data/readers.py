@@ -1,10 +1,13 @@
-"""Reads the rows of jsonl, json and parquet files one by one, without loading a whole file.
+"""Reads the rows of jsonl, json, parquet, arrow, csv and tsv files one by one, without loading a
+whole file.
 
 A row's location is "FILE:NUMBER", counted from 1: lines in a jsonl, rows in other files. A row that
 is not a JSON object is replaced by a RowError with the reason. formats.py interprets the rows.
 """
 
 import codecs
+import csv
+import io
 import json
 from collections.abc import Iterator
 from typing import IO, Any
@@ -13,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from difftrain.data.quarantine import RowError
-from difftrain.data.storage import Storage
+from difftrain.data.storage import Folder, Storage
 
 MAX_ROW_BYTES = 64 << 20  # a longer line or array element is rejected before it fills memory
 TOO_LONG = f"row too long: over {MAX_ROW_BYTES >> 20} MiB; keep images in files of their own"
 CHUNK_BYTES = 1 << 20
+BATCH_ROWS = 16  # rows of a parquet or arrow file that are in memory at a time
+ARROW_FILE_MAGIC = b"ARROW1"  # the start of Arrow's file format; `save_to_disk` writes streams
 
 Row = dict[str, Any]
 
@@ -28,6 +33,11 @@ def read_rows(storage: Storage, names: list[str]) -> Iterator[tuple[str, Row | R
         with storage.open(name) as file:
             if name.endswith(".parquet"):
                 rows = _read_parquet(file)
+            elif name.endswith(".arrow"):
+                path = storage.root / name if isinstance(storage, Folder) else None
+                rows = _read_arrow(file if path is None else pa.memory_map(str(path)))
+            elif name.endswith((".csv", ".tsv")):
+                rows = _read_table(file, "," if name.endswith(".csv") else "\t")
             else:
                 is_array = name.endswith(".json") and _is_array(file)
                 rows = _read_array(file) if is_array else _read_lines(file)
@@ -108,11 +118,63 @@ def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[Row]:
-    """Yields the rows, 16 in memory at a time. Raises RowError if the file is damaged."""
+    """Yields the rows, BATCH_ROWS in memory at a time. Raises RowError if the file is damaged."""
     try:
         table = pq.ParquetFile(file, buffer_size=CHUNK_BYTES, pre_buffer=False)
-        for batch in table.iter_batches(batch_size=16):
+        for batch in table.iter_batches(batch_size=BATCH_ROWS):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        message = str(error).splitlines()[0]
-        raise RowError(f"broken file: no readable parquet from here on ({message})") from error
+        raise _broken_file_error("parquet", error) from error
+
+
+def _read_arrow(file: Any) -> Iterator[Row]:
+    """Yields the rows of a file in Arrow's stream or file format. Raises RowError if it is damaged.
+
+    A batch may have a thousand rows with images: of a memory map, only the rows in use are loaded.
+    """
+    try:
+        magic = file.read(len(ARROW_FILE_MAGIC))
+        file.seek(0)
+        is_file_format = magic == ARROW_FILE_MAGIC
+        reader = pa.ipc.open_file(file) if is_file_format else pa.ipc.open_stream(file)
+        numbers = range(reader.num_record_batches) if is_file_format else None
+        batches = reader if numbers is None else map(reader.get_batch, numbers)
+        for batch in batches:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield from batch.slice(start, BATCH_ROWS).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise _broken_file_error("arrow", error) from error
+
+
+def _broken_file_error(file_format: str, error: Exception) -> RowError:
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return RowError(f"broken file: no readable {file_format} from here on ({message})")
+
+
+def _read_table(file: IO[bytes], delimiter: str) -> Iterator[Row | RowError | None]:
+    """Yields the rows of a csv or tsv by its header; an empty cell is None.
+
+    Raises RowError if the rest of the file cannot be read.
+    """
+    csv.field_size_limit(MAX_ROW_BYTES)  # the default is too small for an image in base64
+    lines = _short_lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    try:
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        names = next(rows, [])
+        for cells in rows:
+            if not cells:
+                yield None
+            elif len(cells) != len(names):
+                yield RowError(f"broken row: {len(cells)} cells, but {len(names)} columns")
+            else:
+                yield {n: cell or None for n, cell in zip(names, cells, strict=True)}
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RowError(f"broken file: no readable table from here on ({error})") from error
+
+
+def _short_lines(text: IO[str]) -> Iterator[str]:
+    """The lines of a text. Raises RowError at one that would fill memory."""
+    while line := text.readline(MAX_ROW_BYTES):
+        if len(line) == MAX_ROW_BYTES and not line.endswith("\n"):
+            raise RowError(TOO_LONG)
+        yield line

@@ -7,6 +7,7 @@ files, and difftrain/images.py decodes images.
 import base64
 import io
 import os
+import re
 import sqlite3
 import tarfile
 import zipfile
@@ -17,16 +18,23 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from urllib.parse import unquote
 
 import httpx
 from huggingface_hub import HfApi, HfFileSystem
+from PIL import Image
 
 from difftrain.config.data import DataConfig
 from difftrain.data.quarantine import EmptyDatasetError
-from difftrain.images import MAX_FILE_BYTES, ImageError
+from difftrain.images import MAX_FILE_BYTES, ImageError, to_png
 from difftrain.pipeline import manifest
 
 SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
+BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
+# How the base64 of a PNG, JPEG, GIF, WebP, TIFF or BMP file starts.
+BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk")
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
+MIN_BASE64 = 48  # characters; no image file is as small as 36 bytes
 
 
 class HubUnavailable(EmptyDatasetError):
@@ -164,8 +172,12 @@ def split_of(name: str) -> str | None:
 def resolve_reference(reference: Any) -> bytes | str:
     """The bytes of an image that is stored in its row, else the path of its file.
 
-    A reference is a path, bytes, {"bytes", "path"} or a data: URI. Raises ImageError.
+    A reference is a path, a file: or data: URI, base64, bytes, {"bytes", "path"} or a PIL image.
+    Raises ImageError.
     """
+    if isinstance(reference, Image.Image):
+        is_png_mode = reference.mode in PNG_MODES
+        return to_png(reference if is_png_mode else reference.convert("RGB"))
     if isinstance(reference, dict):
         inline = reference.get("bytes")
         if isinstance(inline, str):
@@ -182,7 +194,18 @@ def resolve_reference(reference: Any) -> bytes | str:
         return _decode_base64(body)
     if reference.startswith(("http://", "https://")):
         raise ImageError(f"missing file: images are not downloaded: {_shorten(reference)}")
-    return reference.removeprefix("file://")
+    if is_base64_image(reference):
+        return _decode_base64(reference)
+    if reference.startswith("file://"):
+        return unquote(reference.removeprefix("file://"))
+    return reference
+
+
+def is_base64_image(text: str) -> bool:
+    """Whether a text is an image file in base64 and not a path."""
+    # 20 slashes in a row mean a path. In base64 they would be 15 bytes 0xFF, which images lack.
+    starts_as_image = len(text) >= MIN_BASE64 and text.startswith(BASE64_STARTS)
+    return starts_as_image and "/" * 20 not in text and bool(BASE64.fullmatch(text))
 
 
 def _decode_base64(text: str) -> bytes:

@@ -103,6 +103,8 @@ def score_sample(
             cmab_config = config.cmab
             correct = np.flatnonzero(evidence.correct_RK[0] == 1)  # draws at ratio 0
             if len(correct) and (row := evidence.attention.get(int(correct[0]))):
+                if not row.image_tokens:  # a text-only sample has no balance
+                    return Score(sample_id=id_, measure=measure, value=None, stratum=None)
                 tables = np.array(row.image_LT), np.array(row.text_LT)
                 value = cmab.balance(*tables, cmab_config.epsilon)
                 if cmab_config.tokens is Tokens.mean:  # attention per token, not in total

@@ -8,7 +8,7 @@ resize them, so the coordinates in box answers stay valid.
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -57,6 +57,7 @@ COLUMN_TYPES = {
 }
 """The types of all columns that are not text."""
 SAMPLE_COLUMNS = ("sample_id", "source", "task", "task_set", "question", "answer", "answer_kind")
+EXTRA_TYPES = {bool: Value("bool"), int: Value("int64"), float: Value("float64")}
 COLORS = {"easy": "#8cc5e3", "medium": "#2f78b4", "hard": "#d1542b", "unsolved": "#55585e",
           "none": "#d5d5d5"}  # fmt: skip
 """Stratum -> color, in the order of the figure; `none`: the sample has no stratum."""
@@ -121,10 +122,12 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
     rows = list(row_by_id.values())
     measures = [measure for measure in Measure if any(measure in row.scores for row in rows)]
     folder.mkdir(parents=True, exist_ok=True)
-    _write_parquet(folder / "scores.parquet", _score_rows(rows, measures, config.data))
+    extra_types = _extra_types(row.sample for row in rows)
+    score_rows = _score_rows(rows, measures, config.data, extra_types)
+    _write_parquet(folder / "scores.parquet", score_rows, extra_types)
     selected = [row_by_id[selection.sample_id] for selection in selections]
     for export_format in config.export.formats:
-        _write_format(folder / export_format, export_format, selected)
+        _write_format(folder / export_format, export_format, selected, extra_types)
     tasks = pd.Series([row.sample.task for row in rows], name="task")
     strata = pd.crosstab(tasks, pd.Series([row.stratum or "none" for row in rows]))
     strata = strata[[name for name in COLORS if name in strata]]
@@ -171,18 +174,64 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
     return f"{getattr(api, 'endpoint', 'https://huggingface.co')}/datasets/{repository}"
 
 
-def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_parquet(
+    path: Path, rows: Iterator[dict[str, Any]], extra_types: Mapping[str, Any]
+) -> None:
     """Write a parquet file in which the library `datasets` recognizes images."""
     groups = iter(lambda: list(islice(rows, ROWS_PER_GROUP)), [])  # ends at an empty group
     first_group = next(groups)
-    schema = Features({name: COLUMN_TYPES.get(name, TEXT) for name in first_group[0]}).arrow_schema
+    types = {**dict.fromkeys(first_group[0], TEXT), **extra_types, **COLUMN_TYPES}
+    schema = Features({name: types[name] for name in first_group[0]}).arrow_schema
     with pq.ParquetWriter(path, schema) as file:
         for group in chain([first_group], groups):
             file.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
+def _extra_cells(sample: Sample) -> dict[str, Any]:
+    """The source's columns that difftrain does not read, and all accepted answers if several."""
+    cells = json.loads(sample.extra) if sample.extra else {}
+    return cells | ({"answers": list(sample.accepted)} if sample.accepted else {})
+
+
+def _extra_types(samples: Iterable[Sample]) -> dict[str, Any]:
+    """The type of each extra column: that of all its values, or TEXT for values as JSON."""
+    types: dict[str, Any] = {}
+    for sample in samples:
+        for name, value in _extra_cells(sample).items():
+            value_type = _extra_type(value)
+            known = types.setdefault(name, value_type)
+            if known != value_type:
+                is_number = {known.dtype, value_type.dtype} == {"int64", "float64"}
+                types[name] = Value("float64") if is_number else TEXT
+    return types
+
+
+def _extra_type(value: Any) -> Any:
+    """The column type of one value; TEXT if it can only be stored as JSON."""
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return List(TEXT)
+    is_too_large = type(value) is int and abs(value) >= 2**63
+    return TEXT if is_too_large else EXTRA_TYPES.get(type(value), TEXT)
+
+
+def _with_extra(
+    row: dict[str, Any], sample: Sample, extra_types: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The row with the sample's extra columns, except those whose name the row already has."""
+    cells, added = _extra_cells(sample), {}
+    for name in extra_types.keys() - row.keys():
+        value = cells.get(name)
+        if extra_types[name] == TEXT and not isinstance(value, str | None):
+            value = json.dumps(value, ensure_ascii=False)
+        added[name] = value
+    return row | dict(sorted(added.items()))
+
+
 def _score_rows(
-    rows: Sequence[ExportRow], measures: Sequence[Measure], data: DataConfig
+    rows: Sequence[ExportRow],
+    measures: Sequence[Measure],
+    data: DataConfig,
+    extra_types: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Yields the rows of scores.parquet; `original` is the source's row as JSON.
 
@@ -196,7 +245,7 @@ def _score_rows(
             score = row.scores.get(measure)
             cells[measure.value] = score.value if score else None
             cells[f"{measure.value}_stratum"] = score.stratum if score else None
-        yield cells | {
+        cells |= {
             "stratum": row.stratum,
             "selected": selection is not None,
             "stage": selection.stage if selection else None,
@@ -204,6 +253,7 @@ def _score_rows(
             "images": _image_cells(sample),
             "original": original,
         }
+        yield _with_extra(cells, sample, extra_types)
 
 
 def _with_originals(
@@ -287,14 +337,22 @@ def _to_format(export_format: ExportFormat, row: ExportRow, index: int) -> dict[
             }
 
 
-def _write_format(folder: Path, export_format: ExportFormat, rows: Sequence[ExportRow]) -> None:
+def _write_format(
+    folder: Path,
+    export_format: ExportFormat,
+    rows: Sequence[ExportRow],
+    extra_types: Mapping[str, Any],
+) -> None:
     """Write a trainer's folder: train.parquet with the images inside it; or train.jsonl (ms_swift)
     or train.json and dataset_info.json (llama_factory), with paths relative to the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    converted = (_to_format(export_format, row, index) for index, row in enumerate(rows))
+    converted = (
+        _with_extra(_to_format(export_format, row, index), row.sample, extra_types)
+        for index, row in enumerate(rows)
+    )
     if export_format not in (ExportFormat.ms_swift, ExportFormat.llama_factory):
-        _write_parquet(folder / "train.parquet", converted)
+        _write_parquet(folder / "train.parquet", converted, extra_types)
         return
     (folder / "images").mkdir()
     lines = []

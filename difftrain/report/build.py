@@ -66,7 +66,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
         "train_stages": str(settings["train_stages"]),
         "seed": settings["seed"],
         "model": settings["model"]["name"],
-        "data": data_settings["path"] if source == "jsonl" else source,
+        "data": data_settings["path"] if source in ("jsonl", "auto") else source,
         "measure": measure,
         "counts": sample_counts(data, measure, settings),
         "other_measures": {

@@ -51,7 +51,13 @@ def test_a_perception_task_decides_the_answer_kind(task, kind):
     "gold",
     [
         *("52", "-3.5", "1,000", "12 cm", r"60^\circ", "50%", r"\frac{1}{2}", r"2\sqrt{3}"),
-        *(r"\pi", "$7$", "3:4", "(1,2)", "x=3", "2x+1"),
+        *(r"\pi", "$7$", "3:4", "(1,2)", "x=3", "2x+1", "-3", "2-x", "10^{-3}", "1/2"),
+        # quantities in LaTeX
+        *(r"12\text{ cm}^2", r"5\mathrm{m}", r"3.2\,\text{kg}", r"6\times10^{8}", "12 cm^2"),
+        # lists, pairs, intervals, sets and matrices
+        *("1, 2", "1, 2, 3", "1,000, 2,000", r"\frac{1}{2}, 3", "x=1, y=2", "(1, 2)", "[0, 1)"),
+        *(r"(-\infty, 3]", "(0, 1) ∪ (2, 3)", r"\{1, 2\}", "(1,2), (3,4)"),
+        *(r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{bmatrix} a \\ b \end{bmatrix}"),
     ],
 )
 def test_an_expression_is_inferred_as_a_number(gold):
@@ -61,12 +67,59 @@ def test_an_expression_is_inferred_as_a_number(gold):
 @pytest.mark.parametrize(
     "gold",
     [
-        *("red", "No entry", "2022-05-01", "10:30", "1, 2, 3", "7 red apples", "B", "N/A"),
-        *("CO2 level", "yes"),
+        *("red", "No entry", "7 red apples", "B", "N/A", "CO2 level", "yes", "May 1, 2007"),
+        *("(red, blue)", "1, two", r"\angle 1"),
+        # dates, times and years
+        *("2022-05-01", "05/01/2022", "1.5.2022", "10:30", "12:30 pm", "9:05 a.m.", "5pm"),
+        *("1:02:03", "2007-2008", "2007–2008", "2nd", "21st"),
+        # ranges, scores, phone numbers, ratios of three, sizes
+        *("16-20", "16 - 20", "10%-20%", "$5-$10", "1.5-2.5", "3-2", "16--20", "1,000-2,000"),
+        *("555-1234", "555-123-4567", "(555) 123-4567", "+1 555 123 4567", "1:2:3"),
+        *("1920x1080", "1920 × 1080", r"3\times 4", "2x3x4"),
     ],
 )
-def test_words_dates_and_lists_are_inferred_as_text(gold):
+def test_words_and_digits_that_are_not_computed_with_are_inferred_as_text(gold):
     assert answers.infer_kind(gold, "science", "What is it?", ()) is AnswerKind.text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["3", "three", "3"], ("3", "three", "3")),
+        (["3", 4, 5.0], ("3", "4", "5")),
+        ([2, 3], ("2", "3")),
+        ([{"answer": "yes", "answer_id": 1}, {"answer": "no"}], ("yes", "no")),
+        ([r"\boxed{3}", None], ("3",)),
+        ("['a', \"b's\"]", ("a", "b's")),
+        ('["a", "b"]', ("a", "b")),
+        ('[{"answer": "a"}, {"answer": "b"}]', ("a", "b")),
+        # A text of numbers may be an interval; four numbers may be a box.
+        ("[1, 2]", None),
+        ([1, 2, 3, 4], None),
+        ([[1, 2, 3, 4], [1, 2, 3, 4]], None),
+        ([{"bbox_2d": [1, 2, 3, 4]}], None),
+        ("[no list", None),
+        ("red", None),
+        ([], None),
+    ],
+)
+def test_a_list_of_texts_and_numbers_has_several_accepted_answers(value, expected):
+    assert answers.accepted_answers(value) == expected
+
+
+def test_accepted_answers_of_different_kinds_are_compared_as_text():
+    assert answers.infer_kind_of_all(["3", "5"], "", "How many?", ()) is AnswerKind.number
+    assert answers.infer_kind_of_all(["3", "three"], "", "How many?", ()) is AnswerKind.text
+
+
+def test_accepted_answers_that_cannot_be_graded_are_dropped_unless_none_is_left():
+    golds = ["3", "a few", "three", "3"]
+    assert answers.gradable_answers(golds, AnswerKind.count, ()) == ("3", "three", "3")
+    with pytest.raises(RowError, match="'a few' is not one number"):
+        answers.gradable_answers(["a few", "many"], AnswerKind.count, ())
+    assert answers.gradable_answers(["red", "green", "A"], AnswerKind.choice, ("red", "blue")) == (
+        *("A", "A"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,18 @@ def test_rows_and_images_of_a_hub_dataset_are_read_over_http(hub):
     assert dataset.inputs(config) == {REPOSITORY: COMMIT}
 
 
+def test_rows_of_a_hub_dataset_are_recognized_by_their_columns(hub, encode, red_square):
+    row = {"image": encode(red_square), "question": "How many?", "answer": "2"}
+    table = pa.Table.from_pylist([row])
+    path = hub.root / "train.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    (hub.root / "train.csv").write_text("image,question,answer\nimages/a.png,How many?,3\n")
+    result = dataset.load_samples(DataConfig(source=Source.auto, path=REPOSITORY))
+    answers = [row.answer for row in result if isinstance(row, Sample)]
+    assert answers == ["2", "3", "1"]  # train.arrow, train.csv, train.jsonl
+
+
 def test_only_the_parquet_files_of_the_split_are_read_from_the_hub(hub, encode, red_square):
     row = {"images": [{"bytes": encode(red_square), "path": None}], "problem": "<image>Find x."}
     for split in ("train", "test"):

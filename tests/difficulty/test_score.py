@@ -9,6 +9,8 @@ The probe has K draws at every mask ratio, and M rollouts with and without the i
 * DRM: the share of incorrect responses
 """
 
+from dataclasses import replace
+
 import pytest
 
 from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig, ProbeConfig, Until
@@ -76,6 +78,13 @@ def test_the_rollouts_of_one_probe_give_the_scores_of_all_measures() -> None:
     assert score_of[Measure.drm].value == 0.4  # 1 - 3/5
     assert score_of[Measure.drm].stratum is Stratum.medium
     assert score_of[Measure.cde].stratum is score_of[Measure.ace].stratum is None
+
+
+def test_cmab_has_no_value_for_a_solved_sample_without_an_image() -> None:
+    no_attention = ((0.0, 0.0),) * 3
+    row = replace(attention_row(0, None), image_tokens=0, image_LT=no_attention)
+    score = scores_by_measure(rollouts_of("+----", "", ""), [row], config(Measure.cmab))
+    assert (score[Measure.cmab].value, score[Measure.cmab].stratum) == (None, None)
 
 
 def test_pism_counts_only_the_first_k_rollouts_with_the_full_image() -> None:

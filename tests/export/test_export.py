@@ -36,9 +36,12 @@ BOX = "[{'bbox_2d': [200, 150, 400, 450], 'label': \"child's kite\"}]"
 ROWS: list[dict[str, Any]] = [
     {"prompt": "<image>Perimeter?", "ground_truth": "\\boxed{\\frac{1}{2}}", "ability": "math"},
     {"prompt": "<image>Find it.", "ground_truth": BOX, "ability": "cv_detection"},
-    {"prompt": "<image>Read.", "ground_truth": "No entry", "ability": "ocr"},
-    {"prompt": "Which?", "ground_truth": "B", "options": ["red", "blue"]},
-    {"prompt": "How many?", "ground_truth": "3", "ability": "counting", "note": "any column ä"},
+    {"prompt": "<image>Read.", "ground_truth": ["No entry", "Stop"], "ability": "ocr"},
+    {"prompt": "Which?", "ground_truth": "B", "options": ["red", "blue"], "pass_rate": 0.25},
+    {
+        **{"prompt": "How many?", "ground_truth": "3", "ability": "counting"},
+        **{"note": "any column ä", "pass_rate": 1, "ids": [1, "b"], "stratum": "theirs"},
+    },
     {"prompt": "<image><image>Same?", "ground_truth": "yes", "image_paths": ["a.png", "b.png"]},
     {"prompt": "Nothing here", "ground_truth": ""},
 ]
@@ -117,6 +120,42 @@ def test_datasets_opens_the_images_of_scores_parquet(exported):
     assert rows.filter(lambda row: row["stratum"] == "hard").num_rows == 2  # samples 1 and 4
 
 
+def exported_rows(folder: Path, export_format: ExportFormat) -> list[dict[str, Any]]:
+    """The rows of a trainer's folder, which has one file with rows."""
+    folder = folder / export_format.value
+    if (folder / "train.parquet").is_file():
+        return pq.read_table(folder / "train.parquet").to_pylist()
+    if (folder / "train.json").is_file():
+        return json.loads((folder / "train.json").read_text())
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("export_format", list(ExportFormat))
+def test_other_columns_of_the_source_travel_to_every_format(exported, export_format):
+    _, folder, samples = exported
+    by_question = dict(
+        zip(
+            (sample.question for sample in samples[:0:-1]),
+            exported_rows(folder, export_format),
+            strict=True,
+        )
+    )
+    row = by_question["How many?"]
+    assert (row["note"], row["pass_rate"]) == ("any column ä", 1.0)
+    assert json.loads(row["ids"]) == [1, "b"]  # a list of mixed types is stored as JSON
+    assert row.get("stratum") != "theirs" or export_format is ExportFormat.verl
+    assert by_question["Which?"]["pass_rate"] == 0.25
+    assert by_question["Which?"]["note"] is None
+    assert by_question["Read."]["answers"] == ["No entry", "Stop"]
+
+
+def test_other_columns_of_the_source_are_in_scores_parquet(exported):
+    _, folder, _ = exported
+    rows = pq.read_table(folder / "scores.parquet").to_pylist()
+    assert [row["pass_rate"] for row in rows] == [None, None, None, 0.25, 1.0, None]
+    assert rows[4]["stratum"] == "hard"  # not the source's column of that name
+
+
 @pytest.mark.parametrize("export_format", list(ExportFormat))
 def test_difftrain_loads_the_same_samples_from_every_exported_format(exported, export_format):
     config, folder, samples = exported
@@ -129,6 +168,19 @@ def test_difftrain_loads_the_same_samples_from_every_exported_format(exported, e
     assert [sample.sample_id for sample in loaded] == [sample.sample_id for sample in selected]
     assert [sample.answer_kind for sample in loaded] == [sample.answer_kind for sample in selected]
     assert [sample.images for sample in loaded] == [sample.images for sample in selected]
+
+
+@pytest.mark.parametrize("export_format", list(ExportFormat))
+def test_source_auto_loads_the_same_samples_from_every_exported_format(exported, export_format):
+    config, folder, samples = exported
+    path = str(folder / export_format.value)
+    loaded = list(
+        dataset.load_samples(
+            DataConfig(source=Source.auto, path=path, max_pixels=config.data.max_pixels)
+        )
+    )
+    loaded_ids = [getattr(row, "sample_id", row) for row in loaded]
+    assert loaded_ids == [sample.sample_id for sample in samples[:0:-1]]
 
 
 def test_trl_trains_on_the_exported_selection(exported, tmp_path):
