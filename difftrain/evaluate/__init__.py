@@ -39,23 +39,27 @@ def build_prompt(benchmark: str, item: Item) -> list[harness.Part]:
 
 def grade_prediction(
     benchmark: str,
-    prediction: str,
+    prediction: str | None,
     item: Item,
     judge: Judge | None = None,
     rules: str | HarnessRules = "2025-11",
 ) -> ItemGrade:
-    """Grade one prediction. If the judge cannot be reached, the grade has an error and no score.
+    """Grade one prediction. The grade has an error and no score if there is no prediction (None)
+    or if the judge cannot be reached.
 
     `rules`: a date (key of harness.RULES), or harness.configured_rules(...). Raises ValueError.
     """
+    definition = benchmark_named(benchmark)
     if isinstance(rules, str):
         if rules not in harness.RULES:
             raise ValueError(f"rules={rules!r}: must be one of: {', '.join(harness.RULES)}")
         rules = harness.RULES[rules]
+    if prediction is None:
+        return ItemGrade(score=None, error="there is no prediction")
     if rules.texts_become_nan and prediction in harness.NAN_TEXTS:  # as pandas would read it
         prediction = "nan"
     try:
-        return benchmark_named(benchmark).grade(prediction, item, judge, rules)
+        return definition.grade(prediction, item, judge, rules)
     except harness.JudgeDown as error:
         return ItemGrade(score=None, error=str(error))
 
@@ -73,9 +77,6 @@ def score_item(
     there is no judge. A judge may return the text harness.API_FAILURE instead of raising. If it
     returns nothing else, the score is 0.0, as in the harness, or None for MMMU and MMStar.
     """
-    if prediction is None:
-        benchmark_named(benchmark)  # raises ValueError if there is no such benchmark
-        return None
     return grade_prediction(benchmark, prediction, item, judge, rules).score
 
 

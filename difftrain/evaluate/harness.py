@@ -32,7 +32,7 @@ NAN_TEXTS = {
     *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 }
 """The harness reads its files with pandas, which reads these texts as missing values (NaN)."""
-API_FAILURE = "Failed to obtain answer via API"  # the harness's text for a failed judge call
+API_FAILURE = "Failed to obtain answer via API"  # the harness's text for a failed call, no period
 # The judge is called again at the next temperature until a reply is usable.
 RISING_TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
 EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice

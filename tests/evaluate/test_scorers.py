@@ -87,7 +87,10 @@ def test_an_unknown_benchmark_or_date_of_the_rules_is_an_error_that_names_it() -
 
 @pytest.mark.parametrize("name", evaluate.BENCHMARKS)
 def test_without_a_prediction_there_is_no_score(name: str) -> None:
-    assert evaluate.score_item(name, None, ITEMS.get(name, READING_ITEM)) is None
+    item = ITEMS.get(name, READING_ITEM)
+    assert evaluate.score_item(name, None, item) is None
+    assert evaluate.score_item(name, None, item, scripted_judge("A"), "2026-08") is None
+    assert evaluate.grade_prediction(name, None, item).error == "there is no prediction"
     with pytest.raises(ValueError, match="must be one of: MathVista"):
         evaluate.score_item("MMStarr", None, CHOICE_ITEM)
 
@@ -124,6 +127,25 @@ def test_the_harnesss_text_for_a_failed_judge_call_gives_no_score(name: str) -> 
     assert evaluate.score_item(name, "hm", CHOICE_ITEM, judge) is None
 
 
+@pytest.mark.parametrize("name", ["MMMU", "MMStar"])
+def test_the_text_for_a_failed_judge_call_is_not_read_as_an_option(name: str) -> None:
+    """It contains the option A, `answer`."""
+    item = {**CHOICE_ITEM, "A": "answer", "B": "a long walk home", "answer": "A"}
+    failed = "Failed to obtain answer via API."
+    assert evaluate.score_item(name, "hm", item, scripted_judge(failed)) is None
+    assert evaluate.score_item(name, "hm", item, scripted_judge(failed, "B")) == 0.0
+    assert evaluate.score_item(name, "hm", item, scripted_judge(failed, "A")) == 1.0
+    # The text of a prediction is compared with the options, as in the harness.
+    assert evaluate.score_item(name, failed, item) == 1.0
+
+
+def test_mathvistas_failed_judge_call_is_recognized_by_the_text_with_its_period() -> None:
+    judge = scripted_judge("Failed to obtain answer via API.", "12")
+    assert evaluate.score_item("MathVista", "a dozen", INTEGER_ITEM, judge) == 1.0
+    judge = scripted_judge("Failed to obtain answer via API", "12")
+    assert evaluate.score_item("MathVista", "a dozen", INTEGER_ITEM, judge) == 0.0
+
+
 def test_options_after_an_empty_option_keep_their_letters() -> None:
     assert evaluate.score_item("MMStar", "a hen", CHOICE_ITEM) == 1.0
     assert evaluate.score_item("MMStar", "C", CHOICE_ITEM) == 0.0
@@ -149,6 +171,45 @@ def test_since_june_2026_the_first_letter_of_a_word_after_answer_is_counts_as_an
     options = {"A": "x", "B": "zz"}
     assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
     assert multiple_choice.match_option(prediction, options, RULES["2026-08"]) == "B"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "letter"),
+    [
+        ("The answer is **B** since A, C, D do not fit the picture at all", "B"),
+        ("The answer  is B, since A, C and D do not fit the picture at all", "B"),
+        ("the ANSWER\nis\t**b, not A, C or D, which do not fit the picture", "B"),
+        ("**The correct answer is** B because A and C are too dark and D is absent here", None),
+        ("The answer is ** B since A, C, D do not fit the picture at all", None),
+        ("The answer is(B) since A, C, D do not fit the picture at all", None),
+    ],
+)
+def test_since_june_2026_answer_is_may_have_any_blanks_but_asterisks_only_before_the_letter(
+    prediction: str, letter: str | None
+) -> None:
+    options = {"A": "red", "B": "blue", "C": "green", "D": "orange"}
+    assert multiple_choice.match_option(prediction, options, RULES["2026-08"]) == letter
+    assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
+
+
+def test_the_length_of_a_prediction_is_that_of_its_lowered_text() -> None:
+    """Lowered, `İ` is two characters long. Twice the length of the options is the limit, 14."""
+    options = {"A": "red", "B": "blue"}
+    for rules in ("2025-11", "2026-08"):
+        match = multiple_choice.match_option
+        assert match("I" + " " * 10 + "red", options, RULES[rules]) == "A"
+        assert match("İ" + " " * 10 + "red", options, RULES[rules]) is None
+        assert match("İ" + " " * 9 + "red", options, RULES[rules]) == "A"
+
+
+def test_a_judges_reply_is_compared_with_the_length_of_options_that_may_have_been_lowered() -> None:
+    """The harness lowers them in place after a short text: then the limit is 26, not 14."""
+    item = {"index": 1, "question": "?", "A": "İİİİİİ", "B": "x", "answer": "B"}
+    judge = scripted_judge("it is certainly x ok")
+    assert evaluate.score_item("MMStar", "hm", item, judge) == 1.0
+    assert evaluate.score_item("MMStar", "hm, I cannot tell at all", item, judge) == 0.0
+    judge = scripted_judge("hm", "it is certainly x ok")  # a short reply lowers them too
+    assert evaluate.score_item("MMStar", "hm, I cannot tell at all", item, judge) == 1.0
 
 
 def test_mathvista_accepts_what_pythons_int_accepts() -> None:
@@ -188,6 +249,16 @@ def test_ocrbench_accepts_any_gold_answer_anywhere_in_the_prediction() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gold", "prediction"),
+    [("2590", "２５９０"), ("both sides", "ｂｏｔｈ　ｓｉｄｅｓ"), ("2", "²"), ("kg", "㎏")],
+)
+def test_ocrbench_does_not_accept_full_width_or_other_forms_of_a_character(
+    gold: str, prediction: str
+) -> None:
+    assert evaluate.score_item("OCRBench", prediction, {**READING_ITEM, "answer": [gold]}) == 0.0
+
+
+@pytest.mark.parametrize(
     ("prediction", "expected"),
     [
         ("Yes, it is.", "Yes"),
@@ -202,6 +273,28 @@ def test_hallusionbench_reads_yes_and_no_as_the_reference_harness_does(
     prediction: str, expected: str | None
 ) -> None:
     assert hallusionbench.yes_or_no(prediction) == expected
+
+
+@pytest.mark.parametrize("num_sentences", [12, 15, 16, 17, 20, 25])
+def test_hallusionbench_reads_the_answer_after_any_number_of_numbered_sentences(
+    num_sentences: int,
+) -> None:
+    """The periods of `1.` and `2.` stay, so that they are not among the 32 that are removed."""
+    lines = [f"{i + 1}. The bar number {i} is blue.\n" for i in range(num_sentences)]
+    prediction = f"Let me check the image step by step.\n{''.join(lines)}Yes."
+    for rules in ("2025-11", "2026-08"):
+        assert evaluate.score_item("HallusionBench", prediction, YES_NO_ITEM, rules=rules) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [("2.yes", None), ("2. yes.", "Yes"), ("yes.2", None), ("yes2.", None), ("3.5 .yes", "Yes")],
+)
+def test_hallusionbench_keeps_a_period_that_touches_a_digit(
+    prediction: str, expected: str | None
+) -> None:
+    assert hallusionbench.yes_or_no(prediction) == expected
+    assert hallusionbench.yes_or_no(prediction, all_periods=True) == expected
 
 
 def test_hallusionbench_item_ids_have_category_set_figure_and_question() -> None:
@@ -219,6 +312,14 @@ def test_the_gold_answer_of_an_open_mmmu_item_is_option_a() -> None:
     )  # "18" contains "8". The reference harness makes this mistake too.
     assert evaluate.score_item("MMMU", "Other Answers", item) == 0.0
     assert evaluate.benchmark_named("MMMU").category(item) == "Art"
+
+
+def test_an_mmmu_item_without_option_a_gets_the_options_of_an_open_one_and_keeps_c() -> None:
+    """The harness takes every item with an empty A for an open one."""
+    item = {"id": "v", "question": "?", "A": float("nan"), "B": "oil", "C": "ink", "answer": "C"}
+    assert evaluate.score_item("MMMU", "oil or ink", item) == 1.0  # B is now "Other Answers"
+    assert evaluate.score_item("MMMU", "C", item) == 1.0
+    assert evaluate.score_item("MMMU", "B", item) == 0.0
 
 
 def test_mmmu_puts_each_image_where_it_is_mentioned() -> None:

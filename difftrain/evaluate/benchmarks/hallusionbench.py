@@ -13,7 +13,9 @@ ID_COLUMNS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 # VLMEvalKit removes punctuation as the official scorer of the VQA data set does.
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
-_PERIOD = re.compile(r"\.(?!\d)")
+_PERIOD = re.compile(
+    r"(?<!\d)\.(?!\d)"
+)  # not that of 1.5, nor that of the numbered line "1. It is"
 _PERIODS_REMOVED = 32  # without all_periods: VLMEvalKit passes re.UNICODE (32) as the `count`
 
 

@@ -56,7 +56,7 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     """The rule grades an option or a correct number; all else goes to the judge, if any."""
 
     def parse(reply: str) -> str | None:  # None if the judge's call failed
-        return None if harness.API_FAILURE in reply else reply
+        return None if f"{harness.API_FAILURE}." in reply else reply
 
     value = _read_answer(prediction, item, rules)
     if item["question_type"] == "multi_choice":

@@ -60,10 +60,12 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     if the item is open. With overrides.letter_golds, A is the correct option of every open item.
     """
     options, gold = harness.options(item), harness.text(item, "answer")
-    if not options:
-        options = {"A": gold, "B": "Other Answers"}
-        is_letter = len(gold) == 1 and "A" <= gold <= "Z"
-        gold = gold if is_letter and not rules.overrides.letter_golds else "A"
+    is_open = not options
+    if "A" not in options:  # open, or option A is empty; then C and all after it stay
+        options = dict(sorted((options | {"A": gold, "B": "Other Answers"}).items()))
+    is_letter = len(gold) == 1 and "A" <= gold <= "Z"
+    if not is_letter or (is_open and rules.overrides.letter_golds):
+        gold = "A"
     return multiple_choice.grade(prediction, item, options, gold, judge, rules)
 
 

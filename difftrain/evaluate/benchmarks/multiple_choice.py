@@ -53,19 +53,26 @@ def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRul
     if not present and NONE_OF_THEM in tokens:
         return NONE_OF_THEM
     # `whole_letter`: the A of "answer is Apple" is no option letter.
-    pattern = r"answer is\s*\**\s*([A-D])" + (r"(?!\w)" if rules.overrides.whole_letter else "")
+    pattern = r"answer\s+is\s+\**([A-D])" + (r"(?!\w)" if rules.overrides.whole_letter else "")
     if rules.answer_is and (match := re.search(pattern, prediction, re.IGNORECASE)):
         letter = match[1].upper()
         return letter if letter in options else None
     return None
 
 
+def _is_short(prediction: str, options: Mapping[str, str], rules: HarnessRules) -> bool:
+    """Whether the texts of the options are looked for in a prediction of this length."""
+    max_length = 2 * sum(len(text) for text in options.values())
+    # The harness lowers only the prediction before it compares the lengths. `İ` becomes two
+    # characters, and no other character changes the length.
+    return not rules.bounded_length or len(prediction.lower()) <= max_length
+
+
 def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRules) -> str | None:
     """The letter of the option that a prediction names, Z if it refuses, None if unclear."""
     if letter := _match_letter(prediction, options, rules):
         return letter
-    max_length = 2 * sum(len(text) for text in options.values())  # as in the harness
-    if rules.bounded_length and len(prediction) > max_length:
+    if not _is_short(prediction, options, rules):
         return None
     lowered = prediction.lower()
     present = [letter for letter, text in options.items() if text.lower() in lowered]
@@ -97,15 +104,24 @@ def grade(
     difftrain does so only with overrides.fallback=random; by default the item is undecided and
     counts as wrong. If all replies are the harness's text for a failed call, there is no score.
     """
+    texts = dict(options)
 
     def parse(text: str) -> str | None:
-        return match_option(text, options, rules)
+        letter = match_option(text, texts, rules)
+        if _is_short(text, texts, rules):  # the harness lowers its options in place
+            texts.update({key: option.lower() for key, option in texts.items()})
+        return letter
+
+    def parse_reply(reply: str) -> str | None:
+        return None if harness.API_FAILURE in reply else parse(reply)
 
     letter, graded_by = parse(prediction), GradedBy.rule
     if letter is None and judge is not None:
         question = str(item.get("question", ""))
         prompt = judge_prompt(question, options, prediction)
-        letter, replies = harness.first_usable(judge, prompt, harness.EQUAL_TEMPERATURES, parse)
+        letter, replies = harness.first_usable(
+            judge, prompt, harness.EQUAL_TEMPERATURES, parse_reply
+        )
         graded_by = GradedBy.judge
         if all(harness.API_FAILURE in reply for reply in replies):
             return ItemGrade(score=None, error=f"the judge failed: {harness.API_FAILURE}")
