@@ -43,6 +43,7 @@ _GENERIC_NOUNS = {*_GENERIC.split()}
 _STRING = re.compile(  # Python's None, or a string in double or single quotes
     r"""(?s)None|"((?:\\.|[^"\\])*)"?|'((?:\\.|[^'\\]|'(?!\s*(?:[,:\]}]|\Z)))*)'?"""
 )
+_TUPLE = re.compile(r"\(([0-9 .,-]*)\)")  # Python's corners
 _TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
 _CURLY_QUOTES = str.maketrans("“”„", '"""')
 _BETWEEN_OBJECTS = re.compile(r"\}(?:\s*,\s*|\s*\n\s*(?:\d+[.)]\s*|[-*]\s+)?)\{")
@@ -145,7 +146,7 @@ def _spellings(text: str) -> Iterator[tuple[str, Callable[[str], object]]]:
     No spelling closes a bracket, so that a list that was cut off stays unparsable.
     """
     yield text, _load_json
-    text = text.translate(_CURLY_QUOTES)
+    text = _TUPLE.sub(r"[\1]", text.translate(_CURLY_QUOTES))
     quoted = _json_strings(text)
     yield quoted, _load_json
     without_commas = _TRAILING_COMMA.sub("", quoted)
@@ -213,7 +214,9 @@ def _parse_json(text: str) -> tuple[object, str] | None:
 
 
 def _numbers(values: object) -> list[float] | None:
-    """Four corners as numbers, from a list of numbers or of texts, two pairs, or one text."""
+    """Four corners as numbers, from a list of numbers or texts, two pairs, a text, or by name."""
+    if isinstance(values, dict):
+        return _corners_by_name(values)
     if isinstance(values, str):
         match = _CORNERS.fullmatch(values.strip().strip("[]"))
         values = list(match.groups()) if match else None
@@ -228,19 +231,34 @@ def _numbers(values: object) -> list[float] | None:
     return [float(x) for x in values] if is_valid else None
 
 
+def _corners_by_name(item: dict[str, object]) -> list[float] | None:
+    """The corners of an object such as {x1, y1, x2, y2}; None if it names none, or two boxes."""
+    values = {key.replace("_", ""): value for key, value in item.items()}
+    given = [
+        [values[name] for name in names]
+        for names in _CORNER_NAMES
+        if all(name in values for name in names)
+    ]
+    return _numbers(given[0]) if len(given) == 1 else None
+
+
 def _corners_of_object(item: dict[str, object]) -> list[float] | None:
     """The corners of a JSON object, by one of the known keys or by name; None if it has two."""
     given = [item[key] for key in _BOX_KEYS if key in item]
-    keys = {key.lower().replace("_", ""): key for key in item}
-    for names in _CORNER_NAMES:
-        if all(name in keys for name in names):
-            given.append([item[keys[name]] for name in names])
-    return _numbers(given[0]) if len(given) == 1 else None
+    by_name = _corners_by_name(item)
+    if given:
+        return _numbers(given[0]) if len(given) == 1 and by_name is None else None
+    return by_name
 
 
 def _parse_box(item: object) -> Box | None:
     if not isinstance(item, dict):
         return None
+    item = {str(key).lower(): value for key, value in item.items()}
+    if len(item) == 1 and not item.keys() & {*_BOX_KEYS}:
+        (label, values), *_ = item.items()  # {"cat": [10, 20, 30, 40]}
+        numbers = _numbers(values) if isinstance(values, list) else None
+        return Box(*numbers, label=normalize_text(label)) if numbers else None
     corners = _corners_of_object(item)
     label = next((item[key] for key in _LABEL_KEYS if key in item), None)
     has_label = any(key in item for key in _LABEL_KEYS)
@@ -292,7 +310,7 @@ def _qwen_boxes(text: str) -> tuple[BoxList | None, str]:
 def _corners_in_words(text: str) -> tuple[BoxList | None, str]:
     """The only box of a text such as `x1=10, y1=20, x2=30, y2=40`, and the text around it."""
     text = _BOX_TAG.sub(" ", text)
-    match = _CORNERS_IN_WORDS.search(text)
+    match = _CORNERS.fullmatch(text.strip()) or _CORNERS_IN_WORDS.search(text)
     if match is None:
         return None, text
     around = f"{text[: match.start()]} {text[match.end() :]}"

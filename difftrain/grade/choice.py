@@ -21,8 +21,8 @@ from difftrain.grade.same_text import without_layout
 
 MAX_CHARS = 2_000  # longer answers are not parsed
 
-_DECORATION = "*_`\"'“”‘’$#> \t\n.,:;!?。、"
-_MATHS_MARKS = re.compile(r"\\[()\[\]]")
+_DECORATION = "*_`\"'“”‘’$#> \t\n.,:;!?。、【】"
+_MATHS_MARKS = re.compile(r"\\[()\[\]]|\$(?=[^$]*\$)|(?<=[\w})])\$(?=\s)")
 _JSON = re.compile(  # {"choice": "B"}, as some benchmarks ask for
     r"(?is)\A(?:[a-z]+[!.:,]\s*)?(?:```(?:json)?)?\s*"
     r"\{\s*\"(?:choice|option|letter)\"\s*:\s*\"(?P<text>[^\"]*)\"\s*\}\s*(?:```)?\Z"
@@ -32,10 +32,10 @@ _LEAD = re.compile(  # as in `So the answer is B`
     r"(?:(?:final|correct|right|best) )?(?:(?:answer|option|choice|letter)\b(?: is\b)?)?[:\s]*"
 )
 _WORDY_LEAD = re.compile(
-    r"(?i)\A(?:(?:so|thus|therefore|hence),? )?(?:i (?:think|believe"
-    r"|(?:would |will |'ll )?(?:choose|pick|select|go (?:for|with)|say))(?: that)? ?"
+    r"(?i)\A(?:(?:so|thus|therefore|hence),? )?(?:i(?:'d|'ll)? (?:think|believe"
+    r"|(?:would |will )?(?:choose|pick|select|go (?:for|with)|say))(?: that)? ?"
     r"(?:it's |it is |the answer is )?"
-    r"|(?:for sure|definitely|clearly|certainly)[, ]+"
+    r"|(?:for sure|definitely|clearly|certainly|should be|must be|ans)\b[,.:\s]+|[-–] "
     r"|(?:la |le |el |die |a )?(?:bonne |richtige )?(?:réponse|respuesta|antwort|risposta|resposta)"
     r"(?: (?:correcta|corretta))?\b(?: (?:est|es|ist|è|é)\b)?[:\s]*)"
 )
@@ -56,8 +56,9 @@ _DENIED_LETTERS = re.compile(
     r"|[\s,.;。]*不(?:可能)?是\s*(?P<chinese>[A-Z])\Z"
 )
 _TAIL = re.compile(  # as in `B is the correct answer`
-    r"(?i)\s+is\s+(?:the\s+)?(?:correct|right|best|answer)(?:\s+(?:answer|option|choice))?\Z"
+    r"(?i)\s+is\s+(?:the\s+)?(?:correct|right|best|answer)(?:\s+(?:answer|option|choice|one))?\Z"
 )
+_CONCLUSION = re.compile(r"(?is)[,.;]\s+(?:so|thus|therefore|hence),?\s+(?P<claim>[^,;]*)\Z")
 _REASON = re.compile(r"(?is),?\s+(?:because|since)\s+(?P<reason>.*)\Z")
 _MAX_ROUNDS = 4  # leads and a tail are stripped once in each round
 _LETTER = re.compile(r"[(\[{<]{0,3}\s*([A-Za-z])\s*[)\]}>.:]{0,4}")
@@ -76,7 +77,7 @@ _LETTER_AND_OPTION_TEXT = re.compile(
 )
 """`a. red`, `A is red`, `(A) = red`. The rest shows whether `A` is a letter or an article."""
 _LETTER_AND_PARAPHRASE = re.compile(
-    r"(?s)[(\[]?(?P<letter>[A-Z])(?:[)\].:,、][)\].:,、*_]*\s*|\s+[-–—]\s+)(?P<text>\S.*)"
+    r"(?s)[(\[]?(?P<letter>[A-Z])(?:[)\].:,、][)\].:,、*_]*\s*|\s+[-–—]\s+|\s*\n\s*)(?P<text>\S.*)"
     r"|(?P<bare>[A-Z])\s+(?P<bracketed>\([^()]+\))"
 )
 _SEPARATOR = re.compile(rf"\A(?:[{_DASHES}=(]|(?:is|means|says)\b[:*_]*)\s*")
@@ -95,7 +96,8 @@ _SIGNED_NUMBER = re.compile(r"(?<![\w.])[-+]?[0-9]+(?:\.[0-9]+)?|(?<=[a-zA-Z√]
 _ROMAN = re.compile(r"\b(?:I{1,3}|IV|VI{0,3})\b")
 _MAYBE_LETTER = re.compile(r"an?\b")
 _ARTICLE = re.compile(r"\A(?:an?|the) ")
-_GENERIC_NOUN = re.compile(r"(?i)(\S.*?) (?:side|colou?r|shape|option)")
+_GENERIC_NOUN = re.compile(r"(?i)(\S.*?) (?:side|colou?r|shape|option|one)")
+_PRONOUN = re.compile(r"(?i)\bone\b(?![- ](?:hundred|thousand))")  # `the blue one`
 _STATEMENT = re.compile(
     r"(?is)(?P<subject>.{1,80}?\s?)(?:\b(?:is|are|was|were|equals)\b|=|:|是|为)\s*"
 )
@@ -122,7 +124,10 @@ class _Reading(NamedTuple):
 
 def _strip_decoration(answer: str) -> str:
     text = layout.strip_latex(_MATHS_MARKS.sub(" ", unicodedata.normalize("NFKC", answer)))
-    return text.strip().strip(_DECORATION)
+    stripped = text.strip().strip(_DECORATION)
+    if stripped[:1].isdigit() and text[: text.index(stripped)].endswith("."):
+        return f".{stripped}"
+    return stripped
 
 
 def _option_text(text: str) -> str:
@@ -131,7 +136,7 @@ def _option_text(text: str) -> str:
 
 
 def _numbers(text: str) -> tuple[str, ...]:
-    digits = english_to_digits(layout.strip_latex(text)).replace("−", "-")
+    digits = english_to_digits(_PRONOUN.sub(" ", layout.strip_latex(text))).replace("−", "-")
     return tuple(match[0].lstrip("+") for match in _SIGNED_NUMBER.finditer(digits))
 
 
@@ -293,6 +298,18 @@ def _letter_with_reason(text: str, options: tuple[str, ...]) -> str | None:
     return letter[1]
 
 
+def _letter_of_conclusion(text: str, options: tuple[str, ...]) -> str | None:
+    """The letter of `The sky is blue, so the answer is B`, if no other option is named."""
+    match = _CONCLUSION.search(text)
+    letter = _plain_letter(_without_lead_and_tail(match["claim"]), options) if match else None
+    if match is None or letter not in LETTERS[: len(options)]:
+        return None
+    own, premise = _parsed_options(options)[LETTERS.index(letter)], text[: match.start()]
+    if _has_doubt(premise, own.text) or _mentions_other(premise, own, options):
+        return None
+    return letter
+
+
 def _letter_of_statement(text: str, options: tuple[str, ...]) -> str | None:
     """The letter of the option that a statement ends with: `The color is blue`, `x = 7`."""
     for match in reversed([*_STATEMENT.finditer(text)]):
@@ -343,6 +360,7 @@ _READERS: Sequence[tuple[Callable[[str, tuple[str, ...]], str | None], str]] = (
     (_letter_beside_text, "letter and its text"),
     (_letter_with_paraphrase, "letter and a paraphrase"),
     (_letter_with_reason, "letter and a reason"),
+    (_letter_of_conclusion, "letter in a conclusion"),
     (_letter_of_yes_or_no, "yes or no with a clause"),
     (_letter_of_generic_noun, "option's text and a generic noun"),
 )

@@ -63,7 +63,8 @@ _CHINESE = re.compile(
 )
 _CHINESE_NONE = re.compile("(?:没有|沒有|一个也没有|一个都没有)[。.]?")
 _CHINESE_CHANGING = set("不没非或至多少半余以上下左右约几和与加减乘除对双打倍")
-_HARMLESS_SYMBOLS = set("✅✔✓☑👍🎉😊🙂😀🐶🐱\ufe0f")
+_EMOJI = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]")
+_DENYING_EMOJI = set("❌✖✗✘❎🚫⛔👎❓❔🔟💯🤔🤷")
 _MAX_NAME_WORDS = 10  # words in the name of the counted things
 _COPULAS = {"is", "are", "was", "were", "equals"}
 # Words that do not change the number beside them.
@@ -182,7 +183,7 @@ def _chinese_count(text: str) -> Fraction | None:
 def _prepared(answer: str) -> str:
     """The answer without layout and explanation, with digits for English number words."""
     text = normalize_number(strip_explanation(_WRAPPER.sub(" ", answer)))
-    text = "".join(c for c in text if c not in _HARMLESS_SYMBOLS)
+    text = _EMOJI.sub(lambda match: match[0] if match[0] in _DENYING_EMOJI else "", text)
     text = _NUMBER_NOUN.sub(lambda match: _NUMBER_NOUNS[match[0][2:].lower()], text)
     text = _BLANK_THOUSANDS.sub(lambda match: re.sub(r"\s", "", match[0]), text)
     return english_to_digits(text).strip()

@@ -19,7 +19,7 @@ _FRAC = re.compile(
 )
 _FRAC_COMMAND = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _DEGREE = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\(?:degree|circ)\b")
-_ESCAPED = re.compile(r"\\([%$#&_])")
+_ESCAPED = re.compile(r"\\([%$#&_{}])")
 _MATRIX_BEGIN = re.compile(
     r"(?:\\left\s?[\[(]\s?)?\\begin\{(?:array\}\s?\{[^{}]*|bmatrix|pmatrix|matrix)\}"
 )
@@ -41,6 +41,7 @@ _EXPLANATION = re.compile(
 _LEAD = re.compile(
     r"(?i)\A(?:(?:so|thus|therefore|hence),?\s+)?(?:the\s+|my\s+)?(?:(?:final|correct|right)\s+)?"
     r"answer\s*(?:is\b(?!\s+not\b)\s*:?|:)\s*|\A(?:正确)?答案(?:是|为)?\s*[:：]?\s*"
+    r"|\A(?:it|this) is (?!not\b)|\Ait['’]s (?!not\b)"
 )
 
 
