@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -46,7 +46,7 @@ _STRING = re.compile(  # Python's None, or a string in double or single quotes
 _TUPLE = re.compile(r"\(([0-9 .,-]*)\)")  # Python's corners
 _TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
 _CURLY_QUOTES = str.maketrans("“”„", '"""')
-_BETWEEN_OBJECTS = re.compile(r"\}(?:\s*,\s*|\s*\n\s*(?:\d+[.)]\s*|[-*]\s+)?)\{")
+_BETWEEN_OBJECTS = re.compile(r"\}\s*+(?:(?:,|\d+[.)]|[-*])\s*+)?\{")
 MAX_JSON5_CHARS = 4_000  # the parser of JSON5 reads some ten thousand characters a second
 
 _BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bounding_box", "coordinates")
@@ -122,7 +122,8 @@ def _json_strings(text: str) -> str:
     return _STRING.sub(json_string, text)
 
 
-def _dict_with_unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _dict_with_unique_keys(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    pairs = list(pairs)
     if len(json_object := dict(pairs)) < len(pairs):
         raise ValueError("an object has a repeated key")
     return json_object
@@ -140,6 +141,11 @@ def _load_json5(text: str) -> object:
     return json5.loads(text, object_pairs_hook=_dict_with_unique_keys)
 
 
+def _with_comma(match: re.Match[str]) -> str:
+    """What stands between two objects as a comma, if it is one or has a line break."""
+    return "}, {" if "," in match[0] or "\n" in match[0] else match[0]
+
+
 def _spellings(text: str) -> Iterator[tuple[str, Callable[[str], object]]]:
     """A JSON value as it is written, then corrected in ways that leave its meaning, with parsers.
 
@@ -152,7 +158,7 @@ def _spellings(text: str) -> Iterator[tuple[str, Callable[[str], object]]]:
     without_commas = _TRAILING_COMMA.sub("", quoted)
     yield without_commas, _load_json
     if text.startswith("{"):  # objects one after another, without a list
-        yield f"[{_BETWEEN_OBJECTS.sub('}, {', without_commas)}]", _load_json
+        yield f"[{_BETWEEN_OBJECTS.sub(_with_comma, without_commas)}]", _load_json
     elif re.fullmatch(r"[\[\]\d\s.,-]*", text):
         yield f"[{text}]", _load_json  # corners one after another
     yield text, _load_json5
@@ -226,9 +232,12 @@ def _numbers(values: object) -> list[float] | None:
         return None
     if all(isinstance(x, str) and re.fullmatch(_NUMBER, x) for x in values):
         values = [float(x) for x in values]
-    # isinstance() would accept True as an int.
-    is_valid = all(type(x) in (int, float) and abs(x) <= MAX_COORDINATE for x in values)
-    return [float(x) for x in values] if is_valid else None
+    numbers = [
+        float(x)
+        for x in values
+        if isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= MAX_COORDINATE
+    ]
+    return numbers if len(numbers) == 4 else None
 
 
 def _corners_by_name(item: dict[str, object]) -> list[float] | None:

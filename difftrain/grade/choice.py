@@ -110,6 +110,7 @@ class _Option(NamedTuple):
 
     letter: str
     text: str
+    bare: str  # the text without its article
     plain: str
     value: values.Value | None
     numbers: tuple[str, ...]
@@ -149,10 +150,19 @@ def _parsed_options(options: tuple[str, ...]) -> tuple[_Option, ...]:
     """The options, parsed once for all answers to a sample."""
     return tuple(
         _Option(
-            letter, _option_text(text), without_layout(text), values.parse(text), _numbers(text)
+            letter,
+            _option_text(text),
+            _ARTICLE.sub("", _option_text(text)),
+            without_layout(text),
+            values.parse(text),
+            _numbers(text),
         )
         for letter, text in zip(LETTERS, options, strict=False)
     )
+
+
+def _option_of(letter: str, options: tuple[str, ...]) -> _Option | None:
+    return next((o for o in _parsed_options(options) if o.letter == letter), None)
 
 
 def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
@@ -170,7 +180,7 @@ def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
         return []  # a dash before the text, or its sign: see _letters_after_separator
     # `a. red` and `a red` may begin with a letter: only the option's own article is left out.
     plain = normalized if _MAYBE_LETTER.match(normalized) else without_layout(text)
-    if letters := [o.letter for o in parsed if plain in (o.plain, _ARTICLE.sub("", o.text))]:
+    if letters := [o.letter for o in parsed if plain in (o.plain, o.bare)]:
         return letters
     value = values.parse(text)
     if value is None:
@@ -226,9 +236,9 @@ def _letter_beside_text(text: str, options: tuple[str, ...]) -> str | None:
 
 def _names_option(text: str, option: _Option) -> bool:
     """Whether a normalized text has the option's text as whole words, or as the start of one."""
-    if not option.text or option.text == "a":  # which is an article in a sentence
+    if not option.bare or option.bare == "a":  # which is an article in a sentence
         return False
-    stem, end = option.text, r"(?!\w)"
+    stem, end = option.bare, r"(?!\w)"
     if len(stem) >= _MIN_STEM_CHARS and stem[-1].isalpha():
         stem, end = stem.removesuffix("e"), ""  # `decreasing` names `decrease`
     return re.search(rf"(?<![\w.+-]){re.escape(stem)}{end}", text) is not None
@@ -236,7 +246,7 @@ def _names_option(text: str, option: _Option) -> bool:
 
 def _mentions_other(text: str, own: _Option | None, options: tuple[str, ...]) -> bool:
     """Whether a text has the letter or the text of an option other than `own`."""
-    own_letter, own_text = (own.letter, own.text) if own else ("", "")
+    own_letter, own_text = (own.letter, own.bare) if own else ("", "")
     letters = {*_LONE_LETTER.findall(text)} - {own_letter}
     letters -= {"I"} if len(options) < 9 else set()  # `I` is a pronoun
     own_words = {*_LONE_LETTER.findall(options[LETTERS.index(own_letter)])} if own else set()
@@ -248,7 +258,7 @@ def _mentions_other(text: str, own: _Option | None, options: tuple[str, ...]) ->
     return any(
         _names_option(normalized, option)
         for option in _parsed_options(options)
-        if option.letter != own_letter and option.text not in own_text
+        if option.letter != own_letter and option.bare not in own_text
     )
 
 
@@ -264,13 +274,16 @@ def _letter_with_paraphrase(text: str, options: tuple[str, ...]) -> str | None:
     If the text has numbers, Roman numerals or a unit, they must be those of the option.
     """
     match = _LETTER_AND_PARAPHRASE.fullmatch(text)
-    letter = (match["letter"] or match["bare"]) if match else None
-    if match is None or letter not in LETTERS[: len(options)]:
+    own = _option_of(match["letter"] or match["bare"], options) if match else None
+    if match is None or own is None:
         return None
-    own, rest = _parsed_options(options)[LETTERS.index(letter)], match["text"] or match["bracketed"]
+    rest = match["text"] or match["bracketed"]
+    letters = _letters_with_text(rest, options)
+    if letters and own.letter not in letters:
+        return None
     if _numbers(rest) not in ((), own.numbers):
         return None
-    roman_numerals = _roman_numerals(options[LETTERS.index(letter)])
+    roman_numerals = _roman_numerals(options[LETTERS.index(own.letter)])
     if roman_numerals and _roman_numerals(rest) not in ((), roman_numerals):
         return None
     value = values.parse(rest)
@@ -287,11 +300,9 @@ def _letter_with_reason(text: str, options: tuple[str, ...]) -> str | None:
     letter = _LETTER.fullmatch(_TAIL.sub("", text[: match.start()])) if match else None
     if match is None or letter is None or not letter[1].isupper():
         return None
-    own = None
-    if options:
-        if letter[1] not in LETTERS[: len(options)]:
-            return None
-        own = _parsed_options(options)[LETTERS.index(letter[1])]
+    own = _option_of(letter[1], options)
+    if options and own is None:
+        return None
     reason = match["reason"]
     if _has_doubt(reason, own.text if own else "") or _mentions_other(reason, own, options):
         return None
@@ -302,9 +313,10 @@ def _letter_of_conclusion(text: str, options: tuple[str, ...]) -> str | None:
     """The letter of `The sky is blue, so the answer is B`, if no other option is named."""
     match = _CONCLUSION.search(text)
     letter = _plain_letter(_without_lead_and_tail(match["claim"]), options) if match else None
-    if match is None or letter not in LETTERS[: len(options)]:
+    own = _option_of(letter, options) if letter else None
+    if match is None or own is None:
         return None
-    own, premise = _parsed_options(options)[LETTERS.index(letter)], text[: match.start()]
+    premise = text[: match.start()]
     if _has_doubt(premise, own.text) or _mentions_other(premise, own, options):
         return None
     return letter

@@ -12,7 +12,7 @@ _TEXT_COMMAND = re.compile(
     r"|operatorname|emph)\s*\{([^{}]*)\}"
 )
 _NEGATIVE_SPACE = re.compile(r"\\!\s*")
-_SPACE = re.compile(r"\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~")
+_SPACE = re.compile(r"(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~")
 _SIZE_COMMAND = re.compile(r"\\(?:left|right|displaystyle|big|Big)(?![a-zA-Z])")
 _FRAC = re.compile(
     r"(?<![\w)}])\\[dtc]?frac\s*(?:\{\s*(-?\w+)\s*\}|(\d))\s*(?:\{\s*(\w+)\s*\}|(\d))(?![\w({\\^])"

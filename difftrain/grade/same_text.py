@@ -35,7 +35,6 @@ _REWRITES = tuple(
             "",
         ),
         (r" ?,(?!\d{3}(?!\d)) ?", ", "),  # not the comma of 1,234
-        (r" & ", " and "),
     )
 )
 _HYPHEN = re.compile(rf"(?<={_LETTER}{{2}})-(?={_LETTER})|(?<={_LETTER})-(?={_LETTER}{{3}})")
@@ -89,7 +88,7 @@ def without_layout(text: str) -> str:
     text = normalize_text(layout.strip_wrappers(layout.strip_latex(text)))
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    return text.strip()
+    return (text if "\\" in text else text.replace(" & ", " and ")).strip()
 
 
 def _packed(plain: str) -> str:
