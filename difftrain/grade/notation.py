@@ -13,7 +13,6 @@ _SYMBOLS = {
     "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\neq ", "≈": r"\approx ", "≃": r"\approx ",
     "±": r"\pm ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∠": r"\angle ", "θ": r"\theta ",
     "º": "°", "˚": "°", "∶": ":", "、": ",", "。": ".", "Ω": "Ω", "μ": "µ", "₹": "INR ",
-    "⁰": "^0", "¹": "^1", "⁴": "^4", "⁵": "^5", "⁶": "^6", "⁷": "^7", "⁸": "^8", "⁹": "^9",
 }  # fmt: skip
 _VULGAR = {  # one-character fractions; a whole number may stand before them
     chr(code): " " + unicodedata.normalize("NFKC", chr(code)).replace("\u2044", "/")
@@ -53,18 +52,35 @@ _COMMANDS = (
     (re.compile(r"^\s*~\s*"), r"\\approx "),
 )
 """Each pattern and what replaces it, in order."""
-_OUTSIDE = " \t\r\n`\"“”'‘’*"  # decoration around a whole answer
+_OUTSIDE = " \t\r\n`*"  # decoration around a whole answer
+_QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’"}  # removed in pairs: 5" are inches
+_INVISIBLE = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+_SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴-⁹]+")
+_SUBSCRIPT = re.compile("[₀-₉]+")
+_PLAIN_DIGITS = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "+-01234567890123456789")
+_ONE_DOLLAR = re.compile(r"\A\s*(-?)\s*(?<!\\)\$\s*(?=-?[\d.])|(?<=\d)\s*(?<!\\)\$\s*\Z")
 _END = re.compile(r"(?<![.\s])\s*[.;,](?:\s*)$")
 
 
 def normalize(text: str) -> str:
     """The text in the notation of this module, without decoration and final punctuation."""
-    text = normalize_number(text.strip(_OUTSIDE).translate(_CHARACTERS))
-    text = strip_wrappers(text)
+    text = _strip_outside(text.translate(_INVISIBLE))
+    if text.count("$") == 1:  # else dollar signs delimit a formula
+        text = _ONE_DOLLAR.sub(lambda m: f"{m[1] or ''}USD " if m[1] is not None else " USD", text)
+    text = _SUPERSCRIPT.sub(lambda match: f"^{{{match[0].translate(_PLAIN_DIGITS)}}}", text)
+    text = _SUBSCRIPT.sub(lambda match: f"_{{{match[0].translate(_PLAIN_DIGITS)}}}", text)
+    text = strip_wrappers(normalize_number(text.translate(_CHARACTERS)))
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
-    text = " ".join(text.replace("**", "").split())
-    return _END.sub("", text.strip(_OUTSIDE)).strip(_OUTSIDE)
+    text = _strip_outside(" ".join(text.replace("**", "").split()))
+    return _strip_outside(_END.sub("", text))
+
+
+def _strip_outside(text: str) -> str:
+    text = text.strip(_OUTSIDE)
+    while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip(_OUTSIDE)
+    return text
 
 
 def split_top_level(text: str, separator: re.Pattern[str]) -> list[str]:

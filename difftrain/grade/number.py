@@ -21,9 +21,10 @@ from difftrain.grade.quantity import Quantity
 
 MAX_CHARS = 200  # longer answers are not parsed
 MAX_LIST = 12  # longer lists are not compared
+MAX_LABEL_WORDS = 5  # in a name left of `=`
 
 _WRITTEN_ALIKE = re.compile(
-    r"[0-9]+(?:\.[0-9]+)?(?:\s*-\s*[0-9]+(?:\.[0-9]+)?)+"  # a range, a score, a telephone number
+    r"[0-9]+(?:\.[0-9]+)?(?:\s*(?:-|\bto\b)\s*[0-9]+(?:\.[0-9]+)?)+"  # a range, a score
     r"|[0-9]{1,4}(?:/[0-9]{1,4}){2}|[0-9]{1,4}(?:\.[0-9]{1,4}){2}"  # a date
     r"|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\s*(?:[ap]\.?m\.?)?"  # a time
     r"|[0-9]+\s*(?:x|\\times)\s*[0-9]+(?:\s*(?:x|\\times)\s*[0-9]+)?"  # a size
@@ -40,19 +41,22 @@ _AS_WRITTEN = re.compile(
     r"\b(?:time signature|day/month|month/day|date|score|odds|aspect ratio|f-number)\b", re.I
 )
 """Questions whose answer `6/8` is not 3/4."""
+_TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?")
 _RATIO = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:\s*(?::|\bto\b)\s*[0-9]+(?:\.[0-9]+)?){2,}")
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then),?\s+)?"
     r"(?:(?:the |my )?(?:final |correct |right )?(?:answer|result|value)s?\s*(?:is|are|:|=|：)+"
     r"|(?:所以|因此)?\s*(?:最终)?答案\s*(?:是|为|:)?\s*:?"
-    r"|(?P<words>[a-z][a-z' ]*)\b(?:is|are|was|equals|equal to|measures)\b"
+    r"|[a-z']+(?: [a-z']+){0,6} (?:is|are|equals|equal to|measures)\b"
     r"|is\b)\s*:?\s*",
     re.IGNORECASE,
 )
 _UNSURE = re.compile(
     r"(?i)\b(?:not|no|never|neither|nor|cannot|without|except|think|believe|guess|maybe|perhaps|might"
-    r"|may|could|probably|possibly|if|unless|wrong|incorrect|false|other than|more|less|least|most"
-    r"|over|under|above|below|half|twice|double)\b|n't\b"
+    r"|may|could|probably|possibly|if|unless|wrong|wrongly|incorrect|false|other than|more|less"
+    r"|least|most|over|under|above|below|half|twice|double|doubt|disagree|unlikely|deny|refuse|says?|said"
+    r"|claims?|try|tried|attempt|first|negative|minus|opposite|squared?|cubed?|root|inverse|reciprocal"
+    r"|rather|hardly|barely|scarcely|nobody|instead)\b|n't\b"
 )
 """Words in a sentence before the value that may change or withdraw it."""
 _ABOUT = re.compile(
@@ -60,7 +64,8 @@ _ABOUT = re.compile(
     re.I,
 )
 _LABEL = re.compile(
-    r"(?:m\s*)?(?:\\(?:angle|theta|alpha|beta|gamma|phi|triangle)\s*)?[a-z][a-z' ]{0,30}"
+    r"(?:m\s*)?(?:\\(?:angle|theta|alpha|beta|gamma|phi|triangle|sin|cos|tan|cot)\s*)?"
+    r"[a-z][a-z' ]{0,30}"
     r"(?:_\{?\w+\}?)?(?:\([^()]*\))?\s*$|(?:m\s*)?\\(?:angle|theta|alpha|beta|gamma|phi)\s*[A-Z]{0,3}\s*$",
     re.IGNORECASE,
 )
@@ -76,6 +81,8 @@ _BETWEEN = re.compile(
     r"(?P<low>[^<>]+?)\s*(?P<left><|\\le)\s*[a-z](?:\([a-z]\))?\s*(?P<right><|\\le)(?P<high>[^<>]+)"
 )
 """An inequality with two bounds, `2 \\le x < 5`."""
+_SUM_OF_NAMES = re.compile(r"[A-Za-z](?:\s*[+\-*/]\s*[A-Za-z]){1,5}")
+"""`a + b`: what a question may ask for."""
 _CHAIN = re.compile(r"(\\approx(?![a-zA-Z])|=)")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
@@ -112,10 +119,10 @@ def decide(
     if "\\\\" in text and "\\begin" not in text:  # math-verify ignores what stands before it
         return GradeDecision(None, None, gold_text, "a line break inside a formula")
     if text == gold_text and _may_be_value(text):
-        return GradeDecision(1.0, text, gold_text, "equal notation")
+        return GradeDecision(1.0, text, gold_text, "same notation")
     if _WRITTEN_ALIKE.fullmatch(gold_text) or _AS_WRITTEN.search(question):
         same = _squeeze(text) == _squeeze(gold_text)
-        return GradeDecision(float(same), text, gold_text, "written alike")
+        return GradeDecision(float(same), text, gold_text, "same text")
     if _RATIO.fullmatch(gold_text):
         same = bool(_RATIO.fullmatch(text)) and _terms(text) == _terms(gold_text)
         return GradeDecision(float(same), text, gold_text, "ratio")
@@ -160,8 +167,9 @@ def _normal_gold(gold: str) -> str:
 
 
 def _squeeze(text: str) -> str:
-    """A text without blanks and braces, with `x` for a multiplication sign."""
-    return re.sub(r"[\s{}]", "", text.replace(r"\times", "x")).lower()
+    """A text without blanks and braces, with `x` for a multiplication sign, `-` for `to`."""
+    text = re.sub(r"(?<=[0-9])\s*to\s*(?=[0-9])", "-", text.replace(r"\times", "x"))
+    return re.sub(r"[\s{}]|(?<=[a-z])\.", "", text.lower())
 
 
 def _terms(ratio: str) -> list[Fraction]:
@@ -175,7 +183,9 @@ def _with_digits(text: str) -> str:
     if re.search(r"[0-9\\]", text):
         return text
     if match := _FRACTION_WORDS.fullmatch(text):
-        top = 1 if match[1].lower() in ("a", "one") else int(english_to_digits(match[1]))
+        top = "1" if match[1].lower() == "a" else english_to_digits(match[1])
+        if not top.isdecimal():  # `the third`
+            return text
         return f"{top}/{_DENOMINATORS[match[2].lower().removesuffix('s').replace('halve', 'half')]}"
     value = chinese_value(text)
     return english_to_digits(text) if value is None else str(value)
@@ -197,6 +207,8 @@ def _group(text: str) -> Group | None:
     label = re.match(
         r"[A-Za-z]\s*=?\s*(?=\()|[a-z]\s*\\in\s*(?=[(\[])|\([a-z](?:,\s*[a-z])+\)\s*=\s*", text
     )
+    if label and "," in label[0] and sorted(letters := re.findall("[a-z]", label[0])) != letters:
+        label = None  # `(y, x) = (1, 2)` is the point (2, 1)
     inner = text[label.end() :] if label else text
     opening, closing = inner[:1], inner[-1:]
     if inner.startswith(r"\{") and inner.endswith(r"\}"):
@@ -230,33 +242,77 @@ def _decide_group(text: str, gold_text: str, gold: Group, rules: GradeConfig) ->
             return GradeDecision(0.0 if quantity.parse(text) else None, text, gold_text, "list")
         same = math.expressions_equal(text, gold_text)  # math-verify needs the relation first
         return GradeDecision(None if same is None else float(same), text, gold_text, "interval")
-    labeled = all("=" in part for part in answer.parts)
-    answer_values = [_without_label(part) for part in answer.parts]
-    gold_values = [_without_label(part) for part in gold.parts]
-    if max(len(answer_values), len(gold_values)) > MAX_LIST:
+    if max(len(answer.parts), len(gold.parts)) > MAX_LIST:
         return GradeDecision(None, None, gold_text, f"more than {MAX_LIST} values")
+    values, gold_values = (
+        list(map(_without_label, answer.parts)),
+        list(map(_without_label, gold.parts)),
+    )
+    labels, gold_labels = _labels(answer), _labels(gold)
+    same_length = len(values) == len(gold_values)
+
+    def same_in_order() -> bool:
+        pairs = zip(values, gold_values, strict=False)
+        return same_length and all(_values_equal(*pair, rules) for pair in pairs)
+
     if gold.is_ordered:
-        if len(answer_values) != len(gold_values):
-            return GradeDecision(0.0, text, gold_text, "another number of elements")
         same_brackets = (answer.opening, answer.closing) == (gold.opening, gold.closing)
-        is_bare = answer.opening == "{" or (labeled and not answer.opening)
-        same = (same_brackets or (is_bare and gold.opening == "(")) and all(
-            _values_equal(a, g, rules) for a, g in zip(answer_values, gold_values, strict=True)
-        )
+        is_named = bool(labels) and not answer.opening and labels == sorted(labels)
+        is_bare = answer.opening == "{" or is_named
+        same = (same_brackets or (is_bare and gold.opening == "(")) and same_in_order()
         return GradeDecision(float(same), text, gold_text, "each element")
     if answer.is_ordered and gold.opening:
-        return GradeDecision(0.0, text, gold_text, "a set is no point")
-    equal = [[_values_equal(a, g, rules) for g in gold_values] for a in answer_values]
-    same = all(map(any, equal)) and all(map(any, zip(*equal, strict=True)))
+        return GradeDecision(0.0, text, gold_text, "set instead of a point")
+    if len({*gold_labels}) > 1:
+        if labels and labels != gold_labels:
+            order = [labels.index(label) if label in labels else -1 for label in gold_labels]
+            values = [values[i] if i >= 0 else "" for i in order]
+            same_length = sorted(labels) == sorted(gold_labels)
+        return GradeDecision(float(same_in_order()), text, gold_text, "values by name")
     if answer.is_ordered:  # a list written as a point has its order
-        same = len(equal) == len(gold_values) and all(row[i] for i, row in enumerate(equal))
+        return GradeDecision(float(same_in_order()), text, gold_text, "each element")
+    same = _same_values(values, gold_values, rules)
     return GradeDecision(float(same), text, gold_text, "list in any order")
 
 
+def _labels(group: Group) -> list[str]:
+    """The names of the values in `x = 1, y = 2`; empty if not every value has one."""
+    names = [part.rpartition("=")[0].strip() for part in group.parts]
+    return names if all(name and _is_label(name) for name in names) else []
+
+
+def _same_values(values: list[str], gold_values: list[str], rules: GradeConfig) -> bool:
+    """Whether two lists hold the same values in any order.
+
+    If the gold list repeats a value, the answer must repeat it as often.
+    """
+    repeats = len({*map(_key, gold_values)}) < len(gold_values)
+    if repeats and len(values) != len(gold_values):
+        return False
+    rest = list(gold_values)
+    for value in values:
+        equal = next((gold for gold in rest if _values_equal(value, gold, rules)), None)
+        if equal is not None:
+            rest.remove(equal)
+        elif repeats or not any(_values_equal(value, gold, rules) for gold in gold_values):
+            return False
+    return not rest
+
+
+def _key(value: str) -> Quantity | str:
+    return quantity.parse(value) or value
+
+
 def _without_label(text: str) -> str:
-    """`5` of `x = 5`; `(1, 2)` of `P(1, 2)`."""
+    """`5` of `x = 5`."""
     left, equals, right = text.rpartition("=")
-    return right.strip() if equals and _LABEL.fullmatch(left.strip()) else text
+    return right.strip() if equals and _is_label(left.strip()) else text
+
+
+def _is_label(text: str) -> bool:
+    """Whether a text left of `=` is a name, in a few words that do not change the value."""
+    is_name = _LABEL.fullmatch(text) is not None and not _UNSURE.search(text)
+    return is_name and len(text.split()) <= MAX_LABEL_WORDS
 
 
 def _values_equal(answer: str, gold: str, rules: GradeConfig) -> bool:
@@ -270,30 +326,31 @@ def _decide_single(text: str, gold_text: str, rules: GradeConfig) -> GradeDecisi
     gold_value = quantity.parse(_without_label(gold_text))
     if gold_value is None:
         return _decide_expression(text, gold_text, "expression")
-    if quantity.parse(text) is None and _NO_VALUE.fullmatch(text):
+    is_written = quantity.parse(text) is None and _NO_VALUE.fullmatch(text)
+    if is_written or (_TIME.fullmatch(text) and not gold_value.is_ratio):
         return GradeDecision(None, None, str(gold_value), "a range, a size or a date is no value")
     if quantity.parse(text) is None and _group(text):
         return GradeDecision(None, None, str(gold_value), "several values for one")
-    value_text = _end_of_chain(text)
-    if value_text is None:
+    value_texts = _end_of_chain(text)
+    if value_texts is None:
         return GradeDecision(None, None, str(gold_value), "an equation that does not hold")
-    value = quantity.parse(value_text)
+    decisions = [_decide_value(value_text, gold_value, rules) for value_text in value_texts]
+    return max(decisions, key=lambda decision: -1 if decision.credit is None else decision.credit)
+
+
+def _decide_value(text: str, gold: Quantity, rules: GradeConfig) -> GradeDecision:
+    value = quantity.parse(text)
     if value is not None:
-        same = quantity.equal(
-            value, gold_value, Fraction(rules.number_tolerance), rules.convert_units
-        )
-        return GradeDecision(
-            float(same),
-            str(value),
-            str(gold_value),
-            "number with unit" if value.unit or gold_value.unit else "number",
-        )
-    expression, unit = _without_unit(value_text)
-    if unit and gold_value.unit and unit != gold_value.unit:
-        return GradeDecision(0.0, value_text, str(gold_value), "another unit")
+        tolerance = Fraction(rules.number_tolerance)
+        same = quantity.equal(value, gold, tolerance, rules.convert_units)
+        rule = "number with unit" if value.unit or gold.unit else "number"
+        return GradeDecision(float(same), str(value), str(gold), rule)
+    expression, unit = _without_unit(text)
+    if unit and gold.unit and unit != gold.unit:
+        return GradeDecision(0.0, text, str(gold), "another unit")
     if quantity.PERCENT in expression:
-        return GradeDecision(None, None, str(gold_value), "no readable expression")
-    return _decide_expression(expression, _latex(gold_value), "expression")
+        return GradeDecision(None, None, str(gold), "no readable expression")
+    return _decide_expression(expression, _latex(gold), "expression")
 
 
 def _decide_expression(text: str, gold_text: str, rule: str) -> GradeDecision:
@@ -303,7 +360,7 @@ def _decide_expression(text: str, gold_text: str, rule: str) -> GradeDecision:
         chain_end = _end_of_chain(text)
         if chain_end is None:
             return GradeDecision(None, None, gold_text, "an equation that does not hold")
-        value_text = chain_end
+        value_text = chain_end[0]
     expression, unit = value_text, ""
     if not math.has_letters(gold_expression):
         expression, unit = _without_unit(value_text)
@@ -340,32 +397,34 @@ def _without_unit(text: str) -> tuple[str, str]:
     return text, ""
 
 
-def _end_of_chain(text: str) -> str | None:
-    r"""The value at the end of `name = value = value ≈ decimal`; None if a step does not hold.
+def _end_of_chain(text: str) -> tuple[str, ...] | None:
+    r"""The values that `name = formula = value ≈ decimal` gives: the last exact one, the decimal.
 
-    Parts with letters are names or formulas; the others must be equal, a decimal number behind
-    `\approx` must be the value before it, rounded. The value before it is returned.
+    None if a step does not hold. The first part may be a name, and then the next ones formulas with
+    letters; all others must be equal. A decimal number behind `\approx` must be the value before
+    it, rounded.
     """
     if "=" not in text and r"\approx" not in text:
-        return text
+        return (text,)
     pieces = [piece.strip() for piece in _CHAIN.split(text)]
     steps = list(zip(["=", *pieces[1::2]], pieces[::2], strict=True))
-    values = [(sign, part) for sign, part in steps if part and not _is_name(part)]
-    if not values or not steps[-1][1] or _is_name(steps[-1][1]):
-        return text
-    for (_, left), (sign, right) in pairwise(values):
+    if not all(part for _, part in steps) or not math.is_expression(_expression(steps[-1][1])):
+        return (text,)
+    if _is_label(steps[0][1]) or _SUM_OF_NAMES.fullmatch(steps[0][1]):
+        steps = [step for step in steps[1:] if not _is_formula(step[1])]
+        if not steps:
+            return (text,)
+    elif _is_formula(steps[0][1]):
+        return None  # `2x = 10` does not say that something is 10
+    for (_, left), (sign, right) in pairwise(steps):
         if not _step_holds(left, sign, right):
             return None
-    exact = [part for i, (sign, part) in enumerate(values) if sign == "=" or not i]
-    return exact[-1]
+    exact = [part for i, (sign, part) in enumerate(steps) if sign == "=" or not i]
+    return tuple(dict.fromkeys((exact[-1], steps[-1][1])))
 
 
-def _is_name(part: str) -> bool:
-    """Whether a part of a chain is a name or a formula with letters, but no sentence."""
-    if quantity.parse(part) or _LABEL.fullmatch(part):
-        return not quantity.parse(part)
-    expression = _without_unit(part)[0]
-    return math.has_letters(expression) and math.is_expression(expression)
+def _is_formula(part: str) -> bool:
+    return quantity.parse(part) is None and math.has_letters(_without_unit(part)[0])
 
 
 def _step_holds(left: str, sign: str, right: str) -> bool:

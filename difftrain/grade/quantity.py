@@ -34,6 +34,7 @@ _SCALES = {
     "hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12,
     "百": 2, "千": 3, "万": 4, "百万": 6, "千万": 7, "亿": 8,
 }  # fmt: skip
+_LETTERS = {"k": 3, "K": 3, "M": 6, "B": 9}  # `10K`, directly behind the digits
 _SCALE = rf"\s*(?P<scale>{'|'.join(sorted(_SCALES, key=len, reverse=True))})(?![a-z克米瓦])"
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?|minus |negative )\s*(?:"
@@ -45,7 +46,8 @@ _NUMBER = re.compile(
     rf"|(?P<left>[0-9]+(?:\.[0-9]+)?)\s*(?::|\bto\b)\s*(?P<right>[0-9]+(?:\.[0-9]+)?)(?![0-9.:])"
     rf"|(?P<comma>{_COMMA})"
     rf"|(?P<plain>{_PLAIN})(?:{_POWER})?"
-    rf")(?:{_SCALE})?"
+    rf")(?:(?-i:(?P<letter>[kKMB])(?![a-zA-Z/]))|{_SCALE})?",
+    re.IGNORECASE,
 )
 _CURRENCY_FIRST = re.compile(r"(USD|US\$|EUR|€|GBP|£|¥|CNY|RMB|INR|JPY)\s*(?=[0-9.+-])")
 _PERCENT = re.compile(r"%|percent|per cent|百分之")
@@ -54,11 +56,15 @@ _CHINESE_PERCENT = re.compile(r"百分之\s*(?=[0-9])")
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A value and its unit: pint's name, "" if there is none, PERCENT; `is_ratio` for `3:4`."""
+    """A value and its unit: pint's name, "" if there is none, PERCENT.
+
+    `is_ratio` for `3:4`, `is_fraction` for `3/4` and `3 out of 4`.
+    """
 
     value: Fraction
     unit: str = ""
     is_ratio: bool = False
+    is_fraction: bool = False
 
     def __str__(self) -> str:
         return f"{self.value} {self.unit}".strip()
@@ -89,19 +95,20 @@ def parse(text: str, decimal_comma: bool = True) -> Quantity | None:
     rest = text[match.end() :].strip()
     rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
     is_ratio = match["left"] is not None
+    is_fraction = bool(match["top"] or match["frac_top"] or match["out"])
     if _PERCENT.fullmatch(rest):
         return None if unit or is_ratio else Quantity(value, PERCENT)
     if rest and unit:
         return None
     if not rest and not unit:
-        return Quantity(value, is_ratio=is_ratio)
+        return Quantity(value, "", is_ratio, is_fraction)
     name = units.parse(rest or unit)
     return None if name is None or is_ratio else Quantity(value, name)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
     """The exact value of a match of _NUMBER; None if it would divide by zero."""
-    sign = -1 if match["sign"].strip() in ("-", "minus", "negative") else 1
+    sign = -1 if match["sign"].strip().lower() in ("-", "minus", "negative") else 1
     if match["fixed"]:
         value = _repeating(match["fixed"], match["over"] or match["dot"] or match["round"])
     elif match["start"]:
@@ -112,7 +119,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
     elif match["top"] or match["frac_top"]:
         value = _fraction(match)
     elif match["out"]:
-        value = _ratio(match["out"], match["of"])
+        value = _ratio(match["out"], match["of"]) if int(match["out"]) <= int(match["of"]) else None
     elif match["left"]:
         value = _ratio(match["left"], match["right"])
     elif match["comma"]:
@@ -122,7 +129,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
         value *= Fraction(10) ** int(match["e"] or match["ten"] or 0)
     if value is None:
         return None
-    return sign * value * 10 ** _SCALES.get(match["scale"] or "", 0)
+    exponent = _SCALES.get((match["scale"] or "").lower(), 0) + _LETTERS.get(match["letter"], 0)
+    return sign * value * 10**exponent
 
 
 def _fraction(match: re.Match[str], prefix: str = "") -> Fraction | None:
@@ -154,9 +162,17 @@ def equal(
     def near(value: Fraction) -> bool:
         return abs(value - gold.value) <= tolerance * abs(gold.value)
 
+    if answer.is_ratio != gold.is_ratio:  # 0.5 is no ratio, and `1 to 2` may be a range
+        other = gold if answer.is_ratio else answer
+        return other.is_fraction and near(answer.value)
     if PERCENT in (answer.unit, gold.unit) and answer.unit != gold.unit:
         return "" in (answer.unit, gold.unit) and near(answer.value) and abs(gold.value) > 1
-    if not answer.unit or not gold.unit or answer.unit == gold.unit:
+    if not answer.unit or not gold.unit or _same_unit(answer.unit, gold.unit):
         return near(answer.value)
     factor = units.factor(answer.unit, gold.unit) if converts else None
     return factor is not None and near(answer.value * Fraction(str(factor)))
+
+
+def _same_unit(a: str, b: str) -> bool:
+    """Whether two units are one; `¥` is yuan or yen, `pounds` may be British money."""
+    return a == b or {a, b} in ({"¥", "CNY"}, {"¥", "JPY"}, {"pound", "GBP"})

@@ -1,6 +1,6 @@
-"""Reads units of measurement: `km/h`, `square meters`, `平方厘米`, `€`, with pint's registry.
+"""Reads units of measurement: `km/h`, `square meters`, `平方厘米`, `€`; pint converts them.
 
-Only the names in this module are read as units. pint knows thousands more, some of which change a
+Only the names in units.txt are read as units. pint knows thousands more, some of which change a
 number (dozen) or are everyday words (point), so a text would mean what its writer did not say.
 """
 
@@ -14,7 +14,6 @@ COUNT = "count"
 _LINES = Path(__file__).with_name("units.txt").read_text(encoding="utf-8").splitlines()
 _WORDS = [line.split() for line in _LINES if not line.startswith("#")]
 _NAMES = {spelling: words[0] for words in _WORDS for spelling in words}
-_CURRENCIES = ("USD", "EUR", "GBP", "CNY", "JPY", "INR", "cent")  # which pint lacks
 _PREFIXES = {
     "k": "kilo",
     "c": "centi",
@@ -24,27 +23,13 @@ _PREFIXES = {
     "M": "mega",
     "G": "giga",
 }
-_PREFIXED = (
-    "m",
-    "g",
-    "s",
-    "L",
-    "l",
-    "N",
-    "J",
-    "W",
-    "V",
-    "A",
-    "Hz",
-    "Pa",
-    "Ω",
-    "F",
-    "C",
-    "mol",
-    "cal",
-)
-_SYMBOLS = {p + s: _PREFIXES[p] + _NAMES[s] for p in _PREFIXES for s in _PREFIXED} | _NAMES
-_LONG = {long + _NAMES[s]: long + _NAMES[s] for long in _PREFIXES.values() for s in _PREFIXED}
+_PREFIXED = {
+    symbol: _NAMES[symbol]
+    for symbol in ["m", "g", "s", "L", "l", "N", "J", "W", "V", "Hz", "Pa", "Ω", "mol", "cal"]
+}
+_PREFIXED |= {"A": "ampere", "F": "farad", "C": "coulomb"}
+_SYMBOLS = {p + s: _PREFIXES[p] + _PREFIXED[s] for p in _PREFIXES for s in _PREFIXED} | _NAMES
+_LONG = {long + _PREFIXED[s]: long + _PREFIXED[s] for long in _PREFIXES.values() for s in _PREFIXED}
 _POWERS = {"square": 2, "sq": 2, "sq.": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _REWRITES = (
     (re.compile(r"\bmph\b"), "mile/hour"),
@@ -73,7 +58,7 @@ def _name(word: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> str | None:
-    """The unit in one spelling (`kilometer / hour`); "" for what is only counted; None if no unit.
+    """The unit in one spelling (`kilometer / hour`); COUNT for people, units; None if no unit.
 
     Reads products, quotients and powers 2 and 3 of the names in this module.
     """
@@ -94,6 +79,8 @@ def parse(text: str) -> str | None:
         elif token.startswith("^") and last:
             powers[last] *= int(token.strip("^{}"))
         elif token in ("/", "per", "每"):
+            if sign == -1:
+                return None
             sign = -1
         elif token in ("*", r"\cdot"):
             pass
@@ -102,8 +89,10 @@ def parse(text: str) -> str | None:
             last, power = name, 1
         else:
             return None
+    if {*powers} == {COUNT}:
+        return COUNT
     powers.pop(COUNT, None)
-    is_complete = last is not None and not text.endswith(("/", "per", "每"))
+    is_complete = last is not None and power == 1 and not text.endswith(("/", "per", "每"))
     return _canonical(tuple(sorted(powers.items()))) if is_complete else None
 
 

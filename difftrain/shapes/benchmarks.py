@@ -6,6 +6,7 @@ bytes in `image`, and its `sample_id`. Prompts and scores are the official ones 
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -227,9 +228,13 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     if name not in {*SPECS, "HallusionBench"}:
         allowed = ", ".join([*SPECS, "HallusionBench"])
         raise ValueError(f"benchmark={benchmark!r}: must be one of: {allowed}")
-    drawn, more = _drawn_items(name, seed)
-    drawn.extend(islice(more, max(0, size - len(drawn))))
+    with _drawing:
+        drawn, more = _drawn_items(name, seed)
+        drawn.extend(islice(more, max(0, size - len(drawn))))
     return [dict(item) for item in drawn[:size]]
+
+
+_drawing = threading.Lock()
 
 
 @cache  # a run compares its samples with the items, and evaluates several models on them
