@@ -8,8 +8,8 @@
 
 Each response is graded once, in this process, as a worker of the reward does it: the first pass
 over the cases parses every gold answer, the second finds them parsed, as for a group's further
-responses. `over_limit` counts grades that took longer than grpo.grading_timeout_s. The last line
-is JSON with --json.
+responses. `over_limit` counts grades that took longer than grpo.grading_timeout_s. Writes
+benchmarks/results/grading_speed.json; with --json the last line is its content.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import Any
 from difftrain import grade
 from difftrain.config.train import GrpoConfig
 from difftrain.grade import math, pool
+from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample, TaskSet
 
 PLAIN = [
@@ -38,6 +39,7 @@ EXPRESSIONS = [
     ("1, 2", "x = 2 or x = 1"),
     ("y = x + 1", "y = x - 1"),
 ]
+RESULT = Path(__file__).parent / "results" / "grading_speed.json"
 REPEATS = 250  # of the 16 plain answers
 
 
@@ -114,6 +116,8 @@ def main() -> None:
     print(f"{plain:.0f} plain answers a second and core")
     print(f"{first:.0f} of {len(pairs)} number cases a second, {again:.0f} when seen again")
     print(f"{result['over_limit']} grades took longer than {limit_s:g} s")
+    stamped = {**result, "versions": manifest.versions()}
+    RESULT.write_text(json.dumps(stamped, indent=2) + "\n", encoding="utf-8")
     if options.json:
         print(json.dumps(result))
 

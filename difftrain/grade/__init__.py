@@ -48,10 +48,11 @@ def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT
         return _grade_by_votes(answer, sample, rules)
     best: GradeDecision | None = None
     for gold in dict.fromkeys(sample.accepted or (sample.answer,)):
+        text = _boxed_list(response, gold, sample.answer_kind) or answer
         if sample.answer_kind is AnswerKind.number:
-            decision = _decide_number(response, answer, gold, sample, rules)
+            decision = number.decide(text, gold, sample.options, rules, sample.question)
         else:
-            decision = grader.decide(answer, gold, sample.options, rules)
+            decision = grader.decide(text, gold, sample.options, rules)
         if best is None or (decision.credit or 0.0) > (best.credit or 0.0):
             best = decision
         if decision.credit == 1:
@@ -73,14 +74,12 @@ def _grade_by_votes(answer: str, sample: Sample, rules: GradeConfig) -> GradeRes
     return GradeResult(Verdict.correct if score == 1 else Verdict.incorrect, score, decision)
 
 
-def _decide_number(
-    response: str, answer: str, gold: str, sample: Sample, rules: GradeConfig
-) -> GradeDecision:
-    """Several boxes are one list, if the gold answer is a list."""
+def _boxed_list(response: str, gold: str, kind: AnswerKind) -> str | None:
+    """Several boxes as one list, if the gold answer is a list of numbers or texts; else None."""
+    if kind not in (AnswerKind.number, AnswerKind.text):
+        return None
     boxes = extract.all_boxed(extract.tag_content(response) or "")
-    if len(boxes) > 1 and number.is_list(gold):
-        answer = ", ".join(boxes)
-    return number.decide(answer, gold, sample.options, rules, sample.question)
+    return ", ".join(boxes) if len(boxes) > 1 and number.is_list(gold) else None
 
 
 def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:

@@ -154,6 +154,10 @@ def test_several_boxes_are_one_list_if_the_gold_answer_is_a_list() -> None:
     response = r"<answer>\boxed{(1, 2)} and \boxed{(2, 1)}</answer>"
     assert grade_with_credit(response, sample("number", "(2,1),(1,2)", "")).verdict is CORRECT
     assert grade_with_credit(response, sample("number", "(1,2)", "")).verdict is not CORRECT
+    names = r"<answer>\boxed{k = 45} and \boxed{n = 2}</answer>"
+    assert grade_with_credit(names, sample("text", "k = 45, n = 2", "")).verdict is CORRECT
+    assert grade_with_credit(names, sample("text", "n = 2", "")).verdict is CORRECT
+    assert grade_with_credit(names, sample("text", "k = 45", "")).verdict is not CORRECT
 
 
 def test_a_decision_says_what_was_compared_and_by_which_rule() -> None:
