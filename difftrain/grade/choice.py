@@ -188,7 +188,7 @@ def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
     option_values = [option.value for option in parsed]
     has_one_unit = len({v.unit for v in option_values if v}) == 1
     equal = [
-        v is not None and (value == v or (has_one_unit and value.equals_without_unit(v)))
+        v is not None and (value.equals(v) or (has_one_unit and value.equals_without_unit(v)))
         for v in option_values
     ]
     return list(compress(LETTERS, equal))
@@ -287,7 +287,11 @@ def _letter_with_paraphrase(text: str, options: tuple[str, ...]) -> str | None:
     if roman_numerals and _roman_numerals(rest) not in ((), roman_numerals):
         return None
     value = values.parse(rest)
-    if value and own.value and not (value == own.value or value.equals_without_unit(own.value)):
+    if (
+        value
+        and own.value
+        and not (value.equals(own.value) or value.equals_without_unit(own.value))
+    ):
         return None
     if _has_doubt(rest, own.text) or _mentions_other(rest, own, options):
         return None
