@@ -63,6 +63,10 @@ class Value:
         """Whether the numbers are equal and this value names no unit."""
         return self._same_number(other) and not self.unit
 
+    def equals_or_lacks_unit(self, other: "Value") -> bool:
+        """Whether the numbers are equal, and the units unless this value names none."""
+        return self.equals(other) or self.equals_without_unit(other)
+
     def _same_number(self, other: "Value") -> bool:
         return self.signed_square == other.signed_square and self.has_pi == other.has_pi
 
