@@ -60,9 +60,8 @@ _UNCOUNTED = (
     "difference deal good kidding cheating guarantee yes ok okay please sir sorry provided given "
     "attached available supplied uploaded"
 )
-_PRONOUNS = {
-    *["it", "there", "this", "that", "i", "we", "you", "the", "they", "these", "he", "she"]
-}
+_PRONOUN = "it there this that i we you the they these he she"
+_PRONOUNS = {*_PRONOUN.split()}
 _NOT_COUNTED = {*_UNCOUNTED.split()}
 _TOTAL = re.compile(r"(?i)\b(?:in total|in all|altogether|total|overall|combined|sum)\b")
 _SUM = re.compile(r"\s*([0-9]+(?:\s*\+\s*[0-9]+)+)\s*=\s*([0-9]+)(?P<name>[^0-9+=]*)")

@@ -152,7 +152,7 @@ CHOICES = [  # gold, options, correct answers, answers to refuse
     ("A", "5 km/h|6 km/h", ["5 kph", "5 kilometers per hour", "A. 5"], ["5 mph", "5 km", "A. 5 m"]),
     ("B", "30 °C|40 °C", ["40 degrees Celsius", "40°C"], ["30 °C", "40 °F"]),
     ("A", "7 boys|5 girls", ["seven boys"], ["7 girls", "7 people"]),
-    ("A", "¥5|¥6", ["5 yuan", "5元", "5 yen", "5"], ["$5", "6 yen"]),
+    ("A", "¥5|¥6", ["5 yuan", "5元", "5 yen", "5"], ["6 yen", "€5"]),
 ]
 COUNTS = [
     (
@@ -202,6 +202,7 @@ COUNTS = [
             "no red circles here",
             "There are no pictures on the wall",
             "no cats in image",
+            "no cats on the mat",
         ],
         [
             "no comment",
@@ -415,7 +416,7 @@ def test_a_wrong_or_doubtful_answer_in_similar_words_is_not_paid(
     assert not is_paid(kind, gold, options, answer)
 
 
-@pytest.mark.parametrize("piece", ["=", "x=", "是", "x is ", ":", "- ", "B. "])
+@pytest.mark.parametrize("piece", ["=", "x=", "是", "x is ", ":", "- "])
 def test_a_long_answer_with_many_statements_is_graded_fast(piece: str) -> None:
     graded, response = sample("choice", "B", COLORS), f"<answer>{piece * 500}</answer>"
     started = time.process_time()
