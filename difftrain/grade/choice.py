@@ -6,9 +6,10 @@ sentence. It must not have another option's text or letter, a denial or a doubt.
 
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, takewhile
 from string import ascii_uppercase as LETTERS
 from typing import NamedTuple
 
@@ -35,10 +36,11 @@ _WORDY_LEAD = re.compile(
     r"(?i)\A(?:(?:so|thus|therefore|hence),? )?(?:i(?:'d|'ll)? (?:think|believe"
     r"|(?:would |will )?(?:choose|pick|select|go (?:for|with)|say))(?: that)? ?"
     r"(?:it's |it is |the answer is )?"
-    r"|(?:for sure|definitely|clearly|certainly|should be|must be|ans)\b[,.:\s]+|[-–] "
+    r"|(?:for sure|definitely|clearly|certainly|should be|must be|ans)\b[,.:\s]+"
     r"|(?:la |le |el |die |a )?(?:bonne |richtige )?(?:réponse|respuesta|antwort|risposta|resposta)"
     r"(?: (?:correcta|corretta))?\b(?: (?:est|es|ist|è|é)\b)?[:\s]*)"
 )
+_BULLET = re.compile(r"\A[-–] (?!\W*\d)")  # not the sign of `- 5`
 _CHINESE_LEAD = re.compile(
     r"\A(?:因此|所以|故|综上)?,?我?(?:正确|最终)?(?:答案|选项|选择|应选|选)(?:应该|应)?(?:是|为|选)?"
     r"[:\s]*(?:选项)?"
@@ -89,9 +91,20 @@ _LISTED_LETTER = re.compile(r"(?<![\w.])[a-z][.):](?=\s)")  # `b.` in `a. red b.
 _DOUBT = re.compile(
     r"(?i)\b(?:no|not|nor|neither|never|or|either|wrong|incorrect|false|mistaken|maybe|perhaps"
     r"|possibly|probably|but|however|except|unless|instead|rather|wait|actually|cannot|opposite"
-    r"|unlike|both|impossible|twice|half|double|triple|exclude|eliminate|unsure|guess|isn|aren|doesn|don|can't)\b|n't|[?？]|不|或|错"
+    r"|unlike|both|impossible|twice|half|double|triple|exclude|eliminate|unsure|guess|isn|aren|doesn|don|can't"
+    r"|hardly|barely|scarcely|nobody|nothing|least(?! common| number| value)|unlikely"
+    r"|improbable|doubt|doubtful|den(?:y|ies|ied)|untrue|distractors?|decoys?)\b|n't|[?？]|不|或|错"
 )
 """Words that withdraw or weaken an answer, unless the option's own text has them."""
+_STATEMENT_DOUBT = re.compile(
+    r"(?i)\b(?:says?|said|claim(?:s|ed)?|th(?:inks?|ought)|believe[sd]?|told|assum(?:e[sd]?|ing|ption)"
+    r"|suppos(?:e[sd]?|ing)|expect(?:s|ed)?|if|whether|would|could|might|may|few|rarely|seldom|worst"
+    r"|others?|another|else|trap|bait|fake|contrary|lie|myth|absent|initial(?:ly)?|previous(?:ly)?"
+    r"|earlier|anything|reject(?:ed)?|exclud(?:ed|ing)|eliminated|squared|cubed|square of|cube of"
+    r"|root|plus|minus|times (?:[a-z]|the|as)|divided|multiplied|reciprocal|negative of)\b"
+    r"|没|无人|非|谁|干扰|除|假|如果"
+)
+"""Words before `is blue` or `= 7` by which a statement need not be the answer."""
 _SIGNED_NUMBER = re.compile(r"(?<![\w.])[-+]?[0-9]+(?:\.[0-9]+)?|(?<=[a-zA-Z√])[0-9]+(?:\.[0-9]+)?")
 _ROMAN = re.compile(r"\b(?:I{1,3}|IV|VI{0,3})\b")
 _MAYBE_LETTER = re.compile(r"an?\b")
@@ -101,8 +114,34 @@ _PRONOUN = re.compile(r"(?i)\bone\b(?![- ](?:hundred|thousand))")  # `the blue o
 _STATEMENT = re.compile(
     r"(?is)(?P<subject>.{1,80}?\s?)(?:\b(?:is|are|was|were|equals)\b|=|:|是|为)\s*"
 )
+_MAX_SUBJECT_WORDS = 8
+_MAX_STATEMENTS = 8  # tried from the end of an answer
+_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff"
+_SUBJECT_WORD = re.compile(rf"[{_IDEOGRAPHS}]{{1,2}}|[^\W{_IDEOGRAPHS}]+")
+_NUMBERED_NAME = re.compile(  # of a thing: `\angle 1`, `Figure 3`, `x_1`
+    r"(?i)(?:\\angle|∠|\b(?:angle|side|figure|image|line|row|column|point|box|question))\s*\d+\b"
+    r"|\b(?:19|20)\d\d\b|(?<=[a-z])_(?:\d|\{\d+\})"
+)
+_PLAIN_COMMAND = re.compile(r"\\(?:angle|triangle|overline|alpha|beta|gamma|theta|phi|mu)\b")
+_FORMULA = re.compile(  # `2x`, `x + 1`, `f(x)`, `sin x`, `xy`
+    r"\d|[+*/^√·×÷<>|!%\\]|(?<![A-Za-z])-|-(?![A-Za-z])|\b[a-zA-Z]\(|\b[a-zA-Z]\s+[a-zA-Z]\b"
+    r"|\b(?:sin|cos|tan|cot|sec|csc|log|ln|lg|exp|sqrt)\b"
+)
+_PRODUCT = re.compile(r"\b(?!of|is|in|so|to|at|by|it|we|an)[a-z]{2}\b")
 _YES_OR_NO = re.compile(r"(?is)(yes|no)[,.;:]\s+(?P<clause>.*)")
 _MIN_STEM_CHARS = 4  # an option's text of so many letters is also found as the start of a word
+
+
+_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W\d_{_IDEOGRAPHS}]+")
+_FUNCTION = (
+    "a an the of to for by with from as at it its is are was were be been has have had this that "
+    "these those there they i you we and which who shows show shown 的 是 了 个 这 那 有 为"
+)
+_FUNCTION_WORDS = {*_FUNCTION.split()}
+_IN_IMAGE = re.compile(
+    r"\b(?:shown |seen |visible )?in (?:the|this) (?:image|picture|photo|figure|diagram|scene)\b"
+)
+_INFLECTIONS = {"s", "es", "ed", "d", "r", "er", "st", "est", "ing", "ish", "y", "ly"}
 
 
 class _Option(NamedTuple):
@@ -188,7 +227,7 @@ def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
     option_values = [option.value for option in parsed]
     has_one_unit = len({v.unit for v in option_values if v}) == 1
     equal = [
-        v is not None and (value == v or (has_one_unit and value.equals_without_unit(v)))
+        v is not None and (value.equals(v) or (has_one_unit and value.equals_without_unit(v)))
         for v in option_values
     ]
     return list(compress(LETTERS, equal))
@@ -262,6 +301,42 @@ def _mentions_other(text: str, own: _Option | None, options: tuple[str, ...]) ->
     )
 
 
+def _content_words(normalized: str) -> set[str]:
+    """The words that tell options apart: not articles, pronouns and the like."""
+    return {*_WORD.findall(_IN_IMAGE.sub(" ", normalized))} - _FUNCTION_WORDS
+
+
+def _likeness(word: str, other: str) -> int:
+    """The number of first letters that make two words forms of one; 0 if they are different words.
+
+    `cat` and `cats` share 3 letters, `reduces` and `reduction` 5; 4 are needed for any ending.
+    """
+    shared = len([*takewhile(lambda pair: pair[0] == pair[1], zip(word, other, strict=False))])
+    if shared >= _MIN_STEM_CHARS or word == other:
+        return shared
+    ends = {word[shared:], other[shared:]} - {""}
+    return shared if shared == _MIN_STEM_CHARS - 1 and ends <= _INFLECTIONS else 0
+
+
+def _has_word_of_other(text: str, own: _Option, options: tuple[str, ...]) -> bool:
+    """Whether a text has a content word that is more like another option's than like the own's.
+
+    `B. New York` has one if option A is `New York City`. A text with all of the own option's text
+    may have such words, unless that text is a part of another option's.
+    """
+    normalized, parsed = _option_text(text), _parsed_options(options)
+    others = [option for option in parsed if option.letter != own.letter]
+    if _names_option(normalized, own) and not any(own.bare in other.bare for other in others):
+        return False
+    own_words = _content_words(own.text)
+    other_words = {word for other in others for word in _content_words(other.text)}
+
+    def best(word: str, words: set[str]) -> int:
+        return max((_likeness(word, other) for other in words), default=0)
+
+    return any(best(w, other_words) > best(w, own_words) for w in _content_words(normalized))
+
+
 def _has_doubt(text: str, own_text: str) -> bool:
     """Whether a text has a word of denial or doubt that the option's own text has not."""
     own_words = {match[0].lower() for match in _DOUBT.finditer(own_text)}
@@ -287,11 +362,11 @@ def _letter_with_paraphrase(text: str, options: tuple[str, ...]) -> str | None:
     if roman_numerals and _roman_numerals(rest) not in ((), roman_numerals):
         return None
     value = values.parse(rest)
-    if value and own.value and not (value == own.value or value.equals_without_unit(own.value)):
+    if value and own.value and not value.equals_or_lacks_unit(own.value):
         return None
     if _has_doubt(rest, own.text) or _mentions_other(rest, own, options):
         return None
-    return own.letter
+    return None if _has_word_of_other(rest, own, options) else own.letter
 
 
 def _letter_with_reason(text: str, options: tuple[str, ...]) -> str | None:
@@ -312,9 +387,11 @@ def _letter_with_reason(text: str, options: tuple[str, ...]) -> str | None:
 def _letter_of_conclusion(text: str, options: tuple[str, ...]) -> str | None:
     """The letter of `The sky is blue, so the answer is B`, if no other option is named."""
     match = _CONCLUSION.search(text)
-    letter = _plain_letter(_without_lead_and_tail(match["claim"]), options) if match else None
+    if match is None:
+        return None
+    letter = _plain_letter(_without_lead_and_tail(match["claim"], options), options)
     own = _option_of(letter, options) if letter else None
-    if match is None or own is None:
+    if own is None:
         return None
     premise = text[: match.start()]
     if _has_doubt(premise, own.text) or _mentions_other(premise, own, options):
@@ -322,15 +399,25 @@ def _letter_of_conclusion(text: str, options: tuple[str, ...]) -> str | None:
     return letter
 
 
+def _is_formula(subject: str) -> bool:
+    """Whether the text up to `=` or `is` is a formula (`2x =`) and not a name (`x =`, `AB =`)."""
+    names = _PLAIN_COMMAND.sub(" ", _NUMBERED_NAME.sub(" ", subject))
+    is_equation = subject.rstrip().endswith("=")
+    return bool(_FORMULA.search(names) or (is_equation and _PRODUCT.search(names)))
+
+
 def _letter_of_statement(text: str, options: tuple[str, ...]) -> str | None:
     """The letter of the option that a statement ends with: `The color is blue`, `x = 7`."""
-    for match in reversed([*_STATEMENT.finditer(text)]):
+    for match in reversed(deque(_STATEMENT.finditer(text), maxlen=_MAX_STATEMENTS)):
         letters = _letters_with_text(text[match.end() :], options)
         subject = text[: match.end()]
-        if len(letters) == 1:
+        if len(letters) == 1 and not _is_formula(subject):
+            if len(_SUBJECT_WORD.findall(subject)) > _MAX_SUBJECT_WORDS + 1:  # with `is`
+                return None
             is_letter = re.fullmatch(r"\W*[a-zA-Z]\W*", match["subject"]) is not None
             names_letter = is_letter and match["subject"].strip().upper() in LETTERS[: len(options)]
-            is_plain = not _DOUBT.search(subject) and not _mentions_other(subject, None, options)
+            is_doubtful = _DOUBT.search(subject) or _STATEMENT_DOUBT.search(subject)
+            is_plain = not is_doubtful and not _mentions_other(subject, None, options)
             return letters[0] if is_plain and not names_letter else None
     return None
 
@@ -389,7 +476,9 @@ def _without_denied_letters(text: str) -> str:
     return before if len(named) == 1 and not named & denied else text
 
 
-def _without_lead_and_tail(text: str) -> str:
+def _without_lead_and_tail(text: str, options: tuple[str, ...]) -> str:
+    if not any(option.text.startswith("-") for option in _parsed_options(options)):
+        text = _BULLET.sub("", text)
     text = _CONSIDERED.sub("", _without_denied_letters(text), count=1)
     text = _WORDY_LEAD.sub("", _LEAD.sub("", text, count=1), count=1)
     return _strip_decoration(_TAIL.sub("", _CHINESE_LEAD.sub("", text, count=1), count=1))
@@ -405,7 +494,7 @@ def _read(answer: str, options: tuple[str, ...]) -> _Reading | None:
         for reader, rule in _READERS:
             if letter := reader(text, options):
                 return _Reading(letter, rule)
-        shorter = _without_lead_and_tail(text)
+        shorter = _without_lead_and_tail(text, options)
         if shorter == text:
             break
         text = shorter

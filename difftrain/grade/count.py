@@ -38,19 +38,30 @@ _COUNTED = re.compile(  # as in `the number of red cats is`
 _BREAK = re.compile(r"[.,;:!(\[=\n]")  # ends the name of the counted things
 _NAME_BEFORE = re.compile(r"(?i)\A\W*([a-z][a-z ]{0,40}?)\s*[:=]\s*[+-]?[0-9]")  # `dogs: 7`
 _NO_NAME = (
-    "estimate estimated minimum maximum question step page item version option confidence no error "
-    "answers"
+    "estimate estimated minimum maximum min max question step page item version option confidence "
+    "no error errors answers lie lies joke trap bait fake decoy distractor example examples eg "
+    "instance sample hypothesis prior previous previously initial initially earlier first second "
+    "old draft try attempt trial test task exercise problem hint note limit limits rating level "
+    "grade section chapter figure line index id size age opposite nonsense mistake"
 )
 _NO_NAMES = {*_NO_NAME.split()}
 _NONE = re.compile(
     r"(?i)(?:there (?:is|are) )?(?:none|no (?P<name>[a-z]+(?: [a-z]+){0,3}?))"
     r"(?: (?:here|visible|shown|present|at all|of them"
-    r"|(?:visible |shown )?in (?:the|this) (?:picture|image|photo|figure|scene)))*"
+    r"|(?:visible |shown )?in (?:the|this)? ?(?:picture|image|photo|figure|scene|diagram)))*"
 )
 _UNCOUNTED = (
-    "idea answer way doubt clue one more longer number numbers count dice problem less fewer other "
-    "others need point use result"
+    "idea ideas answer answers way doubt doubts clue clues one more longer number numbers count "
+    "dice problem problems less fewer other others need point use result results comment comments "
+    "info information image picture photo figure diagram visual response responses reply thanks "
+    "thank thankyou limit limits data objection objections preference access evidence text "
+    "question questions change opinion solution context detail details mention matter sense "
+    "worries chance hope match input output reason certainty confidence explanation hint rush "
+    "difference deal good kidding cheating guarantee yes ok okay please sir sorry provided given "
+    "attached available supplied uploaded"
 )
+_PRONOUN = "it there this that i we you the they these he she"
+_PRONOUNS = {*_PRONOUN.split()}
 _NOT_COUNTED = {*_UNCOUNTED.split()}
 _TOTAL = re.compile(r"(?i)\b(?:in total|in all|altogether|total|overall|combined|sum)\b")
 _SUM = re.compile(r"\s*([0-9]+(?:\s*\+\s*[0-9]+)+)\s*=\s*([0-9]+)(?P<name>[^0-9+=]*)")
@@ -167,6 +178,8 @@ def _is_none(text: str) -> bool:
     if match is None:
         return _CHINESE_NONE.fullmatch(text.strip()) is not None
     words = _words(match["name"] or "")
+    if _PRONOUNS.intersection(words[:1]):  # `no, it is`
+        return False
     return _is_counted_name(words) and not _NOT_COUNTED.intersection(words)
 
 

@@ -32,6 +32,10 @@ _WRAPPED = re.compile(
     r"|\\\[((?:(?!\\[\[\]]).)*)\\\]|\*\*([^*]*)\*\*|\*([^*]*)\*|__([^_]*)__|_([^_]*)_|`+([^`]*)`+"
     r"|\"([^\"]*)\"|'([^']*)'|“([^“”]*)”|‘([^‘’]*)’|「([^「」]*)」|『([^『』]*)』|《([^《》]*)》"
 )
+_SIMPLY_WRAPPED = re.compile(
+    r"\s*(?:\\(?:text|textbf|textit|mathrm|mathbf|mathit|textrm)\s*\{([^{}]*)\}"
+    r"|\$([^$]*)\$|\*\*([^*]*)\*\*)\s*"
+)
 _END_MARKS = " \t\n\r.;:,。；：，、．"
 _LOUD_WORD = re.compile(r"(?s).*[^\W\d_]{2}[!！]+")  # `STOP!`, not the factorials `5!` and `n!`
 _EMPHASIS = re.compile(r"\*\*([^*]*)\*\*|(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])|`([^`]*)`")
@@ -87,6 +91,19 @@ def strip_wrappers(text: str) -> str:
         if shorter == text or not shorter:
             break
         text = shorter
+    return text
+
+
+def strip_simple_wrappers(text: str) -> str:
+    r"""The text without `\text{}` (or `\mathrm{}`, ...), `$ $` or `** **` around all of it.
+
+    Unlike `strip_wrappers`, keeps quotes and punctuation, as strict comparisons need.
+    """
+    for _ in range(_MAX_ROUNDS):
+        match = _SIMPLY_WRAPPED.fullmatch(text)
+        if match is None:
+            break
+        text = next(content for content in match.groups() if content is not None)
     return text
 
 

@@ -250,6 +250,6 @@ def _same_quantity(answer: str, gold_value: values.Value, gold: str) -> bool:
     value = values.parse(normalize_number(answer))
     if value is None:
         return False
-    if value == gold_value:
+    if value.equals(gold_value):
         return True
-    return values.is_known_unit(gold_value.unit) and value.equals_without_unit(gold_value)
+    return gold_value.is_known_unit and value.equals_without_unit(gold_value)

@@ -4,7 +4,6 @@ The setting grade.text chooses the rule: `strict` equality, `exact` (equality wi
 same_text.py), or a score: `similarity`, `anls`, `vqa`.
 """
 
-import re
 from functools import lru_cache
 
 from rapidfuzz.distance import Levenshtein
@@ -12,6 +11,7 @@ from rapidfuzz.distance import Levenshtein
 from difftrain.config.difficulty import GradeConfig, TextCredit
 from difftrain.grade import same_text, vqa
 from difftrain.grade.decision import GradeDecision
+from difftrain.grade.layout import strip_simple_wrappers
 from difftrain.grade.normalize import normalize_number as normalize_number
 from difftrain.grade.normalize import normalize_text as normalize_text
 
@@ -19,19 +19,7 @@ MAX_CHARS = 20_000  # longer answers are incorrect
 MAX_LENIENT_CHARS = 2_000  # longer answers are compared by the strict rule only
 ANLS_MAX_DISTANCE = 0.5  # from this normalized distance on, ANLS is 0 (Biten et al. 2019)
 
-_WRAPPED = re.compile(
-    r"\s*(?:\\(?:text|textbf|textit|mathrm|mathbf|mathit|textrm)\s*\{([^{}]*)\}"
-    r"|\$([^$]*)\$|\*\*([^*]*)\*\*)\s*"
-)
-_MAX_WRAPPERS = 4  # nested wrappers to strip at most
-
-
-def strip_wrappers(text: str) -> str:
-    r"""The text without `\text{}` (or `\mathrm{}`, ...), `$ $` or `** **` around all of it."""
-    for _ in range(_MAX_WRAPPERS):
-        if match := _WRAPPED.fullmatch(text):
-            text = next(content for content in match.groups() if content is not None)
-    return text
+strip_wrappers = strip_simple_wrappers  # for notation.py
 
 
 @lru_cache(maxsize=4096)
@@ -39,13 +27,18 @@ def _normal_gold(gold: str) -> str:
     return normalize_text(gold)
 
 
+def _spellings(answer: str) -> set[str]:
+    """The answer, normalized, with and without the marks around all of it."""
+    return {normalize_text(answer), normalize_text(strip_simple_wrappers(answer))}
+
+
 def similarity(answer: str, gold: str) -> float:
     """1 - Levenshtein distance / length of the longer text, both normalized; 1 only if equal."""
     if len(answer) > MAX_CHARS:
         return 0.0
-    spellings = {normalize_text(answer), normalize_text(strip_wrappers(answer))}
     return max(
-        Levenshtein.normalized_similarity(spelling, _normal_gold(gold)) for spelling in spellings
+        Levenshtein.normalized_similarity(spelling, _normal_gold(gold))
+        for spelling in _spellings(answer)
     )
 
 
@@ -65,8 +58,7 @@ def anls(answer: str, gold: str) -> float:
 def _strictly_equal(answer: str, gold: str) -> bool:
     if len(answer) > MAX_CHARS:
         return False
-    spellings = {normalize_text(answer), normalize_text(strip_wrappers(answer))}
-    return _normal_gold(gold) in spellings
+    return _normal_gold(gold) in _spellings(answer)
 
 
 def _equality_rule(answer: str, gold: str) -> str | None:
@@ -82,7 +74,7 @@ def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
     A score of at least grade.text_correct_min counts as correct. With grade.text=vqa, 1 if equal
     after the normalization of VQA; `vqa.vqa_accuracy` grades by several accepted answers.
     """
-    normal, normal_gold = normalize_text(strip_wrappers(answer)), _normal_gold(gold)
+    normal, normal_gold = normalize_text(strip_simple_wrappers(answer)), _normal_gold(gold)
     if not normalize_text(answer):
         return GradeDecision(None, None, normal_gold, "empty")
     match rules.text:

@@ -7,61 +7,31 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from difftrain.grade import units
 from difftrain.grade.layout import strip_latex, strip_wrappers
 from difftrain.grade.normalize import normalize_number
 from difftrain.grade.number_words import english_to_digits
 
 MAX_CHARS = 80  # longer texts are no values
 
-_SPELLINGS = {  # unit -> its other spellings
-    "%": "percent",
-    "°": "degree degrees deg",
-    "$": "dollar dollars usd",
-    "€": "euro euros eur",
-    "£": "pound_sterling gbp",
-    "¥": "yuan yen rmb 元",
-    "cent": "cents",
-    "mm": "millimeter millimeters millimetre millimetres 毫米",
-    "cm": "centimeter centimeters centimetre centimetres 厘米",
-    "m": "meter meters metre metres 米",
-    "km": "kilometer kilometers kilometre kilometres 千米 公里",
-    "in": "inch inches",
-    "ft": "foot feet",
-    "yd": "yard yards",
-    "mi": "mile miles",
-    "g": "gram grams 克",
-    "kg": "kilogram kilograms 千克 公斤",
-    "lb": "lbs pound pounds",
-    "oz": "ounce ounces",
-    "l": "liter liters litre litres 升",
-    "ml": "milliliter milliliters millilitre millilitres 毫升",
-    "s": "sec second seconds 秒",
-    "min": "minute minutes 分钟",
-    "h": "hr hour hours 小时",
-    "day": "days 天",
-    "week": "weeks",
-    "month": "months",
-    "year": "years 岁",
-    "mph": "",
-    "km/h": "kmh kph",
-    "m/s": "",
-    "unit": "units",
-}
-UNITS = {
-    spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others.split())
-}
-"""Units that an answer may leave out: spelling -> the spelling used for comparison."""
+_SIGNS = {"$": "USD", "¥": "¥", "%": "%", "percent": "%", "per cent": "%"}
+_YEN_OR_YUAN = ({"¥", "JPY"}, {"¥", "CNY"})  # ¥ is the sign of both
+_UNIT = re.compile(  # without a name, as in `20 square units`
+    r"(?:(?P<square>sq(?:uare)?\.?)|(?P<cubic>cu(?:bic)?\.?))?\s*units?\s*(?:\^(?P<power>[23]))?"
+    r"(?P<squared> squared)?(?P<cubed> cubed)?"
+)
+_AMBIGUOUS_UNITS = re.compile("[A-KM-Za-fijkn-rt-z]|[月日分时]")  # as in `seat 7 A`, `5月`
+_COUNTED = ("", units.COUNT)
 
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _VALUE = re.compile(
     rf"(?P<sign>[+-]?)\s*(?P<currency>[$€£¥]?)\s*(?P<factor>{_NUMBER})?"
     rf"\s*[*·×]?\s*(?:√\s*\(?(?P<root>[0-9]{{1,9}})\)?)?\s*(?P<pi>π)?"
-    r"\s*(?:/\s*(?P<under>0*[1-9][0-9]{0,8}))?\s*(?P<unit>[^\W\d_][^\d_]*(?:\^?[23])?|[%°])?"
+    r"\s*(?:/\s*(?P<under>0*[1-9][0-9]{0,8}))?\s*(?P<unit>[^\W\d_][^\d_]*(?:\^?[23])?|°\s*[CF]?|[%€£])?"
 )
 _ROOT = re.compile(r"\\sqrt\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))")
 _FRAC_WITH_ROOT = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{\s*([0-9]+)\s*\}")
-_POWER_WORD = re.compile(r"\b(square|cubic|sq)\.?\s+([a-z]+)")
-_POWER = re.compile(r"\^?\{?([23])\}?\Z")
+_POWER = re.compile(r"(?<=[^\W\d_])\s*\^?([23])\Z")
 
 _MONTHS = "january february march april may june july august september october november december"
 _MONTH_BY_NAME = {name[:3]: month for month, name in enumerate(_MONTHS.split(), 1)}
@@ -82,23 +52,55 @@ class Value:
     signed_square: Fraction
     has_pi: bool
     unit: str
+    is_known_unit: bool  # whether an answer may leave the unit out
+
+    def equals(self, other: "Value") -> bool:
+        """Whether the numbers and the units are equal; the sign ¥ equals both yen and yuan."""
+        same_unit = self.unit == other.unit or {self.unit, other.unit} in _YEN_OR_YUAN
+        return self._same_number(other) and same_unit
 
     def equals_without_unit(self, other: "Value") -> bool:
         """Whether the numbers are equal and this value names no unit."""
-        same_number = self.signed_square == other.signed_square and self.has_pi == other.has_pi
-        return same_number and not self.unit
+        return self._same_number(other) and not self.unit
+
+    def equals_or_lacks_unit(self, other: "Value") -> bool:
+        """Whether the numbers are equal, and the units unless this value names none."""
+        return self.equals(other) or self.equals_without_unit(other)
+
+    def _same_number(self, other: "Value") -> bool:
+        return self.signed_square == other.signed_square and self.has_pi == other.has_pi
 
 
-def _canonical_unit(text: str) -> str:
-    """The unit in one spelling: `square miles`, `miles^2` and `mi²` are `mi^2`."""
-    text = _POWER_WORD.sub(
-        lambda match: f"{match[2]}^{3 if match[1] == 'cubic' else 2}", text.lower().strip()
-    )
-    text = re.sub(r"\s*/\s*|\s+per\s+", "/", text).rstrip(".")
-    if power := _POWER.search(text):
-        base = text[: power.start()].strip()
-        return f"{UNITS.get(base, base)}^{power[1]}"
-    return UNITS.get(text, "/".join(UNITS.get(part, part) for part in text.split("/")))
+def _nameless_unit(text: str) -> str | None:
+    """The unit of `20 square units` or `20 units^2`; None if the text is another one."""
+    match = _UNIT.fullmatch(text.lower())
+    if match is None:
+        return None
+    if match["square"] or match["squared"] or match["power"] == "2":
+        return "unit ** 2"
+    return "unit ** 3" if match["cubic"] or match["cubed"] or match["power"] else "unit"
+
+
+def _canonical_unit(text: str) -> tuple[str, bool]:
+    """The unit in one spelling, and whether it is known.
+
+    `square miles` and `mi²` are `mile ** 2`. Units are read as written, then in lower case, then a
+    currency's code in upper case. The names of counted things stay: 7 boys are not 7 girls.
+    """
+    text = " ".join(_POWER.sub(r"^\1", text.strip()).split()).removesuffix(".")
+    lower = text.lower()
+    if not text:
+        return "", False
+    if unit := _SIGNS.get(lower) or _nameless_unit(text):
+        return unit, True
+    words = re.split(r"[\s/]+", lower)
+    if _AMBIGUOUS_UNITS.fullmatch(text) or any(units.parse(word) in _COUNTED for word in words):
+        return lower, False
+    codes = (text.upper(),) if len(text) == 3 else ()
+    for spelling in (text, lower, *codes):
+        if unit := units.parse(spelling):
+            return unit, True
+    return lower, False
 
 
 def parse(text: str) -> Value | None:
@@ -115,14 +117,8 @@ def parse(text: str) -> Value | None:
         return None
     factor = Fraction((match["factor"] or "1").replace(",", "")) / int(match["under"] or 1)
     square = factor * factor * int(match["root"] or 1)
-    unit = _canonical_unit(match["unit"] or match["currency"] or "")
-    return Value(-square if match["sign"] == "-" else square, bool(match["pi"]), unit)
-
-
-def is_known_unit(unit: str) -> bool:
-    """Whether a canonical unit is one that an answer may leave out."""
-    base = unit.partition("^")[0]
-    return base in UNITS or base.partition("/")[0] in UNITS
+    unit, is_known = _canonical_unit(match["unit"] or match["currency"] or "")
+    return Value(-square if match["sign"] == "-" else square, bool(match["pi"]), unit, is_known)
 
 
 def parse_date(text: str) -> tuple[int | None, int, int] | None:

@@ -89,6 +89,70 @@ CHOICES = [  # gold, options, correct answers, answers to refuse
     ("C", SENTENCES, ["C. I and II"], ["C. I only", "C. I", "C. II only", "I or II"]),
     ("A", "increase|decrease", ["A. it will increase"], ["A. decreasing", "it does not increase"]),
     ("B", "25|.25", [".25", "B. 0.25", "1/4"], ["25"]),
+    # A cut or inflected text of another option beside a letter.
+    (
+        "B",
+        "New York City|Los Angeles",
+        ["B. Los Angeles city", "B. angeles"],
+        ["B. New York", "B. York", "B - New York"],
+    ),
+    ("B", "cats|dogs", ["B. dog", "B. the dogs here"], ["B. cat", "B. a cat"]),
+    ("B", "left side|right side", ["B. right", "B. the right one"], ["B. left", "B. leftmost"]),
+    (
+        "B",
+        "the small circle|the large circle",
+        ["B. the large one", "B. a large circle", "B. the circle that is large in the picture"],
+        ["B. the small one", "B. small circle", "B. smaller"],
+    ),
+    (
+        "A",
+        "It increases|It decreases",
+        ["A. The value increases", "A. increasing"],
+        ["A. The value decreases", "A. a decrease"],
+    ),
+    ("A", "circle|small circle", ["A. the circle here"], ["A. the small circle here", "A. small"]),
+    ("B", "红色的圆|蓝色的圆", ["B、蓝色", "B、这是蓝色的"], ["B、红色", "B、这是红色的"]),
+    ("B", COLORS, ["B. bluish"], ["B. hardly blue", "B. barely blue", "B. scarcely blue"]),
+    # A dash before a digit may be its sign.
+    ("A", "5|-5", ["5", "A. 5"], ["- 5", "– 5", "- five", "- 5.0", "-5"]),
+    ("B", COLORS, ["- blue", "– B", "- (B)"], ["- red", "- A"]),
+    ("C", "y|z|w|-w", ["C. w"], ["- w"]),
+    # A statement with a denying, reporting or long subject.
+    (
+        "B",
+        COLORS,
+        ["The color of the sign in the image is blue", "The first shape is blue"],
+        [
+            "The distractor is blue",
+            "The least likely answer is blue",
+            "Nobody says it is blue",
+            "He said it is blue",
+            "If the sky is blue",
+            "It is unlikely that the color is blue",
+            "The color that all of the people here picked is blue",
+        ],
+    ),
+    (
+        "B",
+        "7|14",
+        ["x = 14", "AB = 14", "Area = 14", "x_1 = 14", r"\angle 1 = 14", "The value of x is 14"],
+        [
+            "2x = 14",
+            "x + 1 = 14",
+            "xy = 14",
+            "x^2 = 14",
+            r"\frac{x}{2} = 14",
+            "-x = 14",
+            "x y = 14",
+        ],
+    ),
+    ("B", "7|14", ["y-coordinate = 14"], ["2x is 14", "x squared is 14", "f(x) = 14", "|x| = 14"]),
+    ("B", "4|3:4", ["The ratio is 3:4"], ["3:5", "The ratio is 4"]),
+    # Units.
+    ("A", "5 km/h|6 km/h", ["5 kph", "5 kilometers per hour", "A. 5"], ["5 mph", "5 km", "A. 5 m"]),
+    ("B", "30 °C|40 °C", ["40 degrees Celsius", "40°C"], ["30 °C", "40 °F"]),
+    ("A", "7 boys|5 girls", ["seven boys"], ["7 girls", "7 people"]),
+    ("A", "¥5|¥6", ["5 yuan", "5元", "5 yen", "5"], ["6 yen", "€5"]),
 ]
 COUNTS = [
     (
@@ -130,6 +194,31 @@ COUNTS = [
         ["wrong: 7", "step 7: 8", "7 ❌", "maximum: 7", "cats: 7, dogs: 7"],
     ),
     ("7", "", ["7 dogs.\n\nExplanation: two hide, five do not."], ["7 or 8", "not 7", "about 7"]),
+    (
+        "0",
+        "",
+        [
+            "no people",
+            "no red circles here",
+            "There are no pictures on the wall",
+            "no cats in image",
+            "no cats on the mat",
+        ],
+        [
+            "no comment",
+            "no information",
+            "No image",
+            "no picture provided",
+            "no response",
+            "no limit",
+            "no thanks",
+            "There is no image",
+            "no data",
+            "no, it is",
+            "no it is",
+        ],
+    ),
+    ("7", "", ["red dogs: 7", "Total: 7"], ["lie: 7", "example: 7", "for example: 7", "limit: 7"]),
     ("1024", "", ["1 024", "1 024 dogs"], ["1 24", "102 4", "1 0 2 4"]),
 ]
 TEXTS = [
@@ -191,6 +280,12 @@ TEXTS = [
         ["five miles"],
         ["5 or 6 miles", "5-6 miles", "less than 5 miles", "5 miles^2"],
     ),
+    ("5 km/h", "", ["5 kph", "5 kilometers per hour", "5 KM/H"], ["5 mph", "5 km", "5 m/s"]),
+    ("10 sq ft", "", ["10 ft^2", "10 square feet", "10"], ["10 ft", "10 ft^3", "10 m^2"]),
+    ("7 A", "", ["7 a", "7 A."], ["7", "7 B"]),
+    ("5月", "", ["5月。"], ["5", "5 months"]),
+    ("7 boys", "", ["seven boys"], ["7", "7 girls"]),
+    ("20%", "", ["20 percent", "20"], ["20 cm", "2%"]),
     ("20 square units", "", ["20 units²", "20"], ["20 cubic units", "20 units"]),
     ("$1,299.00", "", ["1299", "$1,299"], ["1,299.01", "€1,299", "1"]),
     ("10 Downing Street", "", ["10 downing street"], ["10", "11 Downing Street"]),
@@ -319,6 +414,14 @@ def test_a_wrong_or_doubtful_answer_in_similar_words_is_not_paid(
     kind: str, gold: str, options: str, answer: str
 ) -> None:
     assert not is_paid(kind, gold, options, answer)
+
+
+@pytest.mark.parametrize("piece", ["=", "x=", "是", "x is ", ":", "- "])
+def test_a_long_answer_with_many_statements_is_graded_fast(piece: str) -> None:
+    graded, response = sample("choice", "B", COLORS), f"<answer>{piece * 500}</answer>"
+    started = time.process_time()
+    assert grade.grade(response, graded) is not Verdict.correct
+    assert time.process_time() - started < 0.3
 
 
 def text_credit(answer: str, gold: str, credit: TextCredit, correct_min: float = 1.0) -> float:
