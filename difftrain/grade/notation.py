@@ -6,7 +6,8 @@ r"""Brings a mathematical text into one notation: LaTeX commands without decorat
 import re
 import unicodedata
 
-from difftrain.grade.text import normalize_number, strip_wrappers
+from difftrain.grade.layout import strip_simple_wrappers
+from difftrain.grade.normalize import normalize_number
 
 _SYMBOLS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "π": r"\pi ",
@@ -69,7 +70,7 @@ def normalize(text: str) -> str:
         text = _ONE_DOLLAR.sub(lambda m: f"{m[1] or ''}USD " if m[1] is not None else " USD", text)
     text = _SUPERSCRIPT.sub(lambda match: f"^{{{match[0].translate(_PLAIN_DIGITS)}}}", text)
     text = _SUBSCRIPT.sub(lambda match: f"_{{{match[0].translate(_PLAIN_DIGITS)}}}", text)
-    text = strip_wrappers(normalize_number(text.translate(_CHARACTERS)))
+    text = strip_simple_wrappers(normalize_number(text.translate(_CHARACTERS)))
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
     text = _strip_outside(" ".join(text.replace("**", "").split()))

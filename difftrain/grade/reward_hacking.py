@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from difftrain.grade import choice, extract
-from difftrain.grade.text import normalize_text
+from difftrain.grade.normalize import normalize_text
 from difftrain.records import AnswerKind, Sample
 
 

@@ -12,14 +12,11 @@ from difftrain.config.difficulty import GradeConfig, TextCredit
 from difftrain.grade import same_text, vqa
 from difftrain.grade.decision import GradeDecision
 from difftrain.grade.layout import strip_simple_wrappers
-from difftrain.grade.normalize import normalize_number as normalize_number
-from difftrain.grade.normalize import normalize_text as normalize_text
+from difftrain.grade.normalize import normalize_text
 
 MAX_CHARS = 20_000  # longer answers are incorrect
 MAX_LENIENT_CHARS = 2_000  # longer answers are compared by the strict rule only
 ANLS_MAX_DISTANCE = 0.5  # from this normalized distance on, ANLS is 0 (Biten et al. 2019)
-
-strip_wrappers = strip_simple_wrappers  # for notation.py
 
 
 @lru_cache(maxsize=4096)
