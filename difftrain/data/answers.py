@@ -49,7 +49,9 @@ NOT_ARITHMETIC = re.compile(
 IDENTIFIER = re.compile(r"[A-Z]{1,3}-?\d+[A-Z]?|\d+(?P<letter>[A-Z])")  # A4, B-52, 3D, but 12V
 FROM_TO = re.compile(r"\d+(?:\.\d+)?\s+to\s+\d+(?:\.\d+)?")  # a range or a score, or a ratio
 WHOLE_NUMBER = re.compile(r"\d+|\d{1,3}(?:,\d{3})+")
-ASKS_COUNT = re.compile(r"\b(?:how many|number of)\b(?:\s+(?P<noun>\w+))?", re.IGNORECASE)
+ASKS_COUNT = re.compile(
+    r"\b(?:how many|number of)\b(?:\s+(?:square\s+|cubic\s+)?(?P<noun>\w+))?", re.IGNORECASE
+)
 HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty|∞")
 LATEX_MATH = re.compile(r"\\(?!angle|triangle)[a-zA-Z]+")  # \angle 1 is a name
 MATRIX = re.compile(r"\\begin\s*\{[a-zA-Z]*(?:matrix|array)\}")
@@ -140,7 +142,7 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
 def _asks_count(question: str) -> bool:
     """Whether a question asks for a number of things, and not for a quantity in a unit."""
     nouns = [match["noun"] or "" for match in ASKS_COUNT.finditer(question)]
-    return any(noun.lower() != "percent" and not units.parse(noun) for noun in nouns)
+    return any(not noun.lower().startswith("percent") and not units.parse(noun) for noun in nouns)
 
 
 def infer_kind_of_all(
@@ -218,9 +220,11 @@ def answer_in_object(value: Any) -> Any:
 
 
 def _answer_in_entry(entry: Any) -> Any:
-    """An entry of a list of answers; of an object, its answer, or None if it has none."""
+    """An entry of a list of answers; of an object its answer; None for a box or if it has none."""
     if not isinstance(entry, dict):
         return entry
+    if "bbox_2d" in entry:
+        return None
     return next((entry[key] for key in ANSWER_KEYS if entry.get(key) is not None), None)
 
 
@@ -310,8 +314,9 @@ def choice_letter(gold: str, options: tuple[str, ...]) -> str:
 
 
 def option_letter_of_index(index: int, options: tuple[str, ...]) -> str | None:
-    """The letter of the option that a whole number names by its index from 0; None if it names none
-    so. Raises GoldError if it may be an index, but numbers are also among the options.
+    """The letter of the option with this index, counted from 0, or None.
+
+    Raises GoldError if numbers are among the options, and it may be one of them instead.
     """
     if not 0 <= index < len(options):
         return None
@@ -319,7 +324,7 @@ def option_letter_of_index(index: int, options: tuple[str, ...]) -> str | None:
         if choice_letter(str(index), options) == LETTERS[index]:
             return LETTERS[index]  # as an index and as a text it is the same option
         remedy = f'write the option\'s letter ("{LETTERS[index]}") or its text as a string'
-        raise GoldError(f"{index} may be an index or the text of an option; {remedy}")
+        raise GoldError(f"{index} may be the index or the value of an option; {remedy}")
     return LETTERS[index]
 
 

@@ -101,15 +101,20 @@ def from_row(row: Row, named: Mapping[str, Any], context: RowContext) -> RawRow:
 
 def _with_lower_names(row: Row, columns: ColumnsConfig) -> Row:
     """The row with `question` for a column `Question`; names that are not recognized, and those in
-    data.columns, are unchanged. Raises RowError if two columns get one name.
+    data.columns, are unchanged. Raises RowError if two columns with a value get one name.
     """
     named = {*asdict(columns).values()}
-    names = {key: key if key in named or key.lower() not in NAMES else key.lower() for key in row}
-    if len({*names.values()}) < len(names):
-        same = next(name for name in names.values() if [*names.values()].count(name) > 1)
-        found = " and ".join(key for key, name in names.items() if name == same)
-        raise RowError(f"ambiguous columns: {found} differ only in capitals; rename or drop one")
-    return {names[key]: value for key, value in row.items()}
+    lowered: Row = {}
+    key_of: dict[str, str] = {}
+    for key, value in row.items():
+        name = key if key in named or key.lower() not in NAMES else key.lower()
+        if value is not None and lowered.get(name) is not None:
+            remedy = "rename or drop one, or name one with data.columns"
+            found = f"{key_of[name]} and {key} differ only in capitals"
+            raise RowError(f"ambiguous columns: {found}; {remedy}")
+        if lowered.get(name) is None:
+            lowered[name], key_of[name] = value, key
+    return lowered
 
 
 def _first_name(row: Row, names: str) -> str:

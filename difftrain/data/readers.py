@@ -71,7 +71,7 @@ def _read_objects(file: IO[bytes]) -> Iterator[Row | RowError | None]:
     first, second = _filled_line(file), _filled_line(file)
     file.seek(0)
     value, problem = _parse_object(first)
-    has_rows = value is not None and not second and "data" in value
+    has_rows = value is not None and not second and _is_list_of_objects(value.get("data"))
     covers_lines = value is None and bool(second) and first.startswith(b"{")
     if covers_lines and _parse_object(second)[0] is None:  # else only the first line is damaged
         text = file.read(MAX_OBJECT_BYTES)

@@ -124,6 +124,7 @@ def test_accepted_answers_of_different_kinds_are_compared_as_text():
         ([{"text": "cat"}, {"value": "dog"}], ("cat", "dog")),
         ("{1, 2}", None),
         ({"bbox_2d": [1, 2, 3, 4]}, None),
+        ([{"bbox_2d": [1, 2, 3, 4], "text": "cat"}], None),
     ],
 )
 def test_an_object_with_answers_is_its_answers(value, expected):
@@ -151,6 +152,8 @@ def test_four_numbers_are_a_box_only_if_they_can_be_corners():
         ("3 cm", "How many is it?", AnswerKind.number),
         ("60", "How many degrees is angle A?", AnswerKind.number),
         ("50", "How many percent are red?", AnswerKind.number),
+        ("4", "How many square meters is it?", AnswerKind.number),
+        ("4", "How many square tiles are there?", AnswerKind.count),
         ("3", "What is x?", AnswerKind.number),
     ],
 )

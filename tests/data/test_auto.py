@@ -411,7 +411,7 @@ def test_an_integer_answer_is_the_index_of_an_option(tmp_path, png):
     result = read_sample(jsonl(tmp_path, row))
     assert (result.answer, result.answer_kind) == ("B", AnswerKind.choice)
     reason = read_rejected(jsonl(tmp_path, {**row, "choices": [1, 2, 3]}))
-    assert reason.startswith("unusable gold answer: 1 may be an index or the text of an option")
+    assert reason.startswith("unusable gold answer: 1 may be the index or the value of an option")
 
 
 def test_an_empty_option_before_others_is_rejected_since_the_letters_would_shift(tmp_path, png):
