@@ -4,7 +4,8 @@ from difftrain.config.difficulty import GradeConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.config.setting import did_you_mean
 from difftrain.data import answers
-from difftrain.grade import extract, gold_problem, grade_with_credit
+from difftrain.data.quarantine import RowError
+from difftrain.grade import extract, grade_with_credit
 from difftrain.records import AnswerKind, Sample
 
 KEYS = ("gold", "response", "kind", "question", "options")
@@ -36,30 +37,32 @@ def explain(fields: dict[str, list[str]], rules: GradeConfig) -> str:
     problems += [f"{key}=: only one may be given" for key in KEYS[1:] if len(fields[key]) > 1]
     if problems:
         raise ConfigError(problems)
-    golds, response = fields["gold"], fields["response"][0]
+    golds, response = [*map(answers.unwrap, fields["gold"])], fields["response"][0]
     question = "".join(fields["question"])
-    options = tuple(filter(None, "".join(fields["options"]).split("|")))
-    kind_name = "".join(fields["kind"]) or answers.infer_kind(golds[0], "", question, options)
+    options = _options("".join(fields["options"]))
+    kind_name = "".join(fields["kind"])
+    kind_name = kind_name or answers.infer_kind_of_all(golds, "", question, options)
     if kind_name not in [*AnswerKind]:
         hint = did_you_mean(kind_name, [*AnswerKind])
         raise ConfigError([f"kind={kind_name}: must be one of: {', '.join(AnswerKind)}{hint}"])
     kind = AnswerKind(kind_name)
-    if reasons := [reason for gold in golds if (reason := gold_problem(gold, kind, options))]:
-        raise ConfigError([f"gold= of kind {kind}: {reason}" for reason in reasons])
+    try:
+        accepted = answers.gradable_answers(golds, kind, options)
+    except RowError as error:
+        raise ConfigError([f"gold= of kind {kind}: {error}"]) from error
     note = ""
     if extract.tag_content(response) is None:
         note = "\nnote:    no closed answer tags, so training would find no answer in this response"
         response = f"{extract.OPEN_TAG}{response}{extract.CLOSE_TAG}"
-    accepted = tuple(golds) if len(golds) > 1 else ()
     task_set = answers.task_set("", kind)
     sample = Sample(
         sample_id="",
         images=(),
         question=question,
-        answer=golds[0],
+        answer=accepted[0],
         answer_kind=kind,
         options=options,
-        accepted=accepted,
+        accepted=accepted if len(accepted) > 1 else (),
         task="",
         task_set=task_set,
         source="command line",
@@ -72,3 +75,14 @@ def explain(fields: dict[str, list[str]], rules: GradeConfig) -> str:
         f"gold:    {result.decision.gold}\n"
         f"rule:    {result.decision.rule}{note}"
     )
+
+
+def _options(text: str) -> tuple[str, ...]:
+    """The options A, B, ... in `A|B|...`. Raises ConfigError for an empty one."""
+    options = text.split("|") if text else []
+    if not all(option.strip() for option in options):
+        raise ConfigError([f"options={text}: an option is empty, so the letters would shift"])
+    try:
+        return answers.strip_option_marks(options)
+    except RowError as error:
+        raise ConfigError([f"options=: {error}"]) from error

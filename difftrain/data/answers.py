@@ -8,12 +8,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from difftrain.config.data import BoxFormat
+from difftrain.data import question_options
 from difftrain.data.prompts import LETTERS
 from difftrain.data.quarantine import RowError
-from difftrain.grade import choice, extract, gold_problem
+from difftrain.grade import choice, extract, gold_problem, units, values
 from difftrain.images import DecodedImage
 from difftrain.records import AnswerKind, TaskSet
 
@@ -24,6 +26,7 @@ KIND_OF_TASK = {
     "ocr": AnswerKind.text,
     "counting": AnswerKind.count,
 }
+ANSWER_KEYS = ("answer", "answers", "text", "value")  # of an object that holds answers
 TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")  # options in a question: A. / (A) / A:
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
@@ -43,6 +46,12 @@ NOT_ARITHMETIC = re.compile(
     re.IGNORECASE,
 )
 """Digits that no grader may compute with; such a gold answer is compared as text."""
+IDENTIFIER = re.compile(r"[A-Z]{1,3}-?\d+[A-Z]?|\d+(?P<letter>[A-Z])")  # A4, B-52, 3D, but 12V
+FROM_TO = re.compile(r"\d+(?:\.\d+)?\s+to\s+\d+(?:\.\d+)?")  # a range or a score, or a ratio
+WHOLE_NUMBER = re.compile(r"\d+|\d{1,3}(?:,\d{3})+")
+ASKS_COUNT = re.compile(
+    r"\b(?:how many|number of)\b(?:\s+(?:square\s+|cubic\s+)?(?P<noun>\w+))?", re.IGNORECASE
+)
 HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty|∞")
 LATEX_MATH = re.compile(r"\\(?!angle|triangle)[a-zA-Z]+")  # \angle 1 is a name
 MATRIX = re.compile(r"\\begin\s*\{[a-zA-Z]*(?:matrix|array)\}")
@@ -109,6 +118,7 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
     """The kind of an unwrapped gold answer. The first rule that applies decides: boxes if the task
     or answer is about boxes; choice if there are options; the task's kind; the form of the texts.
 
+    A whole number is a count if the question asks how many things, not how many degrees or meters.
     LaTeX with numbers is a number even if the number grader cannot read it, since no response would
     equal it as text: the data stage then rejects the row.
     """
@@ -122,14 +132,29 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
     letters = set(LETTER_MARK.findall(question))
     if {"A", "B"} <= letters and choice.parse(gold, options=()) in letters:
         return AnswerKind.choice
-    return AnswerKind.number if _looks_numeric(gold) else AnswerKind.text
+    is_ratio = re.search(r"\bratios?\b", f"{question} {task.replace('_', ' ')}", re.IGNORECASE)
+    if (FROM_TO.fullmatch(gold.strip()) and not is_ratio) or not _looks_numeric(gold):
+        return AnswerKind.text
+    is_count = WHOLE_NUMBER.fullmatch(gold.strip().strip("$").strip()) and _asks_count(question)
+    return AnswerKind.count if is_count else AnswerKind.number
+
+
+def _asks_count(question: str) -> bool:
+    """Whether a question asks for a number of things, and not for a quantity in a unit."""
+    nouns = [match["noun"] or "" for match in ASKS_COUNT.finditer(question)]
+    return any(not noun.lower().startswith("percent") and not units.parse(noun) for noun in nouns)
 
 
 def infer_kind_of_all(
     golds: Sequence[str], task: str, question: str, options: Sequence[str]
 ) -> AnswerKind:
-    """The kind of several accepted answers: text if they are of different kinds (`3`, `three`)."""
+    """The kind of several accepted answers: text if they are of different kinds (`3`, `three`).
+
+    Counts beside numbers (`3`, `3.5`) are numbers.
+    """
     kinds = {infer_kind(gold, task, question, options) for gold in dict.fromkeys(golds)}
+    if kinds == {AnswerKind.count, AnswerKind.number}:
+        return AnswerKind.number
     return kinds.pop() if len(kinds) == 1 else AnswerKind.text
 
 
@@ -141,7 +166,7 @@ def _looks_numeric(gold: str) -> bool:
     text = gold.strip().strip("$").strip()
     if MATRIX.search(text):
         return True
-    if not HAS_NUMBER.search(text) or NOT_ARITHMETIC.fullmatch(text):
+    if not HAS_NUMBER.search(text) or NOT_ARITHMETIC.fullmatch(text) or _is_identifier(text):
         return False
     if LATEX_MATH.search(text) or (TUPLE.fullmatch(text) and not WORD.search(text)):
         return True
@@ -150,35 +175,74 @@ def _looks_numeric(gold: str) -> bool:
     return gold_problem(gold, AnswerKind.number, options=()) is None
 
 
-def accepted_answers(value: Any) -> tuple[str, ...] | None:
-    """All answers in a list of texts, numbers or VQAv2's {"answer": ...}; None for other values.
+def _is_identifier(text: str) -> bool:
+    """Whether a text is a name such as A4 or 3D; a number with a unit, such as 12V, is not."""
+    match = IDENTIFIER.fullmatch(text)
+    return match is not None and not (match["letter"] and units.parse(match["letter"]))
 
-    Four numbers are a box. A text may be a list of texts, as JSON or as a Python literal.
+
+def accepted_answers(value: Any) -> tuple[str, ...] | None:
+    """All answers in a list of texts, numbers or objects like VQAv2's {"answer": ...}, or in one
+    object like SQuAD's {"text": [...]}; None for other values. Raises GoldError for other objects.
+
+    Four numbers with x1 < x2 and y1 < y2 are a box. A text may be a list of texts or an object, as
+    JSON or as a Python literal.
     """
     if isinstance(value, str):
         value = _texts_in_text(value)
+    if isinstance(value, dict):
+        value = answer_in_object(value)
+        value = [value] if type(value) in (str, int, float) else value
     if not isinstance(value, list | tuple):
         return None
-    entries = [entry.get("answer") if isinstance(entry, dict) else entry for entry in value]
+    entries = [_answer_in_entry(entry) for entry in value]
     entries = [entry for entry in entries if entry is not None]
     if not entries or not all(type(entry) in (str, int, float) for entry in entries):
         return None
-    if _parse_corners(entries):
+    if _parse_corners(entries) and entries[0] < entries[2] and entries[1] < entries[3]:
         return None
     return tuple(unwrap(answer_text(entry)) for entry in entries)
 
 
-def _texts_in_text(text: str) -> list[Any] | None:
-    """The list of texts, or of {"answer": text}, that a text holds, or None."""
-    if not text.lstrip().startswith("["):
+def answer_in_object(value: Any) -> Any:
+    """The answers of an object, in the first of ANSWER_KEYS that is not null.
+
+    A box and a value that is no object are returned unchanged. Raises GoldError for other objects.
+    """
+    if not isinstance(value, dict) or "bbox_2d" in value:
+        return value
+    content = next((value[key] for key in ANSWER_KEYS if value.get(key) is not None), None)
+    if isinstance(content, list | tuple) or type(content) in (str, int, float):
+        return content
+    keys = ", ".join(map(str, value)) or "none"
+    rule = f"needs a text or a list under {', '.join(ANSWER_KEYS[:-1])} or {ANSWER_KEYS[-1]}"
+    raise GoldError(f"an object {rule}; keys found: {keys[:80]}")
+
+
+def _answer_in_entry(entry: Any) -> Any:
+    """An entry of a list of answers; of an object its answer; None for a box or if it has none."""
+    if not isinstance(entry, dict):
+        return entry
+    if "bbox_2d" in entry:
+        return None
+    return next((entry[key] for key in ANSWER_KEYS if entry.get(key) is not None), None)
+
+
+def _texts_in_text(text: str) -> Any:
+    """The object with answers, or the list of texts or of such objects, that a text holds, or None.
+
+    Other objects and lists, such as a set `{1, 2}` and an interval `[1, 2]`, are None.
+    """
+    if not text.lstrip().startswith(("[", "{")):
         return None
     try:
-        values = parse_literal(text.strip())
+        value = parse_literal(text.strip())
     except ValueError:
         return None
-    values = values if isinstance(values, list) else []
-    entries = [value.get("answer") if isinstance(value, dict) else value for value in values]
-    return values if entries and all(isinstance(entry, str) for entry in entries) else None
+    if isinstance(value, dict):
+        return value if _answer_in_entry(value) is not None else None
+    entries = [_answer_in_entry(entry) for entry in value] if isinstance(value, list) else []
+    return value if entries and all(isinstance(entry, str) for entry in entries) else None
 
 
 def answer_text(value: Any) -> str:
@@ -191,7 +255,9 @@ def answer_text(value: Any) -> str:
 
 
 def gold_text(value: Any, task: str) -> str:
-    """A single gold answer as text. Raises GoldError for a list that is no list of boxes."""
+    """A single gold answer as text. Raises GoldError for a list that is no list of boxes, and for
+    an object that holds no answer."""
+    value = answer_in_object(value)
     text = unwrap(answer_text(value))
     is_list = isinstance(value, list | tuple)
     if is_list and KIND_OF_TASK.get(task.removeprefix("cv_")) is not AnswerKind.boxes:
@@ -245,6 +311,82 @@ def choice_letter(gold: str, options: tuple[str, ...]) -> str:
     if letter in tuple(LETTERS[: len(options)]) and letter != matching[0]:
         raise GoldError(f"{gold!r} is the letter of one option and the text of another")
     return matching[0]
+
+
+def option_letter_of_index(index: int, options: tuple[str, ...]) -> str | None:
+    """The letter of the option with this index, counted from 0, or None.
+
+    Raises GoldError if numbers are among the options, and it may be one of them instead.
+    """
+    if not 0 <= index < len(options):
+        return None
+    if any(values.parse(option) for option in options):
+        if choice_letter(str(index), options) == LETTERS[index]:
+            return LETTERS[index]  # as an index and as a text it is the same option
+        remedy = f'write the option\'s letter ("{LETTERS[index]}") or its text as a string'
+        raise GoldError(f"{index} may be the index or the value of an option; {remedy}")
+    return LETTERS[index]
+
+
+def option_texts(value: Any) -> list[str]:
+    """The texts of a row's options, in the order of their letters. Raises RowError.
+
+    Options are a list, an object such as {"A": text, "B": text} or {"label": [...], "text": [...]},
+    a list of {"label", "text"}, or a text that holds one of these or `A. cat` and `B. dog`.
+    """
+    if isinstance(value, str):
+        value = _options_in_text(value)
+    if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+        value = {key: [entry.get(key) for entry in value] for key in ("label", "text")}
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        value = _labeled_texts(value.get("label"), value["text"])
+    elif isinstance(value, dict) and value and all(map(_is_letter, value)):
+        value = texts_by_letter([(key.upper(), text) for key, text in value.items()])
+    elif isinstance(value, dict):
+        value = [text for text in value.values() if text is not None]  # Arrow adds null fields
+    value = [] if value is None else value
+    if not isinstance(value, list) or not all(type(text) in (str, int, float) for text in value):
+        raise RowError("unusable options: must be a list of strings or numbers")
+    return [str(text) for text in value]
+
+
+def _labeled_texts(labels: Any, texts: list[Any]) -> list[Any]:
+    """The texts in the order of their labels, if there are any. Raises RowError."""
+    labels = labels if isinstance(labels, list) else []
+    if not any(label is not None for label in labels):
+        return texts
+    if len(labels) != len(texts) or not all(map(_is_letter, labels)):
+        raise RowError("unusable options: each label must be a letter, one for each text")
+    return texts_by_letter(
+        [(label.upper(), text) for label, text in zip(labels, texts, strict=True)]
+    )
+
+
+def texts_by_letter(pairs: Sequence[tuple[str, Any]]) -> list[Any]:
+    """The texts of (letter, text) pairs in the order of their letters; empty ones are left out.
+
+    Raises RowError if the letters that are left are not A, B, ..., since each would be another.
+    """
+    filled = sorted((pair for pair in pairs if pair[1] not in (None, "")), key=itemgetter(0))
+    letters = "".join(letter for letter, _ in filled)
+    if letters != LETTERS[: len(letters)]:
+        rule = "the options must be A, B, ... without a gap, since the answer is a letter"
+        raise RowError(f"unusable options: found {', '.join(letters)}; {rule}")
+    return [text for _, text in filled]
+
+
+def _is_letter(value: Any) -> bool:
+    """Whether a value is one letter, of either case."""
+    return isinstance(value, str) and len(value) == 1 and value.upper() in LETTERS
+
+
+def _options_in_text(text: str) -> Any:
+    """The value of a JSON text or Python literal, or the options marked `A.`, `B.`, ..., else the
+    text unchanged."""
+    try:
+        return parse_literal(text.strip())
+    except ValueError:
+        return question_options.marked_options(text) or text
 
 
 def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:

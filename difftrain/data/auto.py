@@ -67,7 +67,7 @@ def from_row(row: Row, named: Mapping[str, Any], context: RowContext) -> RawRow:
 
     Raises RowError, which names the columns found.
     """
-    row = {_lower_name(key): value for key, value in row.items()}
+    row = _with_lower_names(row, context.config.columns)
     letters = _letter_columns(row)
     question = _turns(named.get("question", _question(row)))
     answer = named.get("answer", _value(row, _first_name(row, ANSWERS)))
@@ -76,7 +76,7 @@ def from_row(row: Row, named: Mapping[str, Any], context: RowContext) -> RawRow:
         answer = _parsed(answer)
     options = named.get("options", _value(row, _first_name(row, OPTIONS)))
     if options is None and letters:
-        options = [row[letter] for letter in letters]
+        options = answers.texts_by_letter([(letter, row[letter]) for letter in letters])
     response = _value(row, _first_name(row, RESPONSES))
     if response is None and isinstance(question, list):
         response = prompts.last_response(question)
@@ -91,7 +91,7 @@ def from_row(row: Row, named: Mapping[str, Any], context: RowContext) -> RawRow:
         raise _missing_error([role for role, is_missing in missing.items() if is_missing], row)
     found = {key: value for key, value in row.items() if key in FOUND.task.split()}
     found |= {"images": images, "question": question, "answer": answer, "completion": response}
-    found |= {"options": _option_list(options), "answer_kind": row.get("answer_kind")}
+    found |= {"options": options, "answer_kind": row.get("answer_kind")}
     raw = from_columns(found, FOUND, context)
     names = [name for name in asdict(context.config.columns).values() if name]
     claimed = NAMES | {*letters, *names, *(name.split(".")[0] for name in names)}
@@ -99,9 +99,22 @@ def from_row(row: Row, named: Mapping[str, Any], context: RowContext) -> RawRow:
     return raw if raw.options else _with_question_options(raw)
 
 
-def _lower_name(name: str) -> str:
-    """`question` for a column `Question`; a name that is not recognized is unchanged."""
-    return name.lower() if name.lower() in NAMES else name
+def _with_lower_names(row: Row, columns: ColumnsConfig) -> Row:
+    """The row with `question` for a column `Question`; names that are not recognized, and those in
+    data.columns, are unchanged. Raises RowError if two columns with a value get one name.
+    """
+    named = {*asdict(columns).values()}
+    lowered: Row = {}
+    key_of: dict[str, str] = {}
+    for key, value in row.items():
+        name = key if key in named or key.lower() not in NAMES else key.lower()
+        if value is not None and lowered.get(name) is not None:
+            remedy = "rename or drop one, or name one with data.columns"
+            found = f"{key_of[name]} and {key} differ only in capitals"
+            raise RowError(f"ambiguous columns: {found}; {remedy}")
+        if lowered.get(name) is None:
+            lowered[name], key_of[name] = value, key
+    return lowered
 
 
 def _first_name(row: Row, names: str) -> str:
@@ -161,17 +174,11 @@ def _images(value: Any) -> list[Any]:
 
 
 def _letter_columns(row: Row) -> list[str]:
-    """VLMEvalKit's columns A, B, ... that have a value, if there are at least two."""
-    count = next((i for i, letter in enumerate(LETTERS) if row.get(letter) is None), len(LETTERS))
-    return list(LETTERS[:count]) if count > 1 else []
-
-
-def _option_list(value: Any) -> Any:
-    """Options as a list: of {"A": ..., "B": ...} its values, of text what it holds."""
-    value = _parsed(value) if isinstance(value, str) else value
-    if isinstance(value, Mapping):  # Arrow adds null fields
-        return [option for option in value.values() if option is not None]
-    return value
+    """VLMEvalKit's columns A, B, ... if there are A and B and at least two have a value."""
+    letters = [letter for letter in LETTERS if letter in row]
+    has_options = letters[:2] == ["A", "B"]
+    has_options &= sum(row[letter] not in (None, "") for letter in letters) > 1
+    return letters if has_options else []
 
 
 def _with_question_options(raw: RawRow) -> RawRow:

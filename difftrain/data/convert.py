@@ -96,11 +96,11 @@ def from_columns(row: Row, columns: Columns, context: RowContext) -> RawRow:
         raise RowError(f"unknown answer_kind: {kind!r}; allowed: {', '.join(AnswerKind)}")
     task = task_name(row, columns.task, columns.default_task)
     golds = gold_answers(row, columns, prompt, "detection" if kind == "boxes" else task)
-    options = first_value(row, columns.options)
-    options = [] if options is None else options
-    if not isinstance(options, list) or not all(type(o) in (str, int, float) for o in options):
-        raise RowError("unusable options: must be a list of strings or numbers")
-    options = answers.strip_option_marks([str(option) for option in options])
+    options = answers.option_texts(first_value(row, columns.options))
+    options = answers.strip_option_marks(options)
+    gold = first_value(row, columns.answer)
+    if type(gold) is int and kind in (None, AnswerKind.choice):
+        golds = (answers.option_letter_of_index(gold, options) or golds[0],)
     return RawRow(
         images=references,
         question=question,

@@ -9,8 +9,10 @@ from difftrain.data.prompts import LETTERS
 
 # A mark at the start of a line; a mark in parentheses anywhere; `A.` after the end of a sentence.
 MARK = re.compile(r"(?m)(?:^[ \t]*|(?<=\s))(?:\(([A-Z])\)|([A-Z])[.):](?=\s))[ \t]*")
-ENDS_SENTENCE = re.compile(r"[?.:\n]\s*\Z|\A\s*\Z")
+ENDS_SENTENCE = re.compile(r"[?.:!？。：！\n]\s*\Z|\A\s*\Z")
 HEADING = re.compile(r"(?i)\n?[ \t]*(?:the )?(?:answer )?(?:options|choices)(?: are)?:?\s*\Z")
+# Words of a sentence that names the options: `Which is larger, (A) or (B)?`
+NO_OPTION = re.compile(r"(?i)[\s.,;:!?()\[\]'\"]*(?:and|or)?[\s.,;:!?()\[\]'\"]*|.*\s(?:and|or)")
 # The words that prompts.multiple_choice adds.
 QUESTION_WORD = re.compile(r"\AQuestion:[ \t]*")
 CLOSING = "Please select the correct answer from the options above."
@@ -25,21 +27,38 @@ def split(question: str) -> tuple[str, tuple[str, ...]] | None:
     marks = _consecutive_marks(question)
     if len(marks) < 2:
         return None
-    ends = [mark.start() for mark in marks[1:]]
     last_end = question.find("\n", marks[-1].end())
-    ends.append(len(question) if last_end < 0 else last_end)
-    texts = [question[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    options = tuple(text.rstrip(",;").strip() for text in texts)
-    before, after = question[: marks[0].start()], question[ends[-1] :].strip()
-    if not ENDS_SENTENCE.search(before) and not marks[0][1]:
-        return None  # a name such as A. Smith
-    if not all(options) or any("\n" in text or len(text) > MAX_OPTION_CHARS for text in options):
+    last_end = len(question) if last_end < 0 else last_end
+    options = _texts_after(marks, question[:last_end])
+    before, after = question[: marks[0].start()], question[last_end:].strip()
+    heading = HEADING.search(before)
+    if not ENDS_SENTENCE.search(before) and not heading:
+        return None  # a name such as A. Smith, or points (A) and (B)
+    if re.search("[?？]", question[marks[0].end() :]) or any(map(NO_OPTION.fullmatch, options)):
         return None
-    before = HEADING.sub("", before)
+    if any("\n" in text or len(text) > MAX_OPTION_CHARS for text in options):
+        return None
+    before = before[: heading.start()] if heading else before
     if after == CLOSING:
         before, after = QUESTION_WORD.sub("", before), ""
     rest = "\n".join(text for text in (before.strip(), after) if text)
     return (rest, options) if before.strip() else None
+
+
+def marked_options(text: str) -> list[str] | None:
+    """The options of a text that consists of them, as `A. cat` and `B. dog`; else None."""
+    marks = _consecutive_marks(text)
+    if len(marks) < 2 or text[: marks[0].start()].strip():
+        return None
+    options = _texts_after(marks, text)
+    return [*options] if all(options) else None
+
+
+def _texts_after(marks: list[re.Match[str]], text: str) -> tuple[str, ...]:
+    """The text after each mark, up to the next one."""
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    texts = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    return tuple(text.rstrip(",;").strip() for text in texts)
 
 
 def _consecutive_marks(question: str) -> list[re.Match[str]]:

@@ -20,6 +20,9 @@ from difftrain.data.storage import Folder, Storage
 
 MAX_ROW_BYTES = 64 << 20  # a longer line or array element is rejected before it fills memory
 TOO_LONG = f"row too long: over {MAX_ROW_BYTES >> 20} MiB; keep images in files of their own"
+MAX_OBJECT_BYTES = 256 << 20  # an object with all rows is in memory as a whole
+LINES_OR_ARRAY = "write one JSON object per line, or one array of objects"
+MESSAGE_KEYS = {"messages", "conversations", "prompt"}  # their lists are turns, not rows
 CHUNK_BYTES = 1 << 20
 BATCH_ROWS = 16  # rows of a parquet or arrow file that are in memory at a time
 ARROW_FILE_MAGIC = b"ARROW1"  # the start of Arrow's file format; `save_to_disk` writes streams
@@ -38,9 +41,10 @@ def read_rows(storage: Storage, names: list[str]) -> Iterator[tuple[str, Row | R
                 rows = _read_arrow(file if path is None else pa.memory_map(str(path)))
             elif name.endswith((".csv", ".tsv")):
                 rows = _read_table(file, "," if name.endswith(".csv") else "\t")
+            elif name.endswith(".json"):
+                rows = _read_array(file) if _is_array(file) else _read_objects(file)
             else:
-                is_array = name.endswith(".json") and _is_array(file)
-                rows = _read_array(file) if is_array else _read_lines(file)
+                rows = _read_lines(file)
             row_number = 0
             try:
                 for row_number, row in enumerate(rows, 1):
@@ -57,6 +61,59 @@ def _is_array(file: IO[bytes]) -> bool:
     if first != b"[":
         file.seek(0)
     return first == b"["
+
+
+def _read_objects(file: IO[bytes]) -> Iterator[Row | RowError | None]:
+    """Yields the object of each line, or those in the only list of one object: `{"data": [...]}`.
+
+    Raises RowError if one object covers several lines and has no such list.
+    """
+    first, second = _filled_line(file), _filled_line(file)
+    file.seek(0)
+    value, problem = _parse_object(first)
+    has_rows = value is not None and not second and _is_list_of_objects(value.get("data"))
+    covers_lines = value is None and bool(second) and first.startswith(b"{")
+    if covers_lines and _parse_object(second)[0] is None:  # else only the first line is damaged
+        text = file.read(MAX_OBJECT_BYTES)
+        file.seek(0)
+        value, problem = _parse_object(text.removeprefix(codecs.BOM_UTF8))
+        if len(text) == MAX_OBJECT_BYTES:
+            problem = f"over {MAX_OBJECT_BYTES >> 20} MiB in one object"
+        if value is None:
+            raise RowError(f"not JSON: {problem}; {LINES_OR_ARRAY}")
+        has_rows = True
+    if value is None or not has_rows:
+        yield from _read_lines(file)
+        return
+    lists = [key for key, rows in value.items() if _is_list_of_objects(rows)]
+    if len(lists) != 1 or lists[0] in MESSAGE_KEYS:
+        found = ", ".join(lists) or "none"
+        raise RowError(f"no rows: lists of objects in the file's object: {found}; {LINES_OR_ARRAY}")
+    for element in value[lists[0]]:
+        yield _check_object(element, "element")
+
+
+def _filled_line(file: IO[bytes]) -> bytes:
+    """The next line that is not blank, without white space around it; empty at the end."""
+    while line := file.readline(MAX_ROW_BYTES):
+        if text := line.removeprefix(codecs.BOM_UTF8).strip():
+            return text
+    return b""
+
+
+def _parse_object(text: bytes) -> tuple[Row | None, str]:
+    """The JSON object, or None and the problem."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        return None, "nested too deeply"
+    except ValueError as error:
+        return None, str(error)
+    return (value, "") if isinstance(value, dict) else (None, "not an object")
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _read_lines(file: IO[bytes]) -> Iterator[Row | RowError | None]:
@@ -154,14 +211,21 @@ def _broken_file_error(file_format: str, error: Exception) -> RowError:
 def _read_table(file: IO[bytes], delimiter: str) -> Iterator[Row | RowError | None]:
     """Yields the rows of a csv or tsv by its header; an empty cell is None.
 
-    Raises RowError if the rest of the file cannot be read.
+    Raises RowError if two columns have one name, or the rest of the file cannot be read.
     """
     csv.field_size_limit(MAX_ROW_BYTES)  # the default is too small for an image in base64
     lines = _short_lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    at_end: list[bool] = []
     try:
-        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        # strict=True would end the file at a cell like `"Stop" sign?`.
+        rows = csv.reader(_noting_end(lines, at_end), delimiter=delimiter, strict=False)
         names = next(rows, [])
+        if repeated := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+            rule = "rename or drop all but one"
+            raise RowError(f"ambiguous columns: several are named {', '.join(repeated)}; {rule}")
         for cells in rows:
+            if at_end:  # the reader looked for the rest of this row
+                raise csv.Error("a quote is not closed")
             if not cells:
                 yield None
             elif len(cells) != len(names):
@@ -170,6 +234,12 @@ def _read_table(file: IO[bytes], delimiter: str) -> Iterator[Row | RowError | No
                 yield {n: cell or None for n, cell in zip(names, cells, strict=True)}
     except (csv.Error, UnicodeDecodeError) as error:
         raise RowError(f"broken file: no readable table from here on ({error})") from error
+
+
+def _noting_end(lines: Iterator[str], at_end: list[bool]) -> Iterator[str]:
+    """The lines; `at_end` is filled when another one is asked for after the last."""
+    yield from lines
+    at_end.append(True)
 
 
 def _short_lines(text: IO[str]) -> Iterator[str]:

@@ -38,6 +38,20 @@ def test_any_of_several_gold_answers_counts() -> None:
     assert "verdict: incorrect" in explain(*golds, "response=4")
 
 
+def test_gold_answers_are_read_as_in_training() -> None:
+    assert "gold:    5" in explain(r"gold=\boxed{5}", "response=5")
+    mixed = explain("gold=3", "gold=three", "response=three")
+    assert "verdict: correct" in mixed
+    assert "kind:    text" in mixed
+    # An answer that its grader cannot decide is dropped if another is left.
+    assert "verdict: correct" in explain("gold=3", "gold=a few", "kind=count", "response=3")
+
+
+def test_an_empty_option_is_refused_since_the_letters_would_shift() -> None:
+    with pytest.raises(ConfigError, match=r"options=cat\|\|dog: an option is empty"):
+        explain("gold=B", "options=cat||dog", "response=B")
+
+
 def test_missing_and_unusable_fields_are_refused_together() -> None:
     with pytest.raises(ConfigError, match=r"gold=.*\n.*response="):
         explain()

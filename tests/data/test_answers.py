@@ -108,8 +108,73 @@ def test_a_list_of_texts_and_numbers_has_several_accepted_answers(value, expecte
 
 
 def test_accepted_answers_of_different_kinds_are_compared_as_text():
-    assert answers.infer_kind_of_all(["3", "5"], "", "How many?", ()) is AnswerKind.number
+    assert answers.infer_kind_of_all(["3", "5"], "", "How many?", ()) is AnswerKind.count
+    assert answers.infer_kind_of_all(["3", "3.5"], "", "How many?", ()) is AnswerKind.number
     assert answers.infer_kind_of_all(["3", "three"], "", "How many?", ()) is AnswerKind.text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"text": ["Paris"], "answer_start": [0]}, ("Paris",)),  # SQuAD
+        ({"answer": ["cat", "cat"], "answer_id": [1, 2]}, ("cat", "cat")),  # Sequence({...})
+        ({"value": "cat"}, ("cat",)),
+        ({"answer": None, "value": 3}, ("3",)),  # Arrow adds null fields
+        ('{"text": ["Paris"], "answer_start": [0]}', ("Paris",)),
+        ([{"text": "cat"}, {"value": "dog"}], ("cat", "dog")),
+        ("{1, 2}", None),
+        ({"bbox_2d": [1, 2, 3, 4]}, None),
+        ([{"bbox_2d": [1, 2, 3, 4], "text": "cat"}], None),
+    ],
+)
+def test_an_object_with_answers_is_its_answers(value, expected):
+    assert answers.accepted_answers(value) == expected
+
+
+@pytest.mark.parametrize("value", [{"label": "cat"}, {}, {"answer": {"a": 1}}, {"text": None}])
+def test_any_other_object_is_no_gold_answer(value):
+    with pytest.raises(RowError, match="an object needs a text or a list under answer, answers"):
+        answers.accepted_answers(value)
+
+
+def test_four_numbers_are_a_box_only_if_they_can_be_corners():
+    assert answers.accepted_answers([3, 3, 3, 3]) == ("3", "3", "3", "3")
+    assert answers.accepted_answers([3, 1, 2, 4]) == ("3", "1", "2", "4")
+    assert answers.accepted_answers([1, 2, 3, 4]) is None
+
+
+@pytest.mark.parametrize(
+    ("gold", "question", "kind"),
+    [
+        ("3", "How many cats are there?", AnswerKind.count),
+        ("1,200", "What is the number of cats?", AnswerKind.count),
+        ("3.5", "How many cats are there?", AnswerKind.number),
+        ("3 cm", "How many is it?", AnswerKind.number),
+        ("60", "How many degrees is angle A?", AnswerKind.number),
+        ("50", "How many percent are red?", AnswerKind.number),
+        ("4", "How many square meters is it?", AnswerKind.number),
+        ("4", "How many square tiles are there?", AnswerKind.count),
+        ("3", "What is x?", AnswerKind.number),
+    ],
+)
+def test_a_whole_number_of_things_is_a_count(gold, question, kind):
+    assert answers.infer_kind(gold, "math", question, ()) is kind
+
+
+@pytest.mark.parametrize("gold", ["A4", "B-52", "F-16", "I-95", "3D", "5G", "AB12C"])
+def test_names_with_digits_are_inferred_as_text(gold):
+    assert answers.infer_kind(gold, "", "Which is it?", ()) is AnswerKind.text
+
+
+@pytest.mark.parametrize("gold", ["2x", "x1 + x2", "12V", "300K", "A=4"])
+def test_algebra_and_quantities_are_no_names(gold):
+    assert answers.infer_kind(gold, "", "What is it?", ()) is AnswerKind.number
+
+
+def test_two_numbers_with_to_between_are_a_text_unless_a_ratio_is_asked_for():
+    assert answers.infer_kind("9 to 5", "", "When is it open?", ()) is AnswerKind.text
+    assert answers.infer_kind("2 to 3", "", "What is the ratio of a to b?", ()) is AnswerKind.number
+    assert answers.infer_kind("2 to 3", "find_ratio", "What is it?", ()) is AnswerKind.number
 
 
 def test_accepted_answers_that_cannot_be_graded_are_dropped_unless_none_is_left():
@@ -177,3 +242,44 @@ def test_letter_marks_are_removed_from_options():
     assert answers.strip_option_marks(["(A) red", "(B) blue"]) == ("red", "blue")
     # A and C are not the first two letters, so they are initials and not marks.
     assert answers.strip_option_marks(["A. Smith", "C. Jones"]) == ("A. Smith", "C. Jones")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"B": "dog", "A": "cat"},
+        {"A": "cat", "B": "dog", "C": None},  # Arrow adds null fields
+        {"label": ["B", "A"], "text": ["dog", "cat"]},
+        [{"label": "A", "text": "cat"}, {"label": "B", "text": "dog"}],
+        "A. cat\nB. dog",
+        "(A) cat (B) dog",
+        "['cat', 'dog']",
+    ],
+)
+def test_options_of_every_form_are_in_the_order_of_their_letters(value):
+    assert answers.option_texts(value) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"A": "cat", "B": None, "C": "dog"}, "found A, C"),
+        ({"label": ["1", "2"], "text": ["cat", "dog"]}, "each label must be a letter"),
+        ({"label": ["A", "A"], "text": ["cat", "dog"]}, "found A, A"),
+        ("cat or dog", "must be a list"),
+    ],
+)
+def test_options_whose_letters_are_unclear_are_rejected(value, reason):
+    with pytest.raises(RowError, match=reason):
+        answers.option_texts(value)
+
+
+def test_a_whole_number_is_the_index_of_an_option_unless_options_are_numbers():
+    assert answers.option_letter_of_index(1, ("cat", "dog")) == "B"
+    assert answers.option_letter_of_index(2, ("cat", "dog")) is None
+    assert answers.option_letter_of_index(52, ("50", "52")) is None
+    assert answers.option_letter_of_index(1, ("0", "1")) == "B"  # as index and as text
+    with pytest.raises(
+        RowError, match=r'write the option\'s letter \("B"\) or its text as a string'
+    ):
+        answers.option_letter_of_index(1, ("1", "2"))

@@ -168,7 +168,7 @@ def test_every_shape_of_a_row_is_read_from_every_container(tmp_path, noise, png,
     result = read_sample(path)
     # alpaca joins its two columns with a line break
     assert (result.question.replace("\n", " "), result.answer) == (QUESTION, ANSWER)
-    assert result.answer_kind is AnswerKind.number
+    assert result.answer_kind is AnswerKind.count
     assert_shows(result, noise)
 
 
@@ -390,6 +390,11 @@ def test_options_inside_the_question_become_options(tmp_path, png, question, gol
         ("Triangle (A) is larger?", "A"),
         ("(A) cat (B) dog", "dog"),  # no question is left
         ("Which? (B) dog (A) cat", "dog"),
+        ("Points (A) and (B) lie on the line. Which is left?", "A"),
+        ("Which is larger, (A) or (B)?", "A"),
+        ("Compare: (A) cat and (B) dog", "A"),
+        ("Look at: (A) , (B) dog", "B"),
+        ("The points (A) left (B) right are red", "A"),
     ],
 )
 def test_a_question_without_clear_options_is_unchanged(tmp_path, png, question, gold):
@@ -397,6 +402,37 @@ def test_a_question_without_clear_options_is_unchanged(tmp_path, png, question, 
     row = {"image": "a.png", "question": question, "answer": gold}
     result = read_sample(jsonl(tmp_path, row))
     assert (result.question, result.options) == (question, ())
+
+
+def test_an_integer_answer_is_the_index_of_an_option(tmp_path, png):
+    """ScienceQA."""
+    (tmp_path / "a.png").write_bytes(png)
+    row = {"image": "a.png", "question": "Which?", "choices": ["cat", "dog"], "answer": 1}
+    result = read_sample(jsonl(tmp_path, row))
+    assert (result.answer, result.answer_kind) == ("B", AnswerKind.choice)
+    reason = read_rejected(jsonl(tmp_path, {**row, "choices": [1, 2, 3]}))
+    assert reason.startswith("unusable gold answer: 1 may be the index or the value of an option")
+
+
+def test_an_empty_option_before_others_is_rejected_since_the_letters_would_shift(tmp_path, png):
+    row = vlmevalkit_row(png, C="", D="fish", answer="D")
+    reason = read_rejected(write_table(tmp_path / "rows.tsv", [row]))
+    assert reason.startswith("unusable options: found A, B, D; the options must be A, B, ...")
+
+
+def test_an_object_of_answers_is_read_from_parquet(tmp_path, png):
+    row = {"image": png, "question": "Where?", "answers": {"text": ["Paris"], "start": [0]}}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    assert read_sample(tmp_path / "a.parquet").answer == "Paris"
+
+
+def test_columns_that_differ_only_in_capitals_are_refused_unless_one_is_named(tmp_path, png):
+    (tmp_path / "a.png").write_bytes(png)
+    row = {"image": "a.png", "question": QUESTION, "Answer": "3", "answer": "4"}
+    reason = read_rejected(jsonl(tmp_path, row))
+    assert reason.startswith("ambiguous columns: Answer and answer differ only in capitals")
+    columns = ColumnsConfig(answer="Answer")
+    assert read_sample(jsonl(tmp_path, row), columns=columns).answer == "3"
 
 
 def test_text_after_the_options_stays_in_the_question():

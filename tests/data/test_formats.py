@@ -231,7 +231,7 @@ def test_mulberrys_gold_answer_follows_the_last_final_answer_marker(tmp_path, re
     (tmp_path / "mulberry_sft.json").write_text(json.dumps(rows, indent=1))
     result = read(Source.mulberry, tmp_path)
     assert [row.answer for row in result[:3]] == ["A", "B", "5"]
-    assert [row.answer_kind for row in result[:3]] == ["choice", "choice", "number"]
+    assert [row.answer_kind for row in result[:3]] == ["choice", "choice", "count"]
     assert result[0].rationale.endswith("It is red.")
     assert short_reasons(result) == ["unusable gold answer", "missing file"]
     assert result[4].source == "mulberry_sft.json:5"

@@ -65,7 +65,7 @@ def test_a_messages_row_becomes_a_sample(convert_row):
     result = convert_row(MESSAGES)
     assert isinstance(result, Sample)
     assert (result.question, result.answer) == ("How many squares are there?", "1")
-    assert (result.answer_kind, result.task) == (AnswerKind.number, "unknown")
+    assert (result.answer_kind, result.task) == (AnswerKind.count, "unknown")
 
 
 def test_both_formats_may_be_in_one_file(write_rows):

@@ -78,6 +78,66 @@ def test_a_damaged_array_gives_its_good_rows_and_then_an_error(tmp_path, text, n
     assert len(result) == num_good + 1
 
 
+@pytest.mark.parametrize(
+    ("value", "indent"),
+    [({"version": 1, "data": [{"a": 1}, {"a": 2}]}, 2), ({"data": [{"a": 1}]}, 0)],
+)
+def test_the_only_list_of_objects_in_one_object_holds_the_rows(tmp_path, value, indent):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(value, indent=indent))
+    assert [row for _, row in read_file(path)] == value["data"]
+
+
+def test_an_object_in_one_line_with_a_list_under_data_holds_the_rows(tmp_path):
+    path = write_jsonl(tmp_path / "rows.json", [{"data": [{"a": 1}]}])
+    assert read_file(path) == [("rows.json:1", {"a": 1})]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [{}], "b": [{}]},
+        {"question": "?", "options": [1, 2]},
+        {"messages": [{"role": "user"}]},
+    ],
+)
+def test_an_object_over_several_lines_without_a_clear_list_of_rows_is_refused(tmp_path, value):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(value, indent=2))
+    ((_, row),) = read_file(path)
+    assert error_message(row).endswith("write one JSON object per line, or one array of objects")
+
+
+def test_objects_over_several_lines_one_after_another_are_refused_once(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text("\n".join(json.dumps({"a": 1}, indent=2) for _ in range(3)))
+    ((_, row),) = read_file(path)
+    assert error_message(row).startswith("not JSON: Extra data")
+
+
+def test_rows_after_a_damaged_first_line_of_a_json_file_are_read(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('{"a": \n{"a": 1}\n')
+    (_, first), second = read_file(path)
+    assert error_message(first).startswith("not JSON")
+    assert second == ("rows.json:2", {"a": 1})
+
+
+def test_rows_after_a_badly_quoted_cell_are_read(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('question,answer\n"Stop" sign?,yes\nWhich?,no\n')
+    rows = [row for _, row in read_file(path)]
+    assert [row["answer"] for row in rows] == ["yes", "no"]
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer,answer\nWhich?,yes,no\n")
+    ((_, row),) = read_file(path)
+    expected = "ambiguous columns: several are named answer; rename or drop all but one"
+    assert error_message(row) == expected
+
+
 def test_a_row_that_is_too_long_is_rejected_and_the_next_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "MAX_ROW_BYTES", 1000)
     path = write_jsonl(tmp_path / "rows.jsonl", [{"a": "x" * 5000}, {"a": 1}])
