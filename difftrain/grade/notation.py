@@ -55,7 +55,7 @@ _COMMANDS = (
 """Each pattern and what replaces it, in order."""
 _OUTSIDE = " \t\r\n`*"  # decoration around a whole answer
 _QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’"}  # removed in pairs: 5" are inches
-_INVISIBLE = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+_INVISIBLE: dict[int, None] = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
 _SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴-⁹]+")
 _SUBSCRIPT = re.compile("[₀-₉]+")
 _PLAIN_DIGITS = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "+-01234567890123456789")
