@@ -46,7 +46,8 @@ NOT_ARITHMETIC = re.compile(
     re.IGNORECASE,
 )
 """Digits that no grader may compute with; such a gold answer is compared as text."""
-IDENTIFIER = re.compile(r"[A-Z]{1,3}-?\d+[A-Z]?|\d+(?P<letter>[A-Z])")  # A4, B-52, 3D, but 12V
+# A4, B-52, 3D, but not 12V, nor 300K, 5M, 2B, which are thousands, millions, billions.
+IDENTIFIER = re.compile(r"[A-Z]{1,3}-?\d+[A-Z]?|\d+(?P<letter>[AC-JLN-Z])")
 FROM_TO = re.compile(r"\d+(?:\.\d+)?\s+to\s+\d+(?:\.\d+)?")  # a range or a score, or a ratio
 WHOLE_NUMBER = re.compile(r"\d+|\d{1,3}(?:,\d{3})+")
 ASKS_COUNT = re.compile(
@@ -142,7 +143,10 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
 def _asks_count(question: str) -> bool:
     """Whether a question asks for a number of things, and not for a quantity in a unit."""
     nouns = [match["noun"] or "" for match in ASKS_COUNT.finditer(question)]
-    return any(not noun.lower().startswith("percent") and not units.parse(noun) for noun in nouns)
+    return any(
+        not noun.lower().startswith("percent") and units.parse(noun) in (None, units.COUNT)
+        for noun in nouns
+    )
 
 
 def infer_kind_of_all(
@@ -287,7 +291,11 @@ def gradable_answers(
             problem_of[gold] = error
     if not answer_of:
         raise problem_of[golds[0]]
-    return tuple(answer_of[gold] for gold in golds if gold in answer_of)
+    accepted = tuple(answer_of[gold] for gold in golds if gold in answer_of)
+    if kind is AnswerKind.choice and len({*accepted}) > 1:
+        letters = ", ".join(dict.fromkeys(accepted))
+        raise GoldError(f"it names several options ({letters}), and a response may give only one")
+    return accepted
 
 
 def _gradable_answer(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str:

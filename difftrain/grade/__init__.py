@@ -4,6 +4,7 @@ A response is correct, incorrect or unparsable (for example without closed `<ans
 reads no files and does not import torch.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ GRADERS: dict[AnswerKind, Any] = {
 }
 """The module that grades each kind. `decide(answer, gold, options, rules)` returns a GradeDecision.
 `gold_problem(gold, options)` returns why a gold answer cannot be graded, or None."""
+_WORD = re.compile(r"[^\W\d_]+")
 STRICT = GradeConfig()  # no partial credit
 
 
@@ -75,11 +77,20 @@ def _grade_by_votes(answer: str, sample: Sample, rules: GradeConfig) -> GradeRes
 
 
 def _boxed_list(response: str, gold: str, kind: AnswerKind) -> str | None:
-    """Several boxes as one list, if the gold answer is a list of numbers or texts; else None."""
-    if kind not in (AnswerKind.number, AnswerKind.text):
+    """Several boxes as one list, if the gold answer is a list of numbers or texts; else None.
+
+    Between the boxes there may be no words but `and`, `or` and `for part (a)`.
+    """
+    content = extract.tag_content(response) or ""
+    if kind not in (AnswerKind.number, AnswerKind.text) or content.count("\\boxed") < 2:
         return None
-    boxes = extract.all_boxed(extract.tag_content(response) or "")
-    return ", ".join(boxes) if len(boxes) > 1 and number.is_list(gold) else None
+    boxes = extract.all_boxed(content)
+    between = content.partition("\\boxed")[2]
+    for box in boxes:
+        between = between.replace(f"{{{box}}}", " ", 1)
+    words = {*_WORD.findall(between.replace("\\text", "").replace("\\boxed", ""))}
+    is_plain = words <= {"and", "or", "quad", "qquad", "for", "part", "a", "b", "c"}
+    return ", ".join(boxes) if is_plain and number.is_list(gold) else None
 
 
 def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:

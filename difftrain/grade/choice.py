@@ -100,7 +100,8 @@ _STATEMENT_DOUBT = re.compile(
     r"(?i)\b(?:says?|said|claim(?:s|ed)?|th(?:inks?|ought)|believe[sd]?|told|assum(?:e[sd]?|ing|ption)"
     r"|suppos(?:e[sd]?|ing)|expect(?:s|ed)?|if|whether|would|could|might|may|few|rarely|seldom|worst"
     r"|others?|another|else|trap|bait|fake|contrary|lie|myth|absent|initial(?:ly)?|previous(?:ly)?"
-    r"|earlier|anything|reject(?:ed)?|exclud(?:ed|ing)|eliminated|squared|cubed|square of|cube of"
+    r"|earlier|anything|avoid|missing|what|which"
+    r"|reject(?:ed)?|exclud(?:ed|ing)|eliminated|squared|cubed|square of|cube of"
     r"|root|plus|minus|times (?:[a-z]|the|as)|divided|multiplied|reciprocal|negative of)\b"
     r"|没|无人|非|谁|干扰|除|假|如果"
 )

@@ -98,6 +98,8 @@ _CHANGING = (
     "billions trillion trillions quadrillion lakh lakhs crore crores dozen dozens score gross pair "
     "pairs couple couples percent per minus plus times multiplied divided added subtracted doubled "
     "tripled twice thrice double triple squared cubed factorial power root mod modulo point short "
+    "each tens doz dz mil grand binary negative removed excluding excluded apart aside nope nah jk "
+    "kidding lie joke scratch ignore oops knows whatever "
     "off missing up down guess could might may would should k m b g bn mn x e pi infinity"
 )
 _CHANGING_WORDS = {*_CHANGING.split()}

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache, lru_cache
+from math import isfinite
 from typing import Any
 
 from difftrain.grade.pool import GradeFailure, GraderPool, in_worker
@@ -33,6 +34,8 @@ _BLANK_BETWEEN_NUMBERS = re.compile(r"[0-9]\s+[0-9]")  # math-verify would add o
 _MATRIX = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
 _TOO_LARGE_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*0+(?![.0-9])")
 """An exponent of four or more digits, a number of 21 or more digits, a division by zero."""
+_LARGE_WITH_LOGARITHM = re.compile(r"[0-9]{7,}|\^\s*\{?\s*[+-]?[0-9]{2,}")
+"""Beside a logarithm: n ln(a) would become ln(a^n)."""
 _POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^")  # as in `(x + 1)^2`
 _LARGE_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")  # as in `(x + 1)^12`
 # Maximum number of "(" and "[". The time to expand a product grows exponentially with it.
@@ -70,7 +73,8 @@ def is_expression(text: str) -> bool:
         and not _has_power_tower(text)
         and not _TOO_LARGE_OR_OVER_ZERO.search(text)
         and len(_POWER_OF_GROUP.findall(text)) <= 1
-        and not (has_letters and _LARGE_POWER_OF_GROUP.search(text))
+        and not ((has_letters or r"\sqrt" in text) and _LARGE_POWER_OF_GROUP.search(text))
+        and not (re.search(r"\\(?:ln|log)", text) and _LARGE_WITH_LOGARITHM.search(text))
         and num_brackets <= (_MAX_BRACKETS_WITH_LETTERS if has_letters else _MAX_BRACKETS)
     )
 
@@ -161,8 +165,15 @@ def _math_verify_parses(text: str) -> bool:
 
 
 def _is_rounded(expression: str, decimal: str) -> bool | None:
+    shown, last_digit = Fraction(decimal), Fraction(1, 10 ** len(decimal.partition(".")[2]))
     for parsed in _parsed(expression):
-        if getattr(parsed, "is_number", False):
-            last_digit = Fraction(1, 10 ** len(decimal.partition(".")[2]))
-            return abs(Fraction(float(parsed)) - Fraction(decimal)) <= last_digit
+        try:
+            number = float(parsed)
+        except (TypeError, OverflowError, ValueError):  # a complex or too large number, a set
+            continue
+        if isfinite(number):
+            value = Fraction(number)
+            below = abs(value) - abs(shown)
+            is_cut = last_digit < 1 and value * shown > 0 and 0 <= below < last_digit
+            return abs(value - shown) <= last_digit / 2 or is_cut
     return None

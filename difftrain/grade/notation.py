@@ -12,7 +12,8 @@ from difftrain.grade.normalize import normalize_number
 _SYMBOLS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "π": r"\pi ",
     "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\neq ", "≈": r"\approx ", "≃": r"\approx ",
-    "±": r"\pm ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∠": r"\angle ", "θ": r"\theta ",
+    "±": r"\pm ", "∈": r"\in ", "∪": r"\cup ",
+    "∴": r"\therefore ", "∩": r"\cap ", "∠": r"\angle ", "θ": r"\theta ",
     "º": "°", "˚": "°", "∶": ":", "、": ",", "。": ".", "Ω": "Ω", "μ": "µ", "₹": "INR ",
 }  # fmt: skip
 _VULGAR = {  # one-character fractions; a whole number may stand before them
@@ -31,6 +32,7 @@ _COMMANDS = (
         re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}"),
         r" \1 ",
     ),
+    (re.compile(r"(?<=\d)(\s*)\\mu\s*(?=[FmgsCALlVWHJ](?![a-zA-Z]))"), r"\1µ"),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])"), "°"),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\\$"), _DOLLAR),

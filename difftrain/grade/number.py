@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
 
 from difftrain.config.difficulty import GradeConfig
 from difftrain.grade import math, quantity, units
@@ -44,11 +43,11 @@ _AS_WRITTEN = re.compile(
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?")
 _RATIO = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:\s*(?::|\bto\b)\s*[0-9]+(?:\.[0-9]+)?){2,}")
 _LEAD = re.compile(
-    r"(?:(?:so|thus|hence|therefore|then),?\s+)?"
+    r"(?:(?:so|thus|hence|therefore|then),?\s+|\\therefore\s*)?"
     r"(?:(?:the |my )?(?:final |correct |right )?(?:answer|result|value)s?\s*(?:is|are|:|=|：)+"
     r"|(?:所以|因此)?\s*(?:最终)?答案\s*(?:是|为|:)?\s*:?"
     r"|[a-z']+(?: [a-z']+){0,6} (?:is|are|equals|equal to|measures)\b"
-    r"|is\b)\s*:?\s*",
+    r"|is\b|it's\b|ans\b\.?|[a-zA-Z\u4e00-\u9fff]{1,12}(?:是|为|等于)(?=\s*[-0-9\\]))?\s*:?\s*",
     re.IGNORECASE,
 )
 _UNSURE = re.compile(
@@ -56,7 +55,10 @@ _UNSURE = re.compile(
     r"|may|could|probably|possibly|if|unless|wrong|wrongly|incorrect|false|other than|more|less"
     r"|least|most|over|under|above|below|half|twice|double|doubt|disagree|unlikely|deny|refuse|says?|said"
     r"|claims?|try|tried|attempt|first|negative|minus|opposite|squared?|cubed?|root|inverse|reciprocal"
-    r"|rather|hardly|barely|scarcely|nobody|instead)\b|n't\b"
+    r"|rather|hardly|barely|scarcely|nobody|instead|but|far from|used to|traps?|decoys?"
+    r"|distractors?|bait|lies?|myth|fake|initial(?:ly)?|previous(?:ly)?|another|others?|plus|times"
+    r"|divided|multiplied|increased|decreased|reduced|mod(?:ulo)?|log(?:arithm)?|ln|triple|thirds?"
+    r"|quarter|fourth|fifth|tenth|ignor\w*|avoid)\b|n't\b|[不非没未无]"
 )
 """Words in a sentence before the value that may change or withdraw it."""
 _ABOUT = re.compile(
@@ -75,7 +77,7 @@ _DENOMINATORS = {
     "eighth": 8, "ninth": 9, "tenth": 10,
 }  # fmt: skip
 _FRACTION_WORDS = re.compile(rf"(a|[a-z]+)[ -]({'|'.join(_DENOMINATORS)}|halve)s?", re.IGNORECASE)
-_SEPARATOR = re.compile(r"\s*[,;]\s*(?:and\b|or\b)?|\s+(?:and|or|或|和)\s+")
+_SEPARATOR = re.compile(r"\s*[,;]\s*(?:and\b|or\b)?|\s+(?:and|or)\s+|\s*[或和]\s*")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|neq|in|cup|cap)(?![a-zA-Z])")
 _BETWEEN = re.compile(
     r"(?P<low>[^<>]+?)\s*(?P<left><|\\le)\s*[a-z](?:\([a-z]\))?\s*(?P<right><|\\le)(?P<high>[^<>]+)"
@@ -416,11 +418,21 @@ def _end_of_chain(text: str) -> tuple[str, ...] | None:
             return (text,)
     elif _is_formula(steps[0][1]):
         return None  # `2x = 10` does not say that something is 10
-    for (_, left), (sign, right) in pairwise(steps):
-        if not _step_holds(left, sign, right):
+    if len({unit for _, part in steps if (unit := _unit(part))}) > 1:
+        return None
+    last_exact = steps[0][1]
+    for sign, part in steps[1:]:
+        if not _step_holds(last_exact, sign, part):
             return None
+        if sign == "=":
+            last_exact = part
     exact = [part for i, (sign, part) in enumerate(steps) if sign == "=" or not i]
     return tuple(dict.fromkeys((exact[-1], steps[-1][1])))
+
+
+def _unit(part: str) -> str:
+    value = quantity.parse(part)
+    return value.unit if value else _without_unit(part)[1]
 
 
 def _is_formula(part: str) -> bool:

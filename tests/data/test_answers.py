@@ -283,3 +283,16 @@ def test_a_whole_number_is_the_index_of_an_option_unless_options_are_numbers():
         RowError, match=r'write the option\'s letter \("B"\) or its text as a string'
     ):
         answers.option_letter_of_index(1, ("1", "2"))
+
+
+def test_several_letters_are_no_accepted_answers_of_a_choice() -> None:
+    options = ("cat", "dog")
+    assert answers.gradable_answers(["B", "dog"], AnswerKind.choice, options) == ("B", "B")
+    with pytest.raises(answers.GoldError, match="several options"):
+        answers.gradable_answers(["A", "B"], AnswerKind.choice, options)
+
+
+def test_people_are_counted_and_meters_are_measured() -> None:
+    question = "How many {} are there?".format
+    assert answers.infer_kind("3", "vqa", question("people"), ()) is AnswerKind.count
+    assert answers.infer_kind("3", "vqa", question("meters"), ()) is AnswerKind.number

@@ -53,6 +53,10 @@ RIGHT = {
         ("0.33", "1/3 ≈ 0.33"), ("3.14", "π ≈ 3.14"),
         ("5", "2 + 3 = 5"), ("1/3", "1/3 ≈ 0.333"), (r"2\sqrt{3}", r"2\sqrt{3}\approx 3.46"),
     ],
+    "Chinese": [
+        ("8", "x的值为8"), ("8", "面积是8平方厘米"), ("1, 2", "x=1或x=2"), ("1, 2", "1和2"),
+    ],
+    "other leads": [("8", "Therefore, x = 8."), ("8", "∴ x = 8"), ("8", "It's 8"), ("8", "Ans: 8")],
     "full stops and wrappers": [
         (r"\sqrt{51}", r"$\sqrt{51}$."), ("6+9i", "6+9i."), ("5", "`5`"), ("5", '"5"'),
     ],
@@ -97,6 +101,12 @@ WRONG = [
     ("5 km", "5 people"), ("25 people", "25%"), ("5 feet", '5"'), ("10", "10K"), ("5", "the third"),
     ("10 m", "10 meters square"), ("0.5", "1 to 2"), ("0.4", "12:30"), ("10", "10 to 1"),
     ("30", "30:1"), ("6", "6 in 1"), ("2/5", "12:30"), ("0.4", "2 to 5"),
+    ("6", r"5 \approx 6"), ("5", r"5 \approx 6"), ("9", "0≈1≈2≈3≈9"), ("1", r"\frac{\pi}{2}≈1"),
+    ("5 cm", "4 m ≈ 5 cm"),
+    ("5 cm", "x = 5 m = 5 = 5 cm"), ("5", r"\infty ≈ 5"), ("5", "xy = 7 = 5"),
+    ("5", r"\sqrt{-1} ≈ 5"), ("5", r"\ln 0 ≈ 5"), ("5", r"100000000\ln 3"), ("5", "a trap is 5"),
+    ("5", "the answer plus one is 5"), ("5", "log x = 5"), ("5", "ten times x = 5"),
+    ("5", "答案不是5"), ("5", "x不等于5"),
     ("5", "not 5"), ("5", "The answer is not 5"), ("5", "5 or 6"), ("5", "5, 6"),
     ("5", "more than 5"), ("5", "at least 5"), ("5", "x = 5, y = 3"), ("5", "5 - 6"), ("5", "5?"),
     ("5", r"5 \pm 1"), ("5", r"\pm 5"), ("1/3", "0.333"), ("1/3", r"x=1/3\approx1.3"),
@@ -154,6 +164,8 @@ def test_several_boxes_are_one_list_if_the_gold_answer_is_a_list() -> None:
     response = r"<answer>\boxed{(1, 2)} and \boxed{(2, 1)}</answer>"
     assert grade_with_credit(response, sample("number", "(2,1),(1,2)", "")).verdict is CORRECT
     assert grade_with_credit(response, sample("number", "(1,2)", "")).verdict is not CORRECT
+    denied = r"<answer>\boxed{5} not \boxed{6}</answer>"
+    assert grade_with_credit(denied, sample("number", "5, 6", "")).verdict is not CORRECT
     names = r"<answer>\boxed{k = 45} and \boxed{n = 2}</answer>"
     assert grade_with_credit(names, sample("text", "k = 45, n = 2", "")).verdict is CORRECT
     assert grade_with_credit(names, sample("text", "n = 2", "")).verdict is CORRECT
