@@ -259,8 +259,8 @@ def answer_text(value: Any) -> str:
 
 
 def gold_text(value: Any, task: str) -> str:
-    """A single gold answer as text. Raises GoldError for a list that is no list of boxes, and for
-    an object that holds no answer."""
+    """A single gold answer as text. Raises GoldError for a list of anything but boxes, and for an
+    object without an answer."""
     value = answer_in_object(value)
     text = unwrap(answer_text(value))
     is_list = isinstance(value, list | tuple)

@@ -237,7 +237,7 @@ def _read_table(file: IO[bytes], delimiter: str) -> Iterator[Row | RowError | No
 
 
 def _noting_end(lines: Iterator[str], at_end: list[bool]) -> Iterator[str]:
-    """The lines; `at_end` is filled when another one is asked for after the last."""
+    """The lines; `at_end` gets an entry once the caller has read past the last."""
     yield from lines
     at_end.append(True)
 

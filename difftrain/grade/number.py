@@ -7,6 +7,7 @@ and intervals element by element; exact values with units (quantity.py); express
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -40,6 +41,7 @@ _AS_WRITTEN = re.compile(
     r"\b(?:time signature|day/month|month/day|date|score|odds|aspect ratio|f-number)\b", re.I
 )
 """Questions whose answer `6/8` is not 3/4."""
+_TWO_NUMBERS = re.compile(r"[0-9]+\s*[/:]\s*[0-9]+")
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?")
 _RATIO = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:\s*(?::|\bto\b)\s*[0-9]+(?:\.[0-9]+)?){2,}")
 _LEAD = re.compile(
@@ -120,9 +122,11 @@ def decide(
     text = _with_digits(_strip_lead(normalize(answer)))
     if "\\\\" in text and "\\begin" not in text:  # math-verify ignores what stands before it
         return GradeDecision(None, None, gold_text, "a line break inside a formula")
-    if text == gold_text and _may_be_value(text):
+    if text == gold_text and _has_form(text, _may_be_value):
         return GradeDecision(1.0, text, gold_text, "same notation")
-    if _WRITTEN_ALIKE.fullmatch(gold_text) or _AS_WRITTEN.search(question):
+    if _WRITTEN_ALIKE.fullmatch(gold_text) or (
+        _TWO_NUMBERS.fullmatch(gold_text) and _AS_WRITTEN.search(question)
+    ):
         same = _squeeze(text) == _squeeze(gold_text)
         return GradeDecision(float(same), text, gold_text, "same text")
     if _RATIO.fullmatch(gold_text):
@@ -141,21 +145,20 @@ def is_list(gold: str) -> bool:
 
 def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
     """Why the gold answer is neither a number nor readable, or None. `options` is unused."""
-    text = _normal_gold(gold)
-    written = _WRITTEN_ALIKE.fullmatch(text) or _RATIO.fullmatch(text)
-    parts = group.parts if (group := _group(text)) else (text,)
-    if len(gold) <= MAX_CHARS and (written or all(map(_is_readable, parts))):
+    if len(gold) <= MAX_CHARS and _has_form(_normal_gold(gold), _is_readable):
         return None
     return f"{gold[:80]!r} is neither a number nor a readable expression"
 
 
+def _has_form(text: str, is_value: Callable[[str], bool]) -> bool:
+    """Whether a text is compared as it is written, or consists of values."""
+    if _WRITTEN_ALIKE.fullmatch(text) or _RATIO.fullmatch(text):
+        return True
+    return all(map(is_value, group.parts if (group := _group(text)) else (text,)))
+
+
 def _may_be_value(text: str) -> bool:
-    """Whether a text is in the form of what this module compares, not in words."""
-    parts = group.parts if (group := _group(text)) else (text,)
-    return bool(_WRITTEN_ALIKE.fullmatch(text) or _RATIO.fullmatch(text)) or all(
-        quantity.parse(part) is not None or math.is_expression(_without_unit(part)[0])
-        for part in parts
-    )
+    return quantity.parse(text) is not None or math.is_expression(_without_unit(text)[0])
 
 
 def _is_readable(text: str) -> bool:
@@ -266,9 +269,9 @@ def _decide_group(text: str, gold_text: str, gold: Group, rules: GradeConfig) ->
     if answer.is_ordered and gold.opening:
         return GradeDecision(0.0, text, gold_text, "set instead of a point")
     if len({*gold_labels}) > 1:
-        if labels and labels != gold_labels:
-            order = [labels.index(label) if label in labels else -1 for label in gold_labels]
-            values = [values[i] if i >= 0 else "" for i in order]
+        if labels:
+            by_label = dict(zip(labels, values, strict=True))
+            values = [by_label.get(label, "") for label in gold_labels]
             same_length = sorted(labels) == sorted(gold_labels)
         return GradeDecision(float(same_in_order()), text, gold_text, "values by name")
     if answer.is_ordered:  # a list written as a point has its order

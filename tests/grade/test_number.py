@@ -150,6 +150,7 @@ def test_a_date_and_a_time_signature_are_no_fractions(
     assert number.decide(answer, gold, (), rules, question).credit == 0
     assert number.decide(gold, gold, (), rules, question).credit == 1
     assert number.decide(answer, gold, (), rules, "What is the quotient?").credit == 1
+    assert number.decide("85.50 points", "85.5", (), rules, "What is the mean score?").credit == 1
 
 
 def test_other_units_of_the_same_kind_are_correct_where_the_setting_says_so() -> None:
