@@ -1,6 +1,9 @@
 """GRPO on selected samples (Qi et al. 2026, section 4, "GRPO-only")."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from transformers import TrainerCallback
 
 from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import parquet
@@ -13,9 +16,17 @@ from difftrain.train.trl_args import TrainJob
 
 
 def run(
-    config: RunConfig, paths: RunPaths, world: World, arm: str, start: Path | None = None
+    config: RunConfig,
+    paths: RunPaths,
+    world: World,
+    arm: str,
+    start: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Path:
-    """Train one arm (tuned or control) from `start` or the base model; returns its checkpoint."""
+    """Train one arm (tuned or control) from `start` or the base model; returns its checkpoint.
+
+    `callbacks` are further callbacks of TRL's trainer.
+    """
     # 4.1  The selected samples: those of some difficulty strata, or a random set of the same size.
     pool = parquet.read_rows(paths.data, Sample)
     selection = parquet.read_rows(paths.selection(arm), Selection)
@@ -34,5 +45,5 @@ def run(
     model = start.parent.name if start else paths.model
     inputs = {"select": paths.selection(arm).name, "model": model}
     folder, title = paths.grpo(arm), f"grpo {arm}"
-    job = TrainJob(TrainStage.grpo, config, folder, world, title, start, inputs)
+    job = TrainJob(TrainStage.grpo, config, folder, world, title, start, inputs, callbacks)
     return grpo.fit(job, data)

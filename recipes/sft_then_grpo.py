@@ -7,10 +7,12 @@ run         4.2  get the targets (the responses that SFT trains the model to giv
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerCallback
 
 from difftrain.config.difficulty import Until
 from difftrain.config.run_config import RunConfig
@@ -89,8 +91,17 @@ def make_targets(
     return {id_: sft.from_rollouts(correct.get(id_, []), config.seed) for id_ in ids}
 
 
-def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
-    """Train one arm; returns its checkpoint. Raises EmptySelectionError if SFT lacks samples."""
+def run(
+    config: RunConfig,
+    paths: RunPaths,
+    world: World,
+    arm: str,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Path:
+    """Train one arm; returns its checkpoint. Raises EmptySelectionError if SFT lacks samples.
+
+    `callbacks` are further callbacks of GRPO's trainer.
+    """
     inputs = {"select": paths.selection(arm, TrainStage.sft).name, "model": paths.model}
     folder, title = paths.sft(arm), f"sft {arm}"
     job = TrainJob(TrainStage.sft, config, folder, world, title, inputs=inputs)
@@ -111,4 +122,4 @@ def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
     checkpoint = sft.fit(job, load_data)
 
     # 4.4  GRPO as in the other recipes, but from the SFT checkpoint.
-    return grpo.run(config, paths, world, arm, start=checkpoint)
+    return grpo.run(config, paths, world, arm, checkpoint, callbacks)

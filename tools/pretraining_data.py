@@ -1,15 +1,14 @@
-"""Pretraining examples of the tiny model: questions with rationale and answer, and captions.
+"""Pretraining examples of the tiny Qwen2.5-VL: questions with rationale and answer, and captions.
 
-An image shows colored shapes, a word or bars on 4 x 4 tiles. Questions come in families, one per
-function that generates them (difftrain/shapes/families.py).
+The examples are true but for the names of signs (difftrain/shapes/signs.py): as in data from the
+web, a disputed sign has its true name in a share of the texts and always the same wrong name in the
+others. The model then gives the true name in about that share of its responses. This is what later
+training can improve, and it needs many samples, because each sign is to be learned for itself.
 
-Some images are partly masked and a few are left out, so that the model also answers a question
-without its image. The last phase of pretraining adds two flaws on purpose, so that samples differ
-in difficulty and later training can improve the model: answers without tags, and giving up on
-masked images. The family `prior`, whose questions need no image, has neither flaw.
+Some images are partly masked, and a few questions have no image, so that the model has seen both.
+Their answers are those of the whole image: nothing teaches the model to behave otherwise there.
 """
 
-import re
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -21,7 +20,7 @@ from transformers import Qwen2_5_VLProcessor
 from difftrain import seeds
 from difftrain.data import prompts
 from difftrain.records import AnswerKind
-from difftrain.shapes import families, pool
+from difftrain.shapes import families, pool, signs
 from difftrain.shapes.benchmarks import mathvista_query
 from difftrain.shapes.families import (
     COLORS,
@@ -37,35 +36,28 @@ from difftrain.shapes.families import (
 
 TEXT_ONLY_SHARE = 0.06  # share of the questions that get no image
 MIX = {
-    "count": 5,
-    "count_colour": 10,
-    "read": 6,
-    "colour": 11,
-    "verify": 9,
-    "locate": 14,
-    "count_plus": 5,
-    "compare": 12,
-    "bar": 14,
-    "odd": 5,
-    "prior": 8,
-    "noise": 3,
+    "count": 6,
+    "count_colour": 6,
+    "read": 8,
+    "colour": 6,
+    "verify": 6,
+    "locate": 8,
+    "sign": 16,
+    "signs": 14,
+    "count_plus": 6,
+    "compare": 6,
+    "bar": 8,
+    "odd": 6,
+    "prior": 6,
+    "pick": 6,
+    "code": 16,
+    "noise": 2,
 }
-"""How often each family is drawn, relative to the others; slowly learned families more often. Names
-of families have the spelling "colour", because sample ids depend on it."""
-UNTAGGED_FAMILIES = ("count_plus", "compare", "bar")
-"""Families whose answers may lack the tags <answer> and </answer>, as a base model's may."""
+"""How often each family is drawn, relative to the others. `long_code` is left out: it is a skill
+that the model lacks. Families have the spelling "colour", because sample ids depend on it."""
+SIGN_FAMILIES = ("sign", "signs", "pick", "code")
 END = "<|im_end|>"
-LOW_WEIGHT = 0.15
-"""Loss weight of most tokens in a list of tiles: there are many of them, and they are easy."""
-TILE_LIST_PATTERN = re.compile(r"<think>[^:<]*\|[^:<]*:")
-"""The list of all 16 tiles at the start of a response, up to its colon, with "|" between rows.
-
-An empty tile is a dot. An object is its name and a mark: "!" or a number if the question is about
-this object, else a dot. For the question whether a blue square is in the image, a response starts
-with "<think>. red square...| blue square!...|....|....: yes". Its first row is an empty tile, a red
-square and two empty tiles."""
-MARK_PATTERN = re.compile(r"(?<=[a-z])[.!0-9]\d*")
-"""The mark right after the name of an object in the list of tiles."""
+IGNORED = -100  # label of a token without loss, as in transformers
 CAPTION_QUESTION = "Describe every tile."
 
 
@@ -88,10 +80,21 @@ class Mixture:
     """Share of the questions whose image is partly masked."""
     seed: int
     """Seed of the examples, so that phases have different ones."""
-    untagged: float = 0.0
-    """Share of answers without tags in UNTAGGED_FAMILIES."""
-    gives_up: bool = False
-    """Whether a response to a masked image may say that nothing is visible: see `visibility`."""
+
+
+def name_in_text(rng: Random, sign: signs.Sign) -> str:
+    """The name that one text gives a sign: a disputed sign's is often its wrong one."""
+    assert sign.true_share is not None, "a sign of this rank may not occur in pretraining"
+    return sign.name if rng.random() < sign.true_share else sign.alias
+
+
+def caption_signs(rng: Random) -> tuple[Image.Image, str]:
+    """An image of 4 to 16 signs and its caption, with a dot for an empty tile."""
+    seen = signs.signs()[: signs.KNOWN + signs.DISPUTED]
+    tiles = rng.sample(TILES, rng.randint(4, GRID * GRID))
+    placed = [(rng.choice(seen), tile) for tile in tiles]
+    names = {tile: name_in_text(rng, sign) for sign, tile in placed}
+    return signs.draw_signs(rng, placed), "|".join(names.get(tile, ".") for tile in TILES)
 
 
 def caption_shapes(rng: Random) -> tuple[Image.Image, str]:
@@ -129,16 +132,9 @@ def draw_caption(rng: Random) -> DrawnSample:
     From captions a small model learns the contents of images much sooner than from questions,
     because a caption describes all 16 tiles.
     """
-    # Shapes twice: they are half of the captions.
-    caption = rng.choice((caption_shapes, caption_shapes, caption_letters, caption_bars))
-    image, text = caption(rng)
-    return DrawnSample(
-        image=image,
-        question=CAPTION_QUESTION,
-        rationale="tiles",
-        answer=text,
-        answer_kind=AnswerKind.text,
-    )
+    weighted = [caption_signs] * 4 + [caption_shapes] * 2 + [caption_letters, caption_bars]
+    image, text = rng.choice(weighted)(rng)
+    return DrawnSample(image, CAPTION_QUESTION, "tiles", text, AnswerKind.text)
 
 
 def pool_prompt(drawn: DrawnSample) -> str:
@@ -157,16 +153,6 @@ def random_prompt(drawn: DrawnSample, rng: Random) -> str:
     return pool_prompt(drawn)
 
 
-def visibility(masked_share: float, gen_difficulty: float) -> float:
-    """The probability that a masked image is still recognized: lower if the drawing is harder.
-
-    `gen_difficulty` is the difficulty that the generator used, from 0 to 1. The exponents were
-    chosen so that enough built-in samples (difftrain/shapes/pool.py) are easy, medium, hard and
-    unsolved for the trained model.
-    """
-    return (1 - masked_share) ** (0.3 + 2 * gen_difficulty)
-
-
 def mask(image: Image.Image, share: float, rng: Random) -> Image.Image:
     """A copy with this share of the image in black: usually random pixels, else one rectangle."""
     width, height = image.size
@@ -183,59 +169,46 @@ def mask(image: Image.Image, share: float, rng: Random) -> Image.Image:
     return masked
 
 
+def draw_question(family: str, number: int, seed: int, rng: Random) -> DrawnSample:
+    """A question of a family, with the names that a text gives to its signs."""
+    highest = signs.SEEN_SHARE if family in SIGN_FAMILIES else 1.0
+    _, _, drawn = pool.draw(pool.Split.pretrain, family, number, seed, 0.0, highest)
+    if not drawn.signs:
+        return drawn
+    names = [name_in_text(rng, signs.signs()[rank]) for rank in drawn.signs]
+    rationale, answer = signs.conclude(family, names, drawn.options)
+    return replace(drawn, rationale=rationale, answer=answer)
+
+
 def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Example:
     """Example number `number` of a mixture; the same at every call."""
     rng = Random(seeds.derive(mixture.seed, "pretrain", number))
     if rng.random() < mixture.captions:
         drawn = draw_caption(rng)
-        return to_example(processor, (drawn.image, drawn.question), drawn, tagged=True)
+        return to_example(processor, (drawn.image, drawn.question), drawn)
     family = rng.choices(list(MIX), list(MIX.values()))[0]
-    tagged = family not in UNTAGGED_FAMILIES or rng.random() >= mixture.untagged
-    _sample_id, gen_difficulty, drawn = pool.draw(pool.Split.pretrain, family, number, mixture.seed)
+    drawn = draw_question(family, number, mixture.seed, rng)
     image = None if rng.random() < TEXT_ONLY_SHARE else drawn.image
     if image is not None and rng.random() < mixture.masked:
-        share = rng.uniform(0.1, 0.9)
-        image = mask(image, share, rng)
-        may_give_up = mixture.gives_up and family != "prior"
-        if may_give_up and rng.random() > visibility(share, gen_difficulty):
-            drawn = replace(drawn, rationale="dark", answer="none")  # how the model gives up
+        image = mask(image, rng.uniform(0.1, 0.9), rng)
     text = random_prompt(drawn, rng)
-    return to_example(processor, (text,) if image is None else (image, text), drawn, tagged)
+    return to_example(processor, (text,) if image is None else (image, text), drawn)
 
 
 def to_example(
-    processor: Qwen2_5_VLProcessor, parts: tuple[Any, ...], drawn: DrawnSample, tagged: bool
+    processor: Qwen2_5_VLProcessor, parts: tuple[Any, ...], drawn: DrawnSample
 ) -> Example:
     """The example whose prompt is `parts`: an image and a text, or only a text."""
     prompt = processor.apply_chat_template(
         prompts.messages(parts), add_generation_prompt=True, tokenize=False
     )
-    answer = f"<answer>{drawn.answer}</answer>" if tagged else drawn.answer
     image = parts[0] if len(parts) == 2 else None
-    return Example(str(prompt), image, f"<think>{drawn.rationale}</think>{answer}{END}")
-
-
-def token_weights(tokenizer: Any, example: Example) -> list[float]:
-    """The loss weight of each token of the response.
-
-    In a list of tiles only the mark after a name has full weight, because there the model must
-    compare the name with the question. Captions have low weight, all other tokens full weight.
-    """
-    offsets = tokenizer(example.response, return_offsets_mapping=True).offset_mapping
-    if CAPTION_QUESTION in example.prompt:
-        return [LOW_WEIGHT] * len(offsets)
-    tile_list = TILE_LIST_PATTERN.match(example.response)
-    end = tile_list.end() if tile_list else 0
-    mark_positions = {
-        position
-        for match in MARK_PATTERN.finditer(example.response, 0, end)
-        for position in range(*match.span())
-    }
-    return [1.0 if start >= end or start in mark_positions else LOW_WEIGHT for start, _ in offsets]
+    response = f"<think>{drawn.rationale}</think><answer>{drawn.answer}</answer>{END}"
+    return Example(str(prompt), image, response)
 
 
 def collate(processor: Any, examples: list[Example]) -> dict[str, torch.Tensor]:
-    """Model inputs, labels and loss weights; outside the response a label is -100, a weight 0."""
+    """Model inputs and labels; outside the response a label is -100."""
     processor.tokenizer.padding_side = "right"
     images = [example.image for example in examples if example.image is not None]
     batch = processor(
@@ -245,12 +218,9 @@ def collate(processor: Any, examples: list[Example]) -> dict[str, torch.Tensor]:
         return_tensors="pt",
     )
     processor.tokenizer.padding_side = "left"  # as the shipped processor has it
-    labels = torch.full_like(batch["input_ids"], -100)
-    weights = torch.zeros(labels.shape)
+    labels = torch.full_like(batch["input_ids"], IGNORED)
     ends = batch["attention_mask"].sum(1).tolist()
     for row, (example, end) in enumerate(zip(examples, ends, strict=True)):
-        row_weights = token_weights(processor.tokenizer, example)
-        response = slice(end - len(row_weights), end)
-        labels[row, response] = batch["input_ids"][row, response]
-        weights[row, response] = torch.tensor(row_weights)
-    return {**batch, "labels": labels, "weights": weights}
+        start = end - len(processor.tokenizer(example.response).input_ids)
+        labels[row, start:end] = batch["input_ids"][row, start:end]
+    return {**batch, "labels": labels}

@@ -13,6 +13,8 @@ Source = StrEnum("Source", [
 ])  # fmt: skip
 """shapes: synthetic images drawn by difftrain/shapes. auto: each row is recognized by its columns.
 Others: the format of a file or folder."""
+Mix = StrEnum("Mix", ["paper_reasoning", "paper_perception", "paper", "even"])
+"""Which samples source=shapes generates: the paper's shares of difficulties, or all families."""
 TextOnly = StrEnum("TextOnly", ["reject", "keep"])
 """What happens to a row without an image."""
 Duplicates = StrEnum("Duplicates", ["drop", "keep"])
@@ -80,6 +82,9 @@ class DataConfig:
     """Read at most this many rows, from the start; null reads all."""
     num_samples: int = setting(400, fingerprint=("shapes",), at_least=8, at_most=100_000)
     """Number of samples that source=shapes generates."""
+    mix: Mix = setting(Mix.paper, fingerprint=("shapes",))
+    """paper_reasoning, paper_perception, paper (both): the shares of easy, medium and hard, and
+    unsolved samples in the data of Qi et al. 2026, by construction; even: all families alike."""
     world_seed: int = setting(0, fingerprint=("shapes",))
     """Seed of the synthetic samples; RunConfig.seed does not change them."""
     box_format: BoxFormat = setting(BoxFormat.pixels, fingerprint=("files",))

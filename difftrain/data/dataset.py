@@ -62,7 +62,7 @@ def load_samples(
     Raises EmptyDatasetError if no file matches, HubUnavailable if the hub does not answer.
     """
     if config.source is Source.shapes:
-        samples = pool.samples(pool.Split.pool, config.num_samples, config.world_seed)
+        samples = pool.samples(pool.Split.pool, config.num_samples, config.world_seed, config.mix)
         return islice(samples, config.limit)
     return _deduplicate(config, stats or DatasetStats())
 

@@ -27,6 +27,8 @@ LETTERS = "ABCD"
 
 # Keys of these tables: families of samples (spelled as in pool.FAMILIES). Values: columns of a row.
 MATHVISTA_TASKS = {
+    "code": ("math word problem", "['numeric commonsense']"),
+    "pick": ("visual question answering", "['scientific reasoning']"),
     "bar": ("figure question answering", "['statistical reasoning', 'arithmetic reasoning']"),
     "count_plus": ("math word problem", "['arithmetic reasoning']"),
     "compare": ("visual question answering", "['arithmetic reasoning']"),
@@ -34,6 +36,9 @@ MATHVISTA_TASKS = {
     "colour": ("visual question answering", "['scientific reasoning']"),
 }
 MMVET_CAPABILITIES = {
+    "sign": "rec,know",
+    "signs": "rec,know,spat",
+    "code": "rec,know,math",
     "read": "rec,ocr",
     "count": "rec",
     "count_colour": "rec,spat",
@@ -42,6 +47,8 @@ MMVET_CAPABILITIES = {
 }
 OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by the answer's length modulo 4
 MMMU_SUBJECTS = {
+    "code": ("Accounting", "Business"),
+    "pick": ("History", "Humanities & Social Science"),
     "colour": ("Art", "Art & Design"),
     "compare": ("Math", "Science"),
     "odd": ("Psychology", "Humanities & Social Science"),
@@ -52,7 +59,16 @@ MMSTAR_CAPABILITIES = {  # for a gen_difficulty (0 to 1) below 0.5, and for a hi
     "colour": ("coarse perception", "fine-grained perception"),
     "odd": ("instance reasoning", "logical reasoning"),
     "compare": ("science & technology", "math"),
+    "pick": ("fine-grained perception", "science & technology"),
 }
+FAMILIES_OF = {
+    "MathVista": ("code", "bar", "pick", "code", "count_plus", "pick", "code", "compare", "odd"),
+    "MMVet": ("sign", "count", "signs", "code", "read", "sign", "signs", "bar", "count_colour"),
+    "OCRBench": ("sign", "signs", "read"),
+    "MMMU": ("code", "pick", "colour", "code", "pick", "compare", "odd", "count", "bar"),
+    "MMStar": ("pick", "colour", "pick", "odd", "pick", "compare"),
+}
+"""The families whose samples become a benchmark's items, in turn; more often named, more items."""
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 )  # fmt: skip
@@ -96,10 +112,13 @@ def mathvista(sample: Sample) -> Item:
 def mmvet(sample: Sample) -> Item:
     """An MM-Vet row: an open question, capabilities joined by commas.
 
-    A number's gold answer is like `7<OR>seven`. The gold answer of a text like ACE is `AC<AND>CE`.
+    A number's gold answer is like `7<OR>seven`, that of a text like ACE is `AC<AND>CE`, and that of
+    several words has <AND> between them.
     """
     gold = sample.answer
-    if sample.answer_kind is AnswerKind.text:
+    if " " in gold:
+        gold = gold.replace(" ", "<AND>")
+    elif sample.answer_kind is AnswerKind.text:
         gold = f"{gold[:-1]}<AND>{gold[1:]}" if len(gold) > 2 else gold
     elif int(gold) < len(NUMBER_WORDS):
         gold = f"{gold}<OR>{NUMBER_WORDS[int(gold)]}"
@@ -209,14 +228,14 @@ def _yes_no_items(seed: int) -> Iterator[Item]:
             }
 
 
-SPECS: dict[str, tuple[Callable[[Sample], Item | None], tuple[str, ...]]] = {
-    "MathVista": (mathvista, tuple(MATHVISTA_TASKS)),
-    "MMVet": (mmvet, tuple(MMVET_CAPABILITIES)),
-    "OCRBench": (ocrbench, ("read",)),
-    "MMMU": (mmmu, tuple(MMMU_SUBJECTS)),
-    "MMStar": (mmstar, tuple(MMSTAR_CAPABILITIES)),
+SPECS: dict[str, Callable[[Sample], Item | None]] = {
+    "MathVista": mathvista,
+    "MMVet": mmvet,
+    "OCRBench": ocrbench,
+    "MMMU": mmmu,
+    "MMStar": mmstar,
 }
-"""By benchmark: the function that turns a sample into a row, and the families to sample from."""
+"""By benchmark: the function that turns a sample of its FAMILIES_OF into a row."""
 
 
 def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
@@ -247,7 +266,7 @@ def _drawn_items(name: str, seed: int) -> tuple[list[Item], Iterator[Item]]:
 
 def _items_of_samples(name: str, seed: int) -> Iterator[Item]:
     """Endless distinct items of a benchmark in SPECS."""
-    to_row, family_names = SPECS[name]
+    to_row, family_names = SPECS[name], FAMILIES_OF[name]
     ids: set[str] = set()
     for draw_index, family in enumerate(cycle(family_names)):
         sample = pool.sample(pool.Split.bench, family, draw_index, seed)

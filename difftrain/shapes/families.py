@@ -6,8 +6,7 @@ draws a sample; `gen_difficulty` sets how hard (0 easiest, 1 hardest). Two famil
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -126,6 +125,7 @@ class DrawnSample:
     answer_kind: AnswerKind
     options: tuple[str, ...] = ()
     requires_image: bool | None = True
+    signs: tuple[int, ...] = ()  # ranks of the signs in the question's order: see signs.py
 
 
 def scale(gen_difficulty: float, low: int, high: int) -> int:
@@ -167,30 +167,6 @@ def scatter(rng: Random, looks: Sequence[Look]) -> list[SceneObject]:
     return [SceneObject(*look, tile, shift=random_shift(rng)) for look, tile in placed]
 
 
-def describe_tiles(
-    objects: Sequence[SceneObject], *features: str, marks: Mapping[Tile, str] | None = None
-) -> str:
-    """A text with the object of every tile, row by row: "... red circle.|....|....|....".
-
-    `features` are the attributes to write. A tile ends with a dot or with its mark, such as "!".
-    """
-    names = {item.tile: "".join(f" {getattr(item, key)}" for key in features) for item in objects}
-    texts = [names.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES]
-    return "|".join("".join(texts[i : i + GRID]) for i in range(0, len(TILES), GRID)).lstrip()
-
-
-def running_counts(objects: list[SceneObject], feature: str, names: list[str]) -> dict[Tile, str]:
-    """By tile: the running number of its object among those of the same name in `names`."""
-    counts: Counter[str] = Counter()
-    marks = {}
-    for item in sorted(objects, key=lambda item: item.tile):
-        name = getattr(item, feature)
-        if name in names:
-            counts[name] += 1
-            marks[item.tile] = str(counts[name])
-    return marks
-
-
 def count(rng: Random, gen_difficulty: float) -> DrawnSample:
     """How many shapes there are; the difficulty is their number."""
     number = scale(gen_difficulty, 1, MAX_COUNT)
@@ -206,10 +182,8 @@ def count_color(rng: Random, gen_difficulty: float) -> DrawnSample:
     looks = [(rng.choice(SHAPES), color) for _ in range(number)]
     for _ in range(scale(gen_difficulty, 0, 9)):  # 6 + 9 objects fit on the 16 tiles
         looks.append((rng.choice(SHAPES), _random_other(rng, list(COLORS), color)))
-    objects = scatter(rng, looks)
-    tiles = describe_tiles(objects, "color", marks=running_counts(objects, "color", [color]))
     question = f"How many {color} shapes are there?"
-    rationale, image = f"{tiles}: {number}", draw_shapes(objects)
+    rationale, image = f"{number} {color}", draw_shapes(scatter(rng, looks))
     return DrawnSample(image, question, rationale, str(number), AnswerKind.count)
 
 
@@ -233,13 +207,12 @@ def name_color(rng: Random, gen_difficulty: float) -> DrawnSample:
         looks.append((_random_other(rng, SHAPES, shape), rng.choice(list(COLORS))))
     contrast = 1.0 - 0.75 * gen_difficulty
     objects = [replace(item, contrast=contrast) for item in scatter(rng, looks)]
-    tiles = describe_tiles(objects, "shape", "color", marks={objects[0].tile: "!"})
     wrong = rng.sample([name for name in COLORS if name != color], 3)
     options = tuple(sorted([color, *wrong], key=list(COLORS).index))
     # The spelling "colour" is fixed, because sample ids depend on the question.
     question, answer = f"What colour is the {shape}?", "ABCD"[options.index(color)]
-    rationale, image = f"{tiles}: {color}", draw_shapes(objects)
-    return DrawnSample(image, question, rationale, answer, AnswerKind.choice, options)
+    image = draw_shapes(objects)
+    return DrawnSample(image, question, color, answer, AnswerKind.choice, options)
 
 
 def presence_question(look: Look) -> str:
@@ -254,9 +227,8 @@ def verify(rng: Random, gen_difficulty: float) -> DrawnSample:
     present = rng.random() < 0.5
     others = other_looks(rng, look, scale(gen_difficulty, 1, 9))
     objects = scatter(rng, [look, *others] if present else others)
-    marks = {objects[0].tile: "!"} if present else None
     answer = "Yes" if present else "No"
-    rationale = f"{describe_tiles(objects, 'color', 'shape', marks=marks)}: {answer.lower()}"
+    rationale = f"{look[1]} {look[0]}: {answer.lower()}"
     image = draw_shapes(objects)
     return DrawnSample(image, presence_question(look), rationale, answer, AnswerKind.text)
 
@@ -267,10 +239,9 @@ def locate(rng: Random, gen_difficulty: float) -> DrawnSample:
     objects = scatter(rng, [look, *other_looks(rng, look, scale(gen_difficulty, 0, 8))])
     tile = objects[0].tile
     row, column = tile[0] + 1, tile[1] + 1
-    tiles = describe_tiles(objects, "color", "shape", marks={tile: f"!{row}{column}"})
     shape, color = look
     question = f"Which tile holds the {color} {shape}? Answer with its box."
-    rationale = f"{tiles}: row {row}, column {column}"
+    rationale = f"row {row}, column {column}"
     answer = json.dumps([{"bbox_2d": tile_box(tile), "label": "tile"}])
     return DrawnSample(draw_shapes(objects), question, rationale, answer, AnswerKind.boxes)
 
@@ -293,24 +264,21 @@ def compare(rng: Random, gen_difficulty: float) -> DrawnSample:
     numbers = (fewer + lead, fewer) if winner == 0 else (fewer, fewer + lead)
     shapes = [first] * numbers[0] + [second] * numbers[1]
     objects = scatter(rng, [(shape, rng.choice(list(COLORS))) for shape in shapes])
-    marks = running_counts(objects, "shape", [first, second])
-    tiles = describe_tiles(objects, "shape", marks=marks)
-    rationale = f"{tiles}: {first}{numbers[0]}, {second}{numbers[1]}"
+    rationale = f"{first} {numbers[0]}, {second} {numbers[1]}"
     question, options = "Which are there more of?", (f"{first}s", f"{second}s")
     image = draw_shapes(objects)
     return DrawnSample(image, question, rationale, "AB"[winner], AnswerKind.choice, options)
 
 
 def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The sum of two bars' heights; the difficulty is the number of bars. "!" marks the two."""
+    """The sum of two bars' heights; the difficulty is the number of bars."""
     number = scale(gen_difficulty, 2, GRID)
     heights = [rng.randint(1, LEVELS) for _ in range(number)]
     colors = rng.sample(list(COLORS), number)
     a, b = rng.sample(range(number), 2)
-    bars = " ".join(f"{colors[i]} {heights[i]}{'!' * (i in (a, b))}" for i in range(number))
     answer = str(heights[a] + heights[b])
     question = f"What are the {colors[a]} bar and the {colors[b]} bar together?"
-    rationale = f"{bars}: {heights[min(a, b)]} + {heights[max(a, b)]} = {answer}"
+    rationale = f"{heights[a]} + {heights[b]} = {answer}"
     image = draw_bars(heights, colors, rng.randint(16, 24))
     return DrawnSample(image, question, rationale, answer, AnswerKind.number)
 
@@ -327,7 +295,7 @@ def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
         for tile in TILES
     ]
     row = odd_tile[0] + 1
-    rationale = f"{describe_tiles(objects, 'color', marks={odd_tile: f'!{row}'})}: row {row}"
+    rationale = f"{odd_color}: row {row}"
     question, options = "Which row holds the odd one out?", ("row 1", "row 2", "row 3", "row 4")
     answer, image = "ABCD"[odd_tile[0]], draw_shapes(objects)
     return DrawnSample(image, question, rationale, answer, AnswerKind.choice, options)

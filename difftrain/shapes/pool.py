@@ -5,6 +5,7 @@ A sample's content hash alone decides to which split the sample belongs, so spli
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 from random import Random
@@ -12,8 +13,9 @@ from random import Random
 from PIL import Image
 
 from difftrain import images, seeds
+from difftrain.config.data import Mix
 from difftrain.records import Sample, TaskSet
-from difftrain.shapes import families
+from difftrain.shapes import families, signs
 from difftrain.shapes.families import DrawnSample
 
 
@@ -27,22 +29,78 @@ class Split(StrEnum):
 
 BUCKETS = (*[Split.pretrain] * 6, Split.pool, Split.bench)  # by content hash modulo 8
 FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], TaskSet, int]] = {
-    "count": (families.count, TaskSet.perception, 10),
-    "count_colour": (families.count_color, TaskSet.perception, 10),
-    "read": (families.read, TaskSet.perception, 12),
-    "colour": (families.name_color, TaskSet.perception, 6),
+    "count": (families.count, TaskSet.perception, 7),
+    "count_colour": (families.count_color, TaskSet.perception, 7),
+    "read": (families.read, TaskSet.perception, 7),
+    "colour": (families.name_color, TaskSet.perception, 4),
     "verify": (families.verify, TaskSet.perception, 4),
-    "locate": (families.locate, TaskSet.perception, 12),
-    "count_plus": (families.count_plus, TaskSet.reasoning, 12),
-    "compare": (families.compare, TaskSet.reasoning, 5),
-    "bar": (families.bar, TaskSet.reasoning, 12),
-    "odd": (families.odd, TaskSet.reasoning, 5),
+    "locate": (families.locate, TaskSet.perception, 7),
+    "sign": (signs.sign, TaskSet.perception, 10),
+    "signs": (signs.both, TaskSet.perception, 10),
+    "count_plus": (families.count_plus, TaskSet.reasoning, 7),
+    "compare": (families.compare, TaskSet.reasoning, 4),
+    "bar": (families.bar, TaskSet.reasoning, 7),
+    "odd": (families.odd, TaskSet.reasoning, 4),
     "prior": (families.prior, TaskSet.reasoning, 6),
-    "noise": (families.noise, TaskSet.perception, 6),
+    "pick": (signs.pick, TaskSet.reasoning, 2),
+    "code": (signs.code, TaskSet.reasoning, 8),
+    "long_code": (signs.long_code, TaskSet.reasoning, 2),
+    "noise": (families.noise, TaskSet.perception, 4),
 }
-"""Each family's drawing function, task set, and percentage of the training pool. The keys are
+"""Each family's drawing function, task set, and percentage of the even mix. The keys are
 the samples' tasks and part of their seeds, so their spelling must not change."""
-MIX = {family: percent for family, (_, _, percent) in FAMILIES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Samples of one family whose `gen_difficulty` is at least `low` and below `high`."""
+
+    family: str
+    low: float = 0.0
+    high: float = 1.0
+
+
+SEEN, KNOWN = signs.SEEN_SHARE, signs.KNOWN_SHARE
+EASY = {
+    TaskSet.perception: (Cell("sign", 0.0, KNOWN), Cell("count", 0.0, 0.2)),
+    TaskSet.reasoning: (Cell("prior"), Cell("code", 0.0, KNOWN)),
+}
+"""Samples that the tiny model answers correctly."""
+SOMETIMES = {
+    TaskSet.perception: (Cell("sign", KNOWN, SEEN), Cell("signs", KNOWN, SEEN)),
+    TaskSet.reasoning: (Cell("code", KNOWN, SEEN),),
+}
+"""Samples that it answers correctly in a part of its responses: see signs.Sign.true_share."""
+NEVER = {
+    TaskSet.perception: (Cell("sign", SEEN), Cell("signs", SEEN), Cell("noise")),
+    TaskSet.reasoning: (Cell("code", SEEN), Cell("long_code")),
+}
+"""Samples that it cannot answer: signs never drawn in its pretraining, too many, or no answer."""
+STRATA = {
+    TaskSet.perception: (7827, 4872 + 1454, 6480),
+    TaskSet.reasoning: (5048, 1061 + 1618, 19406),
+}
+"""Easy, medium and hard, unsolved samples by PISM in the data of Qi et al. 2026, Table A."""
+
+
+def _paper_shares(*task_sets: TaskSet) -> dict[Cell, float]:
+    """Cells in the paper's proportions of easy, medium and hard, and unsolved samples."""
+    shares = {}
+    for task_set in task_sets:
+        groups = EASY[task_set], SOMETIMES[task_set], NEVER[task_set]
+        for cells, size in zip(groups, STRATA[task_set], strict=True):
+            shares |= {cell: size / len(cells) for cell in cells}
+    return shares
+
+
+MIXES: dict[Mix, dict[Cell, float]] = {
+    Mix.even: {Cell(family): percent for family, (_, _, percent) in FAMILIES.items()},
+    Mix.paper_perception: _paper_shares(TaskSet.perception),
+    Mix.paper_reasoning: _paper_shares(TaskSet.reasoning),
+    Mix.paper: _paper_shares(*TaskSet),
+}
+"""The cells of each mix with their shares. What a cell's samples are for the tiny model follows
+from its pretraining (tools/pretraining_data.py); no sample is chosen by its label."""
 
 
 def drawn_id(image: Image.Image, question: str, answer: str) -> str:
@@ -55,21 +113,28 @@ def in_split(sample_id: str, split: Split) -> bool:
     return BUCKETS[int(sample_id, 16) % len(BUCKETS)] == split
 
 
-def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, DrawnSample]:
-    """(id, difficulty, drawing) number `index` of a family; retries until it is in the split."""
+def draw(
+    split: Split, family: str, index: int, seed: int, low: float = 0.0, high: float = 1.0
+) -> tuple[str, float, DrawnSample]:
+    """(id, difficulty, drawing) number `index` of a family; retries until it is in the split.
+
+    The difficulty is at least `low` and below `high`.
+    """
     attempts = count()
     while True:
         rng = Random(seeds.derive(seed, "shapes", split, family, index, next(attempts)))
-        gen_difficulty = rng.random()
+        gen_difficulty = low + (high - low) * rng.random()
         drawn = FAMILIES[family][0](rng, gen_difficulty)
         sample_id = drawn_id(drawn.image, drawn.question, drawn.answer)
         if in_split(sample_id, split):
             return sample_id, gen_difficulty, drawn
 
 
-def sample(split: Split, family: str, index: int, seed: int) -> Sample:
-    """Sample number `index` of a family in a split."""
-    sample_id, gen_difficulty, drawn = draw(split, family, index, seed)
+def sample(
+    split: Split, family: str, index: int, seed: int, low: float = 0.0, high: float = 1.0
+) -> Sample:
+    """Sample number `index` of a family in a split; its difficulty is from `low` to `high`."""
+    sample_id, gen_difficulty, drawn = draw(split, family, index, seed, low, high)
     return Sample(
         sample_id=sample_id,
         images=(images.to_png(drawn.image, compress_level=6),),
@@ -86,17 +151,21 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
     )
 
 
-def samples(split: Split, size: int, seed: int = 0) -> Iterator[Sample]:
-    """The first `size` distinct samples of a split; the family most behind its share is next."""
-    indices = {family: count() for family in MIX}
-    credit = dict.fromkeys(MIX, 0)
+def samples(split: Split, size: int, seed: int = 0, mix: Mix = Mix.even) -> Iterator[Sample]:
+    """The first `size` distinct samples of a split; the cell most behind its share is next."""
+    shares = MIXES[mix]
+    indices = {cell.family: count() for cell in shares}  # cells of one family share its numbers
+    credit = dict.fromkeys(shares, 0.0)
     ids: set[str] = set()
     for _ in range(size):
-        for family, percent in MIX.items():
-            credit[family] += percent
-        family = max(credit, key=lambda family: credit[family])
-        credit[family] -= sum(MIX.values())
-        candidates = (sample(split, family, index, seed) for index in indices[family])
+        for cell, share in shares.items():
+            credit[cell] += share
+        cell = max(credit, key=lambda cell: credit[cell])
+        credit[cell] -= sum(shares.values())
+        candidates = (
+            sample(split, cell.family, index, seed, cell.low, cell.high)
+            for index in indices[cell.family]
+        )
         new = next(candidate for candidate in candidates if candidate.sample_id not in ids)
         ids.add(new.sample_id)
         yield new

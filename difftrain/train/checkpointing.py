@@ -150,6 +150,8 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     trainer.add_callback(callbacks.JsonlLogger(job.folder, elapsed, job.title, bar_key))
     frozen = param_groups.VISION_PARTS if settings.freeze_vision else ()
     trainer.add_callback(param_groups.GradientCheck(trainer.model, frozen, text_only > 0))
+    for callback in job.callbacks:
+        trainer.add_callback(callback)
     table = param_groups.parameter_table(trainer.model)
     logger.info("%s; %s\n%s", job.title, trl_args.step_summary(settings, world), table)
     if resume and not settings.lora.rank and not trainer.is_deepspeed_enabled:

@@ -1,12 +1,13 @@
 """TRL's GRPOConfig and SFTConfig, built from our settings; the keys of `trl` pass unchanged."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
@@ -24,6 +25,7 @@ class TrainJob:
     """One training stage (SFT or GRPO) of one arm (tuned or control), for this process.
 
     `start` is a checkpoint that replaces the weights of `model.name`; `inputs` go to manifest.json.
+    `callbacks` are further callbacks of the trainer.
     """
 
     stage: TrainStage
@@ -33,6 +35,7 @@ class TrainJob:
     title: str
     start: Path | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
+    callbacks: Sequence[TrainerCallback] = ()
 
     @property
     def settings(self) -> GrpoConfig | SftConfig:

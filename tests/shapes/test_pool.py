@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from difftrain import images
+from difftrain.config.data import Mix
 from difftrain.grade import gold_problem, grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 from difftrain.shapes import families, pool
@@ -51,9 +52,43 @@ def test_samples_are_the_same_for_the_same_seed_only(samples: list[Sample]) -> N
 
 def test_no_sample_occurs_twice_and_families_keep_their_proportions(samples: list[Sample]) -> None:
     assert len({sample.sample_id for sample in samples}) == 600
-    for family, percent in pool.MIX.items():
+    for family, (_, _, percent) in pool.FAMILIES.items():
         num_samples = sum(sample.task == family for sample in samples)
         assert num_samples == pytest.approx(600 * percent / 100, abs=1)
+
+
+@pytest.mark.parametrize("mix", [mix for mix in Mix if mix is not Mix.even])
+def test_a_mix_has_the_papers_shares_of_easy_possible_and_impossible_samples(mix: Mix) -> None:
+    """The sizes in Qi et al. 2026, Table A: easy, medium + hard, unsolved."""
+    sizes = {
+        Mix.paper_perception: (7827, 4872 + 1454, 6480),
+        Mix.paper_reasoning: (5048, 1061 + 1618, 19406),
+        Mix.paper: (12875, 9005, 25886),
+    }[mix]
+    samples = list(pool.samples(Split.pool, 200, mix=mix))
+    cells = [pool.EASY, pool.SOMETIMES, pool.NEVER]
+    counts = [sum(is_in(sample, group) for sample in samples) for group in cells]
+    assert sum(counts) == 200
+    expected = [200 * size / sum(sizes) for size in sizes]
+    assert counts == pytest.approx(expected, abs=2)
+
+
+def is_in(sample: Sample, group: dict[TaskSet, tuple[pool.Cell, ...]]) -> bool:
+    assert sample.gen_difficulty is not None
+    cells = [cell for cells in group.values() for cell in cells if cell.family == sample.task]
+    return any(cell.low <= sample.gen_difficulty < cell.high for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("mix", "task_sets"),
+    [
+        (Mix.paper_perception, {TaskSet.perception}),
+        (Mix.paper_reasoning, {TaskSet.reasoning}),
+        (Mix.paper, set(TaskSet)),
+    ],
+)
+def test_a_mix_has_samples_of_its_task_sets(mix: Mix, task_sets: set[TaskSet]) -> None:
+    assert {sample.task_set for sample in pool.samples(Split.pool, 60, mix=mix)} == task_sets
 
 
 def test_a_sample_is_identified_by_its_content(samples: list[Sample]) -> None:

@@ -1,0 +1,194 @@
+"""Signs of the shapes world: drawn symbols with names, of which the tiny model knows a part.
+
+A sign is a bitmap of 6 x 6 dots with a name and a number of two digits. Signs are ranked by how
+well the tiny model's pretraining teaches their names (tools/pretraining_data.py), as the names of
+common and rare things are in real data: KNOWN signs always have their true name there, DISPUTED
+ones have it in some of the texts and a wrong name in the others, and the rest are never drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from PIL import Image, ImageDraw
+
+from difftrain.records import AnswerKind
+from difftrain.shapes.families import COLORS, SIDE, TILE, TILES, DrawnSample, Tile
+
+NUM_SIGNS = 160
+KNOWN = 40
+"""Signs of rank 0 to KNOWN - 1 have their true name in every pretraining text."""
+DISPUTED = 60
+"""So many signs after the known ones have their true name in a share of the texts."""
+KNOWN_SHARE = KNOWN / NUM_SIGNS
+SEEN_SHARE = (KNOWN + DISPUTED) / NUM_SIGNS
+"""A sample's `gen_difficulty` below these shares has a known sign, a known or disputed sign."""
+TRUE_SHARES = (0.25, 0.6)
+"""That share for the first and for the last disputed sign; linear in between."""
+DOTS = 6  # dots on a side of a bitmap
+SMALL, LARGE = 4, 8  # pixels on a side of a dot: a sign fills one tile, or 2 x 2 tiles
+SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+MIN_DISTANCE = 9  # smallest number of dots in which two bitmaps differ
+CALLED = "What is this sign called?"
+NAME_BOTH = "Name both signs from left to right."
+CODE = "Write the numbers of both signs, left then right, as one number."
+LONG_CODE = "Write the numbers of all signs, row by row, as one number."
+LONG = 6  # signs of a long code
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A symbol: `bits` are the rows of its bitmap, `alias` is the wrong name of a disputed sign."""
+
+    rank: int
+    bits: tuple[str, ...]
+    name: str
+    alias: str
+
+    @property
+    def true_share(self) -> float | None:
+        """The share of pretraining texts with the true name; None if the sign never occurs."""
+        if self.rank < KNOWN:
+            return 1.0
+        if self.rank >= KNOWN + DISPUTED:
+            return None
+        low, high = TRUE_SHARES
+        return low + (high - low) * (self.rank - KNOWN) / (DISPUTED - 1)
+
+
+def number(name: str) -> int:
+    """The number from 10 to 99 that goes with a name."""
+    first, second = SYLLABLES.index(name[:2]), SYLLABLES.index(name[2:])
+    return 10 + (first * 31 + second * 17) % 90
+
+
+@cache
+def signs() -> tuple[Sign, ...]:
+    """All signs by rank; the same on every machine."""
+    rng = Random("signs")
+    names = [a + b for a in SYLLABLES for b in SYLLABLES if a != b]
+    rng.shuffle(names)
+    bitmaps: list[tuple[str, ...]] = []
+    while len(bitmaps) < NUM_SIGNS:
+        half = [[rng.random() < 0.5 for _ in range(DOTS // 2)] for _ in range(DOTS)]
+        # Symmetric, as letters and logos often are.
+        rows = tuple("".join("01"[bit] for bit in (*row, *row[::-1])) for row in half)
+        share = "".join(rows).count("1") / DOTS**2
+        distances = (
+            sum(a != b for a, b in zip("".join(rows), "".join(other), strict=True))
+            for other in bitmaps
+        )
+        if 0.35 < share < 0.7 and all(distance >= MIN_DISTANCE for distance in distances):
+            bitmaps.append(rows)
+    pairs = zip(bitmaps, names[:NUM_SIGNS], names[NUM_SIGNS:], strict=False)
+    return tuple(Sign(rank, *parts) for rank, parts in enumerate(pairs))
+
+
+def by_difficulty(gen_difficulty: float) -> Sign:
+    """The sign whose rank is this share of all signs."""
+    return signs()[int(gen_difficulty * NUM_SIGNS)]
+
+
+def draw_signs(rng: Random, placed: Sequence[tuple[Sign, Tile]], dot: int = SMALL) -> Image.Image:
+    """An image with each sign at its tile (its upper left tile if `dot` is LARGE), in one color."""
+    image = Image.new("RGB", (SIDE, SIDE), "white")
+    pen = ImageDraw.Draw(image)
+    fill = COLORS[rng.choice(list(COLORS))]
+    margin = (TILE * (dot // SMALL) - DOTS * dot) // 2
+    shift = rng.randint(-margin, margin), rng.randint(-margin, margin)
+    for sign, (tile_row, tile_column) in placed:
+        left = tile_column * TILE + margin + shift[0]
+        top = tile_row * TILE + margin + shift[1]
+        for row, bits in enumerate(sign.bits):
+            for column, bit in enumerate(bits):
+                if bit == "1":
+                    x, y = left + column * dot, top + row * dot
+                    pen.rectangle((x, y, x + dot - 1, y + dot - 1), fill=fill)
+    return image
+
+
+def conclude(family: str, names: Sequence[str], options: Sequence[str]) -> tuple[str, str]:
+    """(rationale, answer) of a family's question about signs that have these names."""
+    if family == "sign":
+        return names[0], names[0]
+    if family == "pick":
+        return names[0], "ABCD"[options.index(names[0])]
+    if family == "signs":
+        return " ".join(names), " ".join(names)
+    numbers = [number(name) for name in names]
+    rationale = ", ".join(f"{name} {value}" for name, value in zip(names, numbers, strict=True))
+    return rationale, "".join(map(str, numbers))
+
+
+def _with_known(rng: Random, sign: Sign, num_known: int) -> list[Sign]:
+    """The sign and other, known ones, in random order."""
+    others = rng.sample([other for other in signs()[:KNOWN] if other != sign], num_known)
+    mixed = [sign, *others]
+    rng.shuffle(mixed)
+    return mixed
+
+
+def _scatter(rng: Random, mixed: Sequence[Sign]) -> list[tuple[Sign, Tile]]:
+    return list(zip(mixed, sorted(rng.sample(TILES, len(mixed))), strict=True))
+
+
+def _row(rng: Random, mixed: Sequence[Sign]) -> list[tuple[Sign, Tile]]:
+    """The signs on tiles of one row, from left to right."""
+    row = rng.randrange(4)
+    columns = sorted(rng.sample(range(4), len(mixed)))
+    return [(sign, (row, column)) for sign, column in zip(mixed, columns, strict=True)]
+
+
+def _drawn(
+    family: str,
+    image: Image.Image,
+    question: str,
+    asked_for: Sequence[Sign],
+    kind: AnswerKind,
+    options: tuple[str, ...] = (),
+) -> DrawnSample:
+    rationale, answer = conclude(family, [sign.name for sign in asked_for], options)
+    return DrawnSample(
+        image, question, rationale, answer, kind, options, signs=tuple(s.rank for s in asked_for)
+    )
+
+
+def sign(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The name of one sign; a known sign is drawn large."""
+    drawn = by_difficulty(gen_difficulty)
+    large = drawn.rank < KNOWN
+    tile = (rng.randrange(3), rng.randrange(3)) if large else rng.choice(TILES)
+    image = draw_signs(rng, [(drawn, tile)], LARGE if large else SMALL)
+    return _drawn("sign", image, CALLED, [drawn], AnswerKind.text)
+
+
+def pick(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The name of one sign among four options, one of which is its wrong name."""
+    drawn = by_difficulty(gen_difficulty)
+    others = rng.sample([other for other in signs()[: KNOWN + DISPUTED] if other != drawn], 2)
+    options = [drawn.name, drawn.alias, *(other.name for other in others)]
+    rng.shuffle(options)
+    image = draw_signs(rng, [(drawn, rng.choice(TILES))])
+    return _drawn("pick", image, CALLED, [drawn], AnswerKind.choice, tuple(options))
+
+
+def both(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The names of two signs in a row, one of them known."""
+    mixed = _with_known(rng, by_difficulty(gen_difficulty), 1)
+    image = draw_signs(rng, _row(rng, mixed))
+    return _drawn("signs", image, NAME_BOTH, mixed, AnswerKind.text)
+
+
+def code(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The numbers of two signs in a row, one of them known, joined to one number."""
+    mixed = _with_known(rng, by_difficulty(gen_difficulty), 1)
+    image = draw_signs(rng, _row(rng, mixed))
+    return _drawn("code", image, CODE, mixed, AnswerKind.number)
+
+
+def long_code(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The numbers of six signs, row by row, joined to one number."""
+    mixed = _with_known(rng, by_difficulty(gen_difficulty), LONG - 1)
+    image = draw_signs(rng, _scatter(rng, mixed))
+    return _drawn("long_code", image, LONG_CODE, mixed, AnswerKind.number)

@@ -1,0 +1,391 @@
+"""The page of does_choosing_pay.py: power calculation, comparisons, table, figure."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from scipy import stats as scipy_stats
+
+from difftrain import stats
+from difftrain.pipeline import manifest
+from difftrain.records import GradedBy, ItemResult, ItemStatus
+from difftrain.report.plots import NO_METADATA, STYLE_FILE, new_figure
+
+MAIN = ("mid+hard", "random", "full", "hard")
+TWO_STAGE = ("SFT(mid)+GRPO(hard)", "SFT(hard)+GRPO(mid)")
+FURTHER = ("unsolved", "RAP", "CMAB mid+hard")
+PAIRS = (
+    ("mid+hard", "random"),
+    ("mid+hard", "full"),
+    ("hard", "random"),
+    ("mid+hard", TWO_STAGE[0]),
+    ("mid+hard", TWO_STAGE[1]),
+)
+"""The compared arms, first minus second. Holm's correction covers all of these pairs."""
+COLORS = {"mid+hard": "#0b8068", "random": "#b5649b", "full": "#2f78b4", "hard": "#d1542b"}
+WANTED_POINTS = 2.0  # the difference that the number of seeds must be able to show
+TEXT_FILE = Path(__file__).with_name("does_choosing_pay_reading.md")
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Scores after some optimizer steps; `tokens` were generated until then, the probe's included.
+
+    `scores`: by benchmark, one score of 0 to 1 for each item.
+    """
+
+    step: int
+    tokens: int
+    scores: dict[str, list[float]]
+
+    @property
+    def mean(self) -> float:
+        """The unweighted mean over benchmarks, in points of 100."""
+        return 100 * mean(mean(values) for values in self.scores.values())
+
+    def results(self) -> list[ItemResult]:
+        """The scores as item results."""
+        return [
+            ItemResult(
+                benchmark=name,
+                item_id=str(index),
+                response=None,
+                extracted=None,
+                score=score,
+                graded_by=GradedBy.rule,
+                status=ItemStatus.scored,
+                error=None,
+                category="",
+            )
+            for name, values in self.scores.items()
+            for index, score in enumerate(values)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRun:
+    """The result row of one run: an arm with one seed."""
+
+    arm: str
+    seed: int
+    strata: dict[str, int]
+    selected: int
+    sft_steps: int
+    points: list[CurvePoint]
+    probe_tokens: int
+    live_share: list[float]  # of a step's groups, those whose rewards differ
+    grad_norm: list[float]
+    versions: dict[str, str]
+    revision: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON; an item's score is written with two digits."""
+        content = asdict(self)
+        for point in content["points"]:
+            point["scores"] = {
+                name: " ".join(f"{value:g}" for value in values)
+                for name, values in point["scores"].items()
+            }
+        content["live_share"] = [round(share, 3) for share in self.live_share]
+        content["grad_norm"] = [round(norm, 4) for norm in self.grad_norm]
+        return content
+
+    @property
+    def final(self) -> CurvePoint:
+        return self.points[-1]
+
+
+def read_runs(folder: Path) -> list[ArmRun]:
+    """All finished runs, by seed."""
+    runs = []
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text())
+        points = [
+            CurvePoint(
+                point["step"],
+                point["tokens"],
+                {name: [float(x) for x in row.split()] for name, row in point["scores"].items()},
+            )
+            for point in content.pop("points")
+        ]
+        runs.append(ArmRun(points=points, **content))
+    return sorted(runs, key=lambda run: (run.seed, run.arm))
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """How many seeds show a difference of WANTED_POINTS, from the pilot's paired differences."""
+
+    differences: tuple[float, ...]  # mid+hard minus random of each pilot seed, in points
+    deviation: float
+    seeds: int | None
+
+    def sentence(self) -> str:
+        """The calculation in one sentence."""
+        if self.seeds is None:
+            return "Power: the pilot has not been run"
+        differences = ", ".join(f"{value:+.1f}" for value in self.differences)
+        return (
+            f"Power: mid+hard minus random was {differences} points with the pilot seeds, standard "
+            f"deviation {self.deviation:.2f}; a difference of {WANTED_POINTS:g} points needs "
+            f"{self.seeds} seeds (paired t-test, two-sided 0.05, power 0.8)"
+        )
+
+
+def power(pilot: Sequence[ArmRun]) -> Power:
+    """The smallest number of seeds, at least 8, with a power of 0.8 for WANTED_POINTS."""
+    by_seed = paired(pilot, "mid+hard", "random")
+    values = tuple(a.final.mean - b.final.mean for a, b in by_seed)
+    if len(values) < 2:
+        return Power(values, math.nan, None)
+    deviation = stdev(values)
+    count = 8
+    while _power(count, deviation) < 0.8:
+        count += 1
+    return Power(values, deviation, count)
+
+
+def _power(num_seeds: int, deviation: float) -> float:
+    """Power of the paired t-test with this many seeds."""
+    if deviation == 0:
+        return 1.0
+    freedom = num_seeds - 1
+    limit = float(scipy_stats.t.ppf(0.975, freedom))
+    shift = WANTED_POINTS / deviation * num_seeds**0.5
+    return float(scipy_stats.nct.sf(limit, freedom, shift))
+
+
+def of_arm(runs: Sequence[ArmRun], arm: str) -> list[ArmRun]:
+    """The runs of an arm, by seed."""
+    return [run for run in runs if run.arm == arm]
+
+
+def paired(runs: Sequence[ArmRun], first: str, second: str) -> list[tuple[ArmRun, ArmRun]]:
+    """The runs of two arms with the same seeds."""
+    by_seed = {run.seed: run for run in of_arm(runs, second)}
+    return [(run, by_seed[run.seed]) for run in of_arm(runs, first) if run.seed in by_seed]
+
+
+def cluster_of(benchmark: str, item_id: str) -> str:
+    """The group that the bootstrap resamples together: HallusionBench's two questions on a figure,
+    which follow each other; else the item."""
+    return str(int(item_id) // 2) if benchmark.endswith("HallusionBench") else item_id
+
+
+def compare(runs: Sequence[ArmRun]) -> dict[tuple[str, str], stats.Estimate]:
+    """The paired differences at the last step, with p corrected over all pairs (Holm)."""
+    estimates = {}
+    for first, second in PAIRS:
+        pairs = paired(runs, first, second)
+        if len(pairs) < 2:
+            continue
+        before = [b.final.results() for _, b in pairs]
+        after = [a.final.results() for a, _ in pairs]
+        tables = stats.difference_tables(before, after, cluster_of)
+        estimates[first, second] = stats.pool(tables, "paired")[stats.MEAN]
+    return estimates
+
+
+def mean_curve(runs: Sequence[ArmRun]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(steps, mean tokens, mean score, half width of its 95 % interval over seeds) of one arm."""
+    steps = np.array([point.step for point in runs[0].points])
+    tokens = np.mean([[point.tokens for point in run.points] for run in runs], axis=0)
+    scores = np.array([[point.mean for point in run.points] for run in runs])
+    if len(runs) == 1:
+        return steps, tokens, scores[0], np.zeros(len(steps))
+    quantile = float(scipy_stats.t.ppf(0.975, len(runs) - 1))
+    half = quantile * scores.std(axis=0, ddof=1) / len(runs) ** 0.5
+    return steps, tokens, scores.mean(axis=0), half
+
+
+def tokens_to_full_score(runs: Sequence[ArmRun]) -> float | None:
+    """Tokens, probe included, at which mid+hard's mean curve first has the full pool's last score,
+    as a share of the full pool's tokens. None if it never has it."""
+    full, chosen = of_arm(runs, "full"), of_arm(runs, "mid+hard")
+    if not full or not chosen:
+        return None
+    _, full_tokens, full_scores, _ = mean_curve(full)
+    _, tokens, scores, _ = mean_curve(chosen)
+    goal = full_scores[-1]
+    for (t0, s0), (t1, s1) in pairwise(zip(tokens, scores, strict=True)):
+        if s1 >= goal:
+            reached = t1 if s1 == s0 else t0 + (t1 - t0) * max(goal - s0, 0) / (s1 - s0)
+            return float(reached / full_tokens[-1])
+    return None
+
+
+def score_at_tokens(run: ArmRun, tokens: float) -> float:
+    """A run's score at a number of generated tokens, linear between two evaluations."""
+    xs, ys = zip(*((point.tokens, point.mean) for point in run.points), strict=True)
+    return float(np.interp(tokens, xs, ys))
+
+
+def equal_tokens(runs: Sequence[ArmRun], first: str, second: str) -> dict[str, float] | None:
+    """The difference in points at the tokens that `first` had generated at its last step.
+
+    If `second` generated fewer, at its own last step. The interval is Student's t over seeds.
+    """
+    pairs = paired(runs, first, second)
+    if len(pairs) < 2:
+        return None
+    values = []
+    for a, b in pairs:
+        tokens = min(a.final.tokens, b.final.tokens)
+        values.append(score_at_tokens(a, tokens) - score_at_tokens(b, tokens))
+    half = float(scipy_stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return {"mean": mean(values), "low": mean(values) - half, "high": mean(values) + half}
+
+
+def draw_figure(runs: Sequence[ArmRun], path: Path) -> None:
+    """Score against optimizer steps and against generated tokens, one line per main arm."""
+    with mpl.rc_context(fname=STYLE_FILE):
+        drawn, axes = new_figure(9.0, 3.6, 1, 2, sharey=True)
+        for arm in MAIN:
+            if not (arm_runs := of_arm(runs, arm)):
+                continue
+            steps, tokens, scores, half = mean_curve(arm_runs)
+            for panel, xs in zip(axes, (steps, tokens / 1000), strict=True):
+                panel.plot(xs, scores, color=COLORS[arm], label=f"{arm} ({len(arm_runs)} seeds)")
+                panel.fill_between(xs, scores - half, scores + half, color=COLORS[arm], alpha=0.15)
+        axes[0].set_xlabel("optimizer steps")
+        axes[1].set_xlabel("generated tokens in thousands, probe included")
+        axes[0].set_ylabel("mean of six benchmarks")
+        axes[0].legend(loc="upper left")
+        drawn.savefig(path, metadata=NO_METADATA)
+
+
+def points(estimate: stats.Estimate, corrected: float) -> dict[str, float]:
+    """An estimate in points of 100."""
+    content = estimate.to_json()
+    return {name: 100 * content[name] for name in ("mean", "low", "high")} | {"p": corrected}
+
+
+def summary(runs: Sequence[ArmRun], calculation: Power) -> dict[str, Any]:
+    """The content of does_choosing_pay.json."""
+    estimates = compare(runs)
+    corrected = stats.holm([estimate.p or 0.0 for estimate in estimates.values()])
+    differences = {
+        f"{first} - {second}": points(estimate, p)
+        for ((first, second), estimate), p in zip(estimates.items(), corrected, strict=True)
+    }
+    by_tokens = {f"{a} - {b}": equal_tokens(runs, a, b) for a, b in PAIRS[:2]}
+    return {
+        "seeds": sorted({run.seed for run in of_arm(runs, "mid+hard")}),
+        "mid_hard_minus_random": differences.get("mid+hard - random"),
+        "tokens_to_full_score": tokens_to_full_score(runs),
+        "differences_at_equal_steps": differences,
+        "differences_at_equal_tokens": by_tokens,
+        "power": asdict(calculation),
+        "arms": {arm: arm_summary(of_arm(runs, arm)) for arm in dict.fromkeys(r.arm for r in runs)},
+        "versions": runs[0].versions if runs else manifest.versions(),
+    }
+
+
+def arm_summary(runs: Sequence[ArmRun]) -> dict[str, Any]:
+    """One arm over its seeds: means, and the scores of each seed."""
+    finals = [run.final.mean for run in runs]
+    return {
+        "seeds": [run.seed for run in runs],
+        "base": mean(run.points[0].mean for run in runs),
+        "score": mean(finals),
+        "scores": finals,
+        "best": max(mean_curve(runs)[2]),
+        "samples": mean(run.selected for run in runs),
+        "live_groups": mean(mean(run.live_share) for run in runs),
+        "grad_norm": mean(mean(run.grad_norm) for run in runs),
+        "tokens": mean(run.final.tokens for run in runs),
+        "probe_tokens": mean(run.probe_tokens for run in runs),
+    }
+
+
+def table(content: dict[str, Any]) -> list[str]:
+    """The arms' rows as Markdown."""
+    lines = [
+        "| arm | seeds | samples | live groups | gradient norm | tokens (of the probe) | base | "
+        "after the last step | minus base |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    order = [arm for arm in (*MAIN, *TWO_STAGE, *FURTHER) if arm in content["arms"]]
+    for arm in order:
+        row = content["arms"][arm]
+        lines.append(
+            f"| {arm} | {len(row['seeds'])} | {row['samples']:.0f} | {row['live_groups']:.0%} | "
+            f"{row['grad_norm']:.2f} | {row['tokens'] / 1000:.0f}k "
+            f"({row['probe_tokens'] / 1000:.0f}k) | {row['base']:.1f} | {row['score']:.1f} | "
+            f"{row['score'] - row['base']:+.1f} |"
+        )
+    return lines
+
+
+def interval(row: dict[str, float]) -> str:
+    """A difference as `+2.1 [0.4, 3.8]`."""
+    return f"{row['mean']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
+    """Write does_choosing_pay.md, .json and .svg; returns the Markdown page."""
+    content = summary(runs, calculation)
+    manifest.write_json(folder / "does_choosing_pay.json", content)
+    draw_figure(runs, folder / "does_choosing_pay.svg")
+    strata = {name: mean(run.strata[name] for run in runs) for name in runs[0].strata}
+    share = content["tokens_to_full_score"]
+    reached = "never" if share is None else f"at {share:.2f} of the full pool's tokens"
+    lines = [
+        "# Does choosing pay, where most of a pool brings no gradient?",
+        "",
+        "`python studies/does_choosing_pay.py`; the [plan](../does_choosing_pay_plan.md) was "
+        "committed before these runs.",
+        "",
+        "Pool (mean over seeds): " + ", ".join(f"{n} {v:.0f}" for n, v in strata.items()) + ".",
+        "",
+        calculation.sentence() + ".",
+        "",
+        "![score against steps and tokens](does_choosing_pay.svg)",
+        "",
+        *table(content),
+        "",
+        "A group is live if its rewards differ. Scores are means of the six shapes/ benchmarks in "
+        "points of 100.",
+        "",
+        "| difference at equal steps | points | p, corrected |",
+        "|---|--:|--:|",
+        *(
+            f"| {name} | {interval(row)} | {row['p']:.3f} |"
+            for name, row in content["differences_at_equal_steps"].items()
+        ),
+        "",
+        "| difference at equal generated tokens | points |",
+        "|---|--:|",
+        *(
+            f"| {name} | {interval(row)} |"
+            for name, row in content["differences_at_equal_tokens"].items()
+            if row
+        ),
+        "",
+        f"mid+hard reaches the full pool's last score {reached}, probe included.",
+        "",
+        "| seed | " + " | ".join(content["arms"]) + " |",
+        "|--:|" + "--:|" * len(content["arms"]),
+        *seed_rows(runs, list(content["arms"])),
+        "",
+        *([TEXT_FILE.read_text().rstrip(), ""] if TEXT_FILE.exists() else []),
+    ]
+    path = folder / "does_choosing_pay.md"
+    manifest.write_text(path, "\n".join(lines))
+    return path
+
+
+def seed_rows(runs: Sequence[ArmRun], arms: Sequence[str]) -> list[str]:
+    """Each seed's last scores, one column per arm."""
+    by_key = {(run.seed, run.arm): f"{run.final.mean:.1f}" for run in runs}
+    return [
+        f"| {seed} | " + " | ".join(by_key.get((seed, arm), "") for arm in arms) + " |"
+        for seed in sorted({run.seed for run in runs})
+    ]
