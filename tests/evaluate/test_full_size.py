@@ -53,7 +53,7 @@ def settings(
         "evaluate.min_pixels=3136",
         "evaluate.max_pixels=12544",
         "evaluate.limit=null",
-        "evaluate.max_new_tokens=72",  # as in conf/model/tiny.yaml, to save time
+        "evaluate.max_new_tokens=40",  # as in conf/model/tiny.yaml, to save time
         f"output_dir={tmp_path}/out",
     ]
 

@@ -79,7 +79,7 @@ def make_requests(samples: list[Sample], temperature: float) -> list[Request]:
             ),
             seed=seed,
             temperature=temperature,
-            max_new_tokens=72,
+            max_new_tokens=40,
         )
         for seed, sample in enumerate(samples)
     ]
