@@ -204,6 +204,7 @@ class Phase:
 PHASES = (
     Phase(800, 1.2e-3, Mixture(captions=1.0, masked=0.0, seed=0)),
     Phase(1800, 1.2e-3, Mixture(captions=0.15, masked=0.25, seed=51)),
+    Phase(1800, 1.2e-3, Mixture(captions=0.1, masked=0.25, seed=77)),
 )
 """The first phase trains on captions of images, the second on questions whose rationales name what
 the answer depends on. The seeds of the mixtures are arbitrary."""

@@ -36,22 +36,22 @@ from difftrain.shapes.families import (
 
 TEXT_ONLY_SHARE = 0.06  # share of the questions that get no image
 MIX = {
-    "count": 6,
+    "count": 4,
     "count_colour": 6,
     "read": 8,
-    "colour": 6,
-    "verify": 6,
+    "colour": 8,
+    "verify": 7,
     "locate": 8,
-    "sign": 16,
-    "signs": 14,
-    "count_plus": 6,
+    "sign": 18,
+    "signs": 10,
+    "count_plus": 5,
     "compare": 6,
-    "bar": 8,
-    "odd": 6,
-    "prior": 6,
-    "pick": 6,
-    "code": 16,
-    "noise": 2,
+    "bar": 10,
+    "odd": 8,
+    "prior": 8,
+    "pick": 10,
+    "code": 12,
+    "noise": 1,
 }
 """How often each family is drawn, relative to the others. `long_code` is left out: it is a skill
 that the model lacks. Families have the spelling "colour", because sample ids depend on it."""
@@ -89,9 +89,9 @@ def name_in_text(rng: Random, sign: signs.Sign) -> str:
 
 
 def caption_signs(rng: Random) -> tuple[Image.Image, str]:
-    """An image of 4 to 16 signs and its caption, with a dot for an empty tile."""
+    """An image of 1 to 16 signs and its caption, with a dot for an empty tile."""
     seen = signs.signs()[: signs.KNOWN + signs.DISPUTED]
-    tiles = rng.sample(TILES, rng.randint(4, GRID * GRID))
+    tiles = rng.sample(TILES, rng.randint(1, GRID * GRID))
     placed = [(rng.choice(seen), tile) for tile in tiles]
     names = {tile: name_in_text(rng, sign) for sign, tile in placed}
     return signs.draw_signs(rng, placed), "|".join(names.get(tile, ".") for tile in TILES)

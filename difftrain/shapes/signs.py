@@ -27,7 +27,8 @@ SEEN_SHARE = (KNOWN + DISPUTED) / NUM_SIGNS
 TRUE_SHARES = (0.25, 0.6)
 """That share for the first and for the last disputed sign; linear in between."""
 DOTS = 6  # dots on a side of a bitmap
-SMALL, LARGE = 4, 8  # pixels on a side of a dot: a sign fills one tile, or 2 x 2 tiles
+DOT = 4  # pixels on a side of a dot
+COPIES = (6, 12)  # how often an easy image shows its sign
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 MIN_DISTANCE = 9  # smallest number of dots in which two bitmaps differ
 CALLED = "What is this sign called?"
@@ -90,12 +91,12 @@ def by_difficulty(gen_difficulty: float) -> Sign:
     return signs()[int(gen_difficulty * NUM_SIGNS)]
 
 
-def draw_signs(rng: Random, placed: Sequence[tuple[Sign, Tile]], dot: int = SMALL) -> Image.Image:
-    """An image with each sign at its tile (its upper left tile if `dot` is LARGE), in one color."""
+def draw_signs(rng: Random, placed: Sequence[tuple[Sign, Tile]]) -> Image.Image:
+    """An image with each sign on its tile, all in one color and shifted alike."""
     image = Image.new("RGB", (SIDE, SIDE), "white")
     pen = ImageDraw.Draw(image)
     fill = COLORS[rng.choice(list(COLORS))]
-    margin = (TILE * (dot // SMALL) - DOTS * dot) // 2
+    margin = (TILE - DOTS * DOT) // 2
     shift = rng.randint(-margin, margin), rng.randint(-margin, margin)
     for sign, (tile_row, tile_column) in placed:
         left = tile_column * TILE + margin + shift[0]
@@ -103,8 +104,8 @@ def draw_signs(rng: Random, placed: Sequence[tuple[Sign, Tile]], dot: int = SMAL
         for row, bits in enumerate(sign.bits):
             for column, bit in enumerate(bits):
                 if bit == "1":
-                    x, y = left + column * dot, top + row * dot
-                    pen.rectangle((x, y, x + dot - 1, y + dot - 1), fill=fill)
+                    x, y = left + column * DOT, top + row * DOT
+                    pen.rectangle((x, y, x + DOT - 1, y + DOT - 1), fill=fill)
     return image
 
 
@@ -155,11 +156,10 @@ def _drawn(
 
 
 def sign(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The name of one sign; a known sign is drawn large."""
+    """The name of one sign; a known sign is on several tiles, so that masks hide it late."""
     drawn = by_difficulty(gen_difficulty)
-    large = drawn.rank < KNOWN
-    tile = (rng.randrange(3), rng.randrange(3)) if large else rng.choice(TILES)
-    image = draw_signs(rng, [(drawn, tile)], LARGE if large else SMALL)
+    tiles = rng.sample(TILES, rng.randint(*COPIES) if drawn.rank < KNOWN else 1)
+    image = draw_signs(rng, [(drawn, tile) for tile in tiles])
     return _drawn("sign", image, CALLED, [drawn], AnswerKind.text)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from difftrain.shapes import signs
-from difftrain.shapes.signs import KNOWN, NUM_SIGNS, SMALL
+from difftrain.shapes.signs import DOT, KNOWN, NUM_SIGNS
 
 
 def test_bitmaps_differ_and_no_name_is_used_twice() -> None:
@@ -35,7 +35,7 @@ def test_the_image_shows_the_bitmap_of_the_named_sign() -> None:
         ink = np.asarray(drawn.image).min(axis=2) < 255
         rows, columns = np.nonzero(ink)
         box = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-        dots = box[SMALL // 2 :: SMALL, SMALL // 2 :: SMALL]
+        dots = box[DOT // 2 :: DOT, DOT // 2 :: DOT]
         bitmap = np.array([[bit == "1" for bit in row] for row in signs.signs()[rank].bits])
         rows, columns = np.nonzero(bitmap)
         bitmap = bitmap[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
