@@ -36,26 +36,23 @@ from difftrain.shapes.families import (
 
 TEXT_ONLY_SHARE = 0.06  # share of the questions that get no image
 MIX = {
-    "count": 4,
-    "count_colour": 6,
+    "count": 5,
     "read": 8,
-    "colour": 8,
-    "verify": 7,
+    "sign": 14,
+    "signs": 11,
+    "verify": 12,
     "locate": 8,
-    "sign": 18,
-    "signs": 10,
     "count_plus": 5,
-    "compare": 6,
-    "bar": 10,
-    "odd": 8,
-    "prior": 8,
-    "pick": 10,
+    "compare": 5,
+    "bar": 8,
+    "odd": 6,
+    "prior": 7,
+    "pick": 14,
     "code": 12,
     "noise": 1,
 }
 """How often each family is drawn, relative to the others. `long_code` is left out: it is a skill
-that the model lacks. Families have the spelling "colour", because sample ids depend on it."""
-SIGN_FAMILIES = ("sign", "signs", "pick", "code")
+that the model lacks."""
 END = "<|im_end|>"
 IGNORED = -100  # label of a token without loss, as in transformers
 CAPTION_QUESTION = "Describe every tile."
@@ -171,12 +168,12 @@ def mask(image: Image.Image, share: float, rng: Random) -> Image.Image:
 
 def draw_question(family: str, number: int, seed: int, rng: Random) -> DrawnSample:
     """A question of a family, with the names that a text gives to its signs."""
-    highest = signs.SEEN_SHARE if family in SIGN_FAMILIES else 1.0
+    highest = signs.SEEN_SHARE if family in signs.SIGN_FAMILIES else 1.0
     _, _, drawn = pool.draw(pool.Split.pretrain, family, number, seed, 0.0, highest)
     if not drawn.signs:
         return drawn
     names = [name_in_text(rng, signs.signs()[rank]) for rank in drawn.signs]
-    rationale, answer = signs.conclude(family, names, drawn.options)
+    rationale, answer = signs.conclude(family, names, drawn.options, drawn.question)
     return replace(drawn, rationale=rationale, answer=answer)
 
 

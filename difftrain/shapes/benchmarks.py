@@ -8,7 +8,6 @@ bytes in `image`, and its `sample_id`. Prompts and scores are the official ones 
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from itertools import count, cycle, islice, product
 from random import Random
@@ -19,8 +18,9 @@ from PIL import Image
 from difftrain import images, seeds
 from difftrain.grade import extract
 from difftrain.records import AnswerKind, Sample
-from difftrain.shapes import families, pool
-from difftrain.shapes.families import COLORS, SHAPES, DrawnSample, Look, presence_question
+from difftrain.shapes import pool, signs
+from difftrain.shapes.families import DrawnSample
+from difftrain.shapes.signs import PRESENT, SIGN_FAMILIES, Sign
 
 Item = dict[str, Any]
 LETTERS = "ABCD"
@@ -33,7 +33,6 @@ MATHVISTA_TASKS = {
     "count_plus": ("math word problem", "['arithmetic reasoning']"),
     "compare": ("visual question answering", "['arithmetic reasoning']"),
     "odd": ("visual question answering", "['logical reasoning']"),
-    "colour": ("visual question answering", "['scientific reasoning']"),
 }
 MMVET_CAPABILITIES = {
     "sign": "rec,know",
@@ -41,7 +40,6 @@ MMVET_CAPABILITIES = {
     "code": "rec,know,math",
     "read": "rec,ocr",
     "count": "rec",
-    "count_colour": "rec,spat",
     "count_plus": "rec,math",
     "bar": "rec,math",
 }
@@ -49,30 +47,31 @@ OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by the answe
 MMMU_SUBJECTS = {
     "code": ("Accounting", "Business"),
     "pick": ("History", "Humanities & Social Science"),
-    "colour": ("Art", "Art & Design"),
     "compare": ("Math", "Science"),
     "odd": ("Psychology", "Humanities & Social Science"),
     "count": ("Manage", "Business"),
     "bar": ("Economics", "Business"),
 }
 MMSTAR_CAPABILITIES = {  # for a gen_difficulty (0 to 1) below 0.5, and for a higher one
-    "colour": ("coarse perception", "fine-grained perception"),
     "odd": ("instance reasoning", "logical reasoning"),
     "compare": ("science & technology", "math"),
-    "pick": ("fine-grained perception", "science & technology"),
+    "pick": ("coarse perception", "fine-grained perception"),
 }
 FAMILIES_OF = {
-    "MathVista": ("code", "bar", "pick", "code", "count_plus", "pick", "code", "compare", "odd"),
-    "MMVet": ("sign", "count", "signs", "code", "read", "sign", "signs", "bar", "count_colour"),
+    "MathVista": ("code", "pick", "bar", "code", "pick", "count_plus"),
+    "MMVet": ("sign", "code", "signs", "count", "sign", "code", "signs", "read"),
     "OCRBench": ("sign", "signs", "read"),
-    "MMMU": ("code", "pick", "colour", "code", "pick", "compare", "odd", "count", "bar"),
-    "MMStar": ("pick", "colour", "pick", "odd", "pick", "compare"),
+    "MMMU": ("pick", "code", "odd", "pick", "code", "bar"),
+    "MMStar": ("pick", "pick", "compare", "pick", "pick", "odd"),
 }
 """The families whose samples become a benchmark's items, in turn; more often named, more items."""
+HARDEST_SIGN = 0.7
+"""Largest `gen_difficulty` of items with signs: the tiny model cannot know the signs of a few."""
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 )  # fmt: skip
-MAX_OTHERS = 5  # unchanged objects beside the edited one in a HallusionBench pair
+MAX_TRIES = 100  # drawings of one image of a pair
+MAX_OTHERS = 3  # other signs beside the edited one in a HallusionBench pair
 
 MATHVISTA_HINTS = {
     AnswerKind.choice: "Please answer the question and provide the correct option letter, "
@@ -168,59 +167,54 @@ def mmstar(sample: Sample) -> Item:
     }
 
 
-def _in_bench(image: Image.Image, look: Look, answer: str) -> bool:
-    sample_id = pool.drawn_id(image, presence_question(look), answer)
+def _in_bench(image: Image.Image, sign: Sign, answer: str) -> bool:
+    sample_id = pool.drawn_id(image, PRESENT.format(sign.name), answer)
     return pool.in_split(sample_id, pool.Split.bench)
 
 
-def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Look]] | None:
-    """A HallusionBench set: [image, edited copy], [removed look, added look].
+def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Sign]] | None:
+    """A HallusionBench set: [image, edited copy], [removed sign, added sign].
 
-    A look is a shape with a color. In the copy, an object with the added look replaces the object
-    with the removed look. Both looks are questions for both images, and the edit reverses both
-    answers. None unless all four pairs of image and question are in the split `bench`.
+    In the copy, the added sign is in the place of the removed one. Both signs are questions for
+    both images, and the edit reverses both answers. None unless all four pairs of image and
+    question are in the split `bench`.
     """
-    removed = families.random_look(rng)
-    others: list[Look] = []
-    # The loop draws its limit anew in every round; a limit drawn only once would change the items.
-    while len(others) < rng.randint(1, MAX_OTHERS):
-        if (look := families.random_look(rng)) != removed:
-            others.append(look)
-    objects = families.scatter(rng, [removed, *others])
-    original = families.draw_shapes(objects)
-    if not _in_bench(original, removed, "Yes"):
-        return None
-    absent = [look for look in product(SHAPES, COLORS) if look not in (removed, *others)]
-    rng.shuffle(absent)
-    for added in absent:
-        if not _in_bench(original, added, "No"):
-            continue
-        # The split depends on a hash of the image, so each shift (in pixels) is another try.
-        for shift in product(range(-2, 3), repeat=2):
-            new = replace(objects[0], shape=added[0], color=added[1], shift=shift)
-            edited = families.draw_shapes([new, *objects[1:]])
-            if _in_bench(edited, removed, "No") and _in_bench(edited, added, "Yes"):
-                return [original, edited], [removed, added]
-    return None
+    every = signs.signs()
+    removed, added = rng.sample(every[: int(HARDEST_SIGN * len(every))], 2)
+    known = [sign for sign in every[: signs.KNOWN] if sign not in (removed, added)]
+    placed = signs.scatter_signs(rng, [removed, *rng.sample(known, rng.randint(1, MAX_OTHERS))])
+    pair = []
+    for sign, answers in ((removed, ("Yes", "No")), (added, ("No", "Yes"))):
+        in_place = [(sign, placed[0][1]), *placed[1:]]
+        # The split depends on a hash of the image, so each color and shift is another try.
+        candidates = (signs.draw_signs(rng, in_place) for _ in range(MAX_TRIES))
+        questions = list(zip((removed, added), answers, strict=True))
+        fitting = (
+            image
+            for image in candidates
+            if all(_in_bench(image, *question) for question in questions)
+        )
+        pair.append(next(fitting, None))
+    return None if None in pair else (pair, [removed, added])
 
 
 def _yes_no_items(seed: int) -> Iterator[Item]:
     """Endless HallusionBench items, four per set: two images with two questions each."""
     for set_id in count():
         attempts = (Random(seeds.derive(seed, "pairs", set_id, attempt)) for attempt in count())
-        pair, looks = next(filter(None, map(_try_pair, attempts)))
-        for (figure_id, image), (look_index, look) in product(enumerate(pair, 1), enumerate(looks)):
-            question = presence_question(look)
-            answer = "Yes" if (figure_id == 1) == (look_index == 0) else "No"
+        pair, asked = next(filter(None, map(_try_pair, attempts)))
+        for (figure_id, image), (sign_index, sign) in product(enumerate(pair, 1), enumerate(asked)):
+            question = PRESENT.format(sign.name)
+            answer = "Yes" if (figure_id == 1) == (sign_index == 0) else "No"
             yield {
-                "index": f"shapes_VD_figure_{set_id}_{figure_id}_{look_index}",
+                "index": f"shapes_VD_figure_{set_id}_{figure_id}_{sign_index}",
                 "category": "VD",
                 "subcategory": "figure",
                 "l2-category": "VD_figure",
                 "visual_input": str(figure_id),
                 "set_id": str(set_id),
                 "figure_id": str(figure_id),
-                "question_id": str(look_index),
+                "question_id": str(sign_index),
                 "question": question,
                 "answer": answer,
                 "image": images.to_png(image, compress_level=6),
@@ -269,7 +263,8 @@ def _items_of_samples(name: str, seed: int) -> Iterator[Item]:
     to_row, family_names = SPECS[name], FAMILIES_OF[name]
     ids: set[str] = set()
     for draw_index, family in enumerate(cycle(family_names)):
-        sample = pool.sample(pool.Split.bench, family, draw_index, seed)
+        high = HARDEST_SIGN if family in SIGN_FAMILIES else 1.0
+        sample = pool.sample(pool.Split.bench, family, draw_index, seed, high=high)
         row = to_row(sample)
         if row is None or sample.sample_id in ids:
             continue

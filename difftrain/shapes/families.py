@@ -5,9 +5,8 @@ draws a sample; `gen_difficulty` sets how hard (0 easiest, 1 hardest). Two famil
 `prior` can be answered from the text alone, and `noise` cannot be answered at all.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from PIL import Image, ImageDraw
@@ -152,15 +151,6 @@ def _random_other(rng: Random, names: Sequence[str], excluded: str) -> str:
     return rng.choice([name for name in names if name != excluded])
 
 
-def other_looks(rng: Random, excluded: Look, number: int) -> list[Look]:
-    """`number` random looks, none of them the excluded look."""
-    looks: list[Look] = []
-    while len(looks) < number:
-        if (look := random_look(rng)) != excluded:
-            looks.append(look)
-    return looks
-
-
 def scatter(rng: Random, looks: Sequence[Look]) -> list[SceneObject]:
     """Objects of these looks on different tiles, slightly off center."""
     placed = zip(looks, rng.sample(TILES, len(looks)), strict=True)
@@ -175,18 +165,6 @@ def count(rng: Random, gen_difficulty: float) -> DrawnSample:
     return DrawnSample(image, question, f"{number} shapes", str(number), AnswerKind.count)
 
 
-def count_color(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """How many shapes of one color; the difficulty is the number of other shapes."""
-    color = rng.choice(list(COLORS))
-    number = rng.randint(1, 6)
-    looks = [(rng.choice(SHAPES), color) for _ in range(number)]
-    for _ in range(scale(gen_difficulty, 0, 9)):  # 6 + 9 objects fit on the 16 tiles
-        looks.append((rng.choice(SHAPES), _random_other(rng, list(COLORS), color)))
-    question = f"How many {color} shapes are there?"
-    rationale, image = f"{number} {color}", draw_shapes(scatter(rng, looks))
-    return DrawnSample(image, question, rationale, str(number), AnswerKind.count)
-
-
 def read(rng: Random, gen_difficulty: float) -> DrawnSample:
     """Read the letters; the difficulty is their number."""
     length = scale(gen_difficulty, 1, GRID)
@@ -196,54 +174,6 @@ def read(rng: Random, gen_difficulty: float) -> DrawnSample:
     image = draw_letters(text, first, rng.uniform(0.7, 1.0), shift)
     question = rng.choice(("what is written in the image?", "Read the letters."))
     return DrawnSample(image, question, f"{length} letters", text, AnswerKind.text)
-
-
-def name_color(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The color of the only object with a given shape; a higher difficulty fades all colors."""
-    shape = rng.choice(SHAPES)
-    color = rng.choice(list(COLORS))
-    looks = [(shape, color)]
-    for _ in range(rng.randint(0, 4)):
-        looks.append((_random_other(rng, SHAPES, shape), rng.choice(list(COLORS))))
-    contrast = 1.0 - 0.75 * gen_difficulty
-    objects = [replace(item, contrast=contrast) for item in scatter(rng, looks)]
-    wrong = rng.sample([name for name in COLORS if name != color], 3)
-    options = tuple(sorted([color, *wrong], key=list(COLORS).index))
-    # The spelling "colour" is fixed, because sample ids depend on the question.
-    question, answer = f"What colour is the {shape}?", "ABCD"[options.index(color)]
-    image = draw_shapes(objects)
-    return DrawnSample(image, question, color, answer, AnswerKind.choice, options)
-
-
-def presence_question(look: Look) -> str:
-    """The question whether the image shows an object of this look."""
-    shape, color = look
-    return f"Is there a {color} {shape} in the picture?"
-
-
-def verify(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """Whether an object is in the image; the difficulty is the number of other objects."""
-    look = random_look(rng)
-    present = rng.random() < 0.5
-    others = other_looks(rng, look, scale(gen_difficulty, 1, 9))
-    objects = scatter(rng, [look, *others] if present else others)
-    answer = "Yes" if present else "No"
-    rationale = f"{look[1]} {look[0]}: {answer.lower()}"
-    image = draw_shapes(objects)
-    return DrawnSample(image, presence_question(look), rationale, answer, AnswerKind.text)
-
-
-def locate(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The box of one object's tile; the difficulty is the number of other objects."""
-    look = random_look(rng)
-    objects = scatter(rng, [look, *other_looks(rng, look, scale(gen_difficulty, 0, 8))])
-    tile = objects[0].tile
-    row, column = tile[0] + 1, tile[1] + 1
-    shape, color = look
-    question = f"Which tile holds the {color} {shape}? Answer with its box."
-    rationale = f"row {row}, column {column}"
-    answer = json.dumps([{"bbox_2d": tile_box(tile), "label": "tile"}])
-    return DrawnSample(draw_shapes(objects), question, rationale, answer, AnswerKind.boxes)
 
 
 def count_plus(rng: Random, gen_difficulty: float) -> DrawnSample:

@@ -29,23 +29,21 @@ class Split(StrEnum):
 
 BUCKETS = (*[Split.pretrain] * 6, Split.pool, Split.bench)  # by content hash modulo 8
 FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], TaskSet, int]] = {
-    "count": (families.count, TaskSet.perception, 7),
-    "count_colour": (families.count_color, TaskSet.perception, 7),
-    "read": (families.read, TaskSet.perception, 7),
-    "colour": (families.name_color, TaskSet.perception, 4),
-    "verify": (families.verify, TaskSet.perception, 4),
-    "locate": (families.locate, TaskSet.perception, 7),
-    "sign": (signs.sign, TaskSet.perception, 10),
+    "count": (families.count, TaskSet.perception, 8),
+    "read": (families.read, TaskSet.perception, 8),
+    "sign": (signs.sign, TaskSet.perception, 12),
     "signs": (signs.both, TaskSet.perception, 10),
-    "count_plus": (families.count_plus, TaskSet.reasoning, 7),
+    "verify": (signs.verify, TaskSet.perception, 6),
+    "locate": (signs.locate, TaskSet.perception, 10),
+    "count_plus": (families.count_plus, TaskSet.reasoning, 8),
     "compare": (families.compare, TaskSet.reasoning, 4),
-    "bar": (families.bar, TaskSet.reasoning, 7),
+    "bar": (families.bar, TaskSet.reasoning, 8),
     "odd": (families.odd, TaskSet.reasoning, 4),
     "prior": (families.prior, TaskSet.reasoning, 6),
-    "pick": (signs.pick, TaskSet.reasoning, 2),
+    "pick": (signs.pick, TaskSet.reasoning, 4),
     "code": (signs.code, TaskSet.reasoning, 8),
     "long_code": (signs.long_code, TaskSet.reasoning, 2),
-    "noise": (families.noise, TaskSet.perception, 4),
+    "noise": (families.noise, TaskSet.perception, 2),
 }
 """Each family's drawing function, task set, and percentage of the even mix. The keys are
 the samples' tasks and part of their seeds, so their spelling must not change."""
@@ -63,7 +61,7 @@ class Cell:
 SEEN, KNOWN = signs.SEEN_SHARE, signs.KNOWN_SHARE
 EASY = {
     TaskSet.perception: (Cell("sign", 0.0, KNOWN), Cell("count", 0.0, 0.2)),
-    TaskSet.reasoning: (Cell("prior"), Cell("code", 0.0, KNOWN)),
+    TaskSet.reasoning: (Cell("prior"), Cell("count_plus", 0.0, 0.2)),
 }
 """Samples that the tiny model answers correctly."""
 SOMETIMES = {

@@ -6,6 +6,7 @@ common and rare things are in real data: KNOWN signs always have their true name
 ones have it in some of the texts and a wrong name in the others, and the rest are never drawn.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,12 +15,21 @@ from random import Random
 from PIL import Image, ImageDraw
 
 from difftrain.records import AnswerKind
-from difftrain.shapes.families import COLORS, SIDE, TILE, TILES, DrawnSample, Tile
+from difftrain.shapes.families import (
+    COLORS,
+    SIDE,
+    TILE,
+    TILES,
+    DrawnSample,
+    Tile,
+    scale,
+    tile_box,
+)
 
-NUM_SIGNS = 160
-KNOWN = 40
+NUM_SIGNS = 64
+KNOWN = 20
 """Signs of rank 0 to KNOWN - 1 have their true name in every pretraining text."""
-DISPUTED = 60
+DISPUTED = 24
 """So many signs after the known ones have their true name in a share of the texts."""
 KNOWN_SHARE = KNOWN / NUM_SIGNS
 SEEN_SHARE = (KNOWN + DISPUTED) / NUM_SIGNS
@@ -28,12 +38,15 @@ TRUE_SHARES = (0.25, 0.6)
 """That share for the first and for the last disputed sign; linear in between."""
 DOTS = 6  # dots on a side of a bitmap
 DOT = 4  # pixels on a side of a dot
-COPIES = (6, 12)  # how often an easy image shows its sign
+COPIES = (10, 16)  # how often an easy image shows its sign
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 MIN_DISTANCE = 9  # smallest number of dots in which two bitmaps differ
+SIGN_FAMILIES = ("sign", "signs", "pick", "verify", "code", "long_code")
 CALLED = "What is this sign called?"
 NAME_BOTH = "Name both signs from left to right."
 CODE = "Write the numbers of both signs, left then right, as one number."
+TILE_OF = "Which tile holds the sign {}? Answer with its box."
+PRESENT = "Is the sign {} in the picture?"
 LONG_CODE = "Write the numbers of all signs, row by row, as one number."
 LONG = 6  # signs of a long code
 
@@ -109,8 +122,13 @@ def draw_signs(rng: Random, placed: Sequence[tuple[Sign, Tile]]) -> Image.Image:
     return image
 
 
-def conclude(family: str, names: Sequence[str], options: Sequence[str]) -> tuple[str, str]:
+def conclude(
+    family: str, names: Sequence[str], options: Sequence[str], question: str
+) -> tuple[str, str]:
     """(rationale, answer) of a family's question about signs that have these names."""
+    if family == "verify":
+        answer = "Yes" if any(question == PRESENT.format(name) for name in names) else "No"
+        return f"{' '.join(names)}: {answer.lower()}", answer
     if family == "sign":
         return names[0], names[0]
     if family == "pick":
@@ -130,7 +148,8 @@ def _with_known(rng: Random, sign: Sign, num_known: int) -> list[Sign]:
     return mixed
 
 
-def _scatter(rng: Random, mixed: Sequence[Sign]) -> list[tuple[Sign, Tile]]:
+def scatter_signs(rng: Random, mixed: Sequence[Sign]) -> list[tuple[Sign, Tile]]:
+    """The signs on different tiles, row by row in their order."""
     return list(zip(mixed, sorted(rng.sample(TILES, len(mixed))), strict=True))
 
 
@@ -149,7 +168,8 @@ def _drawn(
     kind: AnswerKind,
     options: tuple[str, ...] = (),
 ) -> DrawnSample:
-    rationale, answer = conclude(family, [sign.name for sign in asked_for], options)
+    names = [sign.name for sign in asked_for]
+    rationale, answer = conclude(family, names, options, question)
     return DrawnSample(
         image, question, rationale, answer, kind, options, signs=tuple(s.rank for s in asked_for)
     )
@@ -180,6 +200,29 @@ def both(rng: Random, gen_difficulty: float) -> DrawnSample:
     return _drawn("signs", image, NAME_BOTH, mixed, AnswerKind.text)
 
 
+def verify(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """Whether a sign is in the image, among one to three known ones."""
+    sign = by_difficulty(gen_difficulty)
+    known = rng.sample([other for other in signs()[:KNOWN] if other != sign], rng.randint(1, 3))
+    present = rng.random() < 0.5
+    mixed = [sign, *known] if present else known
+    placed = scatter_signs(rng, mixed)
+    question, image = PRESENT.format(sign.name), draw_signs(rng, placed)
+    return _drawn("verify", image, question, [item for item, _ in placed], AnswerKind.text)
+
+
+def locate(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The box of the tile with a known sign; the difficulty is the number of other ones."""
+    mixed = rng.sample(signs()[:KNOWN], scale(gen_difficulty, 1, 6))
+    placed = scatter_signs(rng, mixed)
+    sign, tile = rng.choice(placed)
+    row, column = tile[0] + 1, tile[1] + 1
+    answer = json.dumps([{"bbox_2d": tile_box(tile), "label": "tile"}])
+    image, question = draw_signs(rng, placed), TILE_OF.format(sign.name)
+    rationale = f"row {row}, column {column}"
+    return DrawnSample(image, question, rationale, answer, AnswerKind.boxes)
+
+
 def code(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The numbers of two signs in a row, one of them known, joined to one number."""
     mixed = _with_known(rng, by_difficulty(gen_difficulty), 1)
@@ -190,5 +233,5 @@ def code(rng: Random, gen_difficulty: float) -> DrawnSample:
 def long_code(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The numbers of six signs, row by row, joined to one number."""
     mixed = _with_known(rng, by_difficulty(gen_difficulty), LONG - 1)
-    image = draw_signs(rng, _scatter(rng, mixed))
+    image = draw_signs(rng, scatter_signs(rng, mixed))
     return _drawn("long_code", image, LONG_CODE, mixed, AnswerKind.number)
