@@ -17,6 +17,7 @@ from difftrain.cli.overrides import (
     recipe_settings,
 )
 from difftrain.config import run_config
+from difftrain.config.evaluate import BUILT_IN
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model import resolve
 from difftrain.pipeline.paths import RunPaths
@@ -37,14 +38,23 @@ class SweepTable:
 
 
 PAPER_ROWS = tuple(row.recipe for row in presets.PAPER_ROWS)
+RAP_MINIATURES = [
+    name for name in (f"shapes/{name}" for name in presets.RAP_BENCHMARKS) if name in BUILT_IN
+]
 TABLES = {
     "paper": SweepTable(PAPER_ROWS),
     "shapes": SweepTable(
         PAPER_ROWS, ("1", "2"), ("grpo.max_steps=20", "sft.max_steps=20"), uses_all_cores=True
     ),
+    "rap": SweepTable(
+        tuple(presets.RAP_TITLES),
+        overrides=("difficulty=rap", f"evaluate.benchmarks=[{','.join(RAP_MINIATURES)}]"),
+    ),
 }
 """paper: the twelve rows of Qi et al. 2026, with the user's settings. shapes: the same rows on
-generated images of shapes, with few steps and two seeds, in as many parallel runs as fit."""
+generated images of shapes, with few steps and two seeds, in as many parallel runs as fit. rap:
+Table 1 of RAP and its ablation; all rows share one probe, and the miniatures of RAP's six
+benchmarks are the default."""
 RESOLVED_PATHS: dict[str, RunPaths] = {}
 """Paths by settings of data and model. Reading their fingerprints is slow, so it is done once."""
 
@@ -92,7 +102,7 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
     Raises ConfigError with the problems of all runs; each message names the runs that have it.
     """
     _check_axes(axes, overrides)
-    set_keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    set_keys = {override.lstrip("+").partition("=")[0] for override in overrides} | axes.keys()
     defaults = [text for text in table.overrides if text.partition("=")[0] not in set_keys]
     runs: list[SweepRun] = []
     runs_by_problem = defaultdict(list)

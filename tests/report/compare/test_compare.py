@@ -468,7 +468,17 @@ def test_a_row_that_selects_by_difficulty_is_never_the_control_of_another_row() 
     by_recipe = {row.recipe: row for row in PAPER_ROWS}
     for row in PAPER_ROWS:
         assert row.control is None or not by_recipe[row.control].selects
-    assert set(NEEDS_OWN_CONTROL) >= {"grpo_unsolved", "grpo_hard", "grpo_mid", "rap"}
+    without_control = {
+        "grpo_unsolved",
+        "grpo_hard",
+        "grpo_mid",
+        "rap_cde",
+        "rap_ace",
+        "rap_cde_ace",
+    }
+    assert set(NEEDS_OWN_CONTROL) >= without_control
+    assert presets.preset_of("rap").control == "rap_random"
+    assert not presets.preset_of("rap_random").selects
 
 
 def test_the_table_says_why_a_row_has_no_control(finish_run: FinishRun) -> None:
