@@ -16,13 +16,16 @@ import pytest
 from difftrain.report.compare.presets import RAP_TITLES
 
 ROOT = Path(__file__).resolve().parents[2]
+POOL = 48  # samples
+SETTINGS = ("debug=smoke", f"data.num_samples={POOL}", "evaluate.limit=6", "grpo.max_steps=1",
+            "probe.retest_samples=0")  # fmt: skip
 ABLATION = ("rap_cde", "rap_ace", "rap_cde_ace")
 pytestmark = pytest.mark.slow
 
 
 def sweep(output_dir: Path) -> subprocess.CompletedProcess[str]:
     """Run the table with few samples, steps and benchmark items."""
-    arguments = ("table=rap", "debug=smoke", "probe.retest_samples=0", f"output_dir={output_dir}")
+    arguments = ("table=rap", *SETTINGS, f"output_dir={output_dir}")
     return subprocess.run(
         [sys.executable, str(ROOT / "launch" / "sweep.py"), *arguments],
         capture_output=True,
@@ -57,7 +60,7 @@ def test_all_rows_share_one_probe_one_pool_and_one_base_evaluation(
 
 def test_controls_have_as_many_samples_as_the_rows_they_control(reports: dict[str, dict]) -> None:
     picks = {name: report["counts"]["picks"]["grpo"] for name, report in reports.items()}
-    assert picks["rap_random"] == picks["rap"] < picks["grpo_full"] == 60
+    assert picks["rap_random"] == picks["rap"] < picks["grpo_full"] == POOL
     for name in ABLATION:
         assert reports[name]["counts"]["control_picks"]["grpo"] == picks[name]
     assert picks["rap_cde_ace"] <= min(picks["rap_cde"], picks["rap_ace"])
@@ -73,7 +76,7 @@ def test_the_table_has_shares_of_the_pool_and_a_control_for_each_selection(
     for name, title in RAP_TITLES.items():
         count = reports[name]["counts"]["picks"]["grpo"]
         cells = [cell.strip() for cell in rows[title]]
-        assert cells[2:4] == [f"{count}", f"{100 * count / 60:.1f} %"]
+        assert cells[2:4] == [f"{count}", f"{100 * count / POOL:.1f} %"]
         selects = name not in ("grpo_full", "rap_random")
         assert ("none" not in cells[4:7]) == selects  # probe, attention and scoring
     lines = csv.DictReader((folder / "compare.csv").open())
