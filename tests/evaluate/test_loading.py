@@ -31,6 +31,9 @@ OFFICIAL_COUNTS = {
     "HallusionBench": 951,
     "MMMU": 900,
     "MMStar": 1500,
+    "MathVerse": 3940,
+    "WeMath": 1740,
+    "LogicVista": 447,
 }
 
 
