@@ -133,13 +133,13 @@ def limited(benchmark: Benchmark, rows: list[Row], limit: int | None) -> list[Ro
     by_problem: dict[str | None, list[Row]] = defaultdict(list)
     for row in rows:
         by_problem[benchmark.problem(row)].append(row)
-    if limit is None or None in by_problem:
+    if limit is None or limit >= len(rows) or None in by_problem:
         return evenly_spaced(rows, limit)
-    number = -(-limit * len(by_problem) // max(1, len(rows)))
+    number = -(-limit * len(by_problem) // len(rows))
     while True:
         problems = evenly_spaced(list(by_problem), number)
         kept = [row for problem in problems for row in by_problem[problem]]
-        if len(kept) >= limit or number >= len(by_problem):
+        if len(kept) >= limit:  # at the latest if all problems are kept
             return kept[:limit]
         number += 1
 
