@@ -446,10 +446,18 @@ def test_no_more_than_max_calls_are_made_and_further_items_have_no_score(
 
 def test_retries_count_towards_max_calls(server, config: RunConfig) -> None:
     server.reply = lambda prompt, number: (500, b"", {})
-    config.evaluate.judge_client.max_calls = 3
+    config.evaluate.judge_client.max_calls = 2
     _, counts = judge_first_item(config, "MMVet")
-    assert len(server.bodies) == 3
-    assert counts["faults"] == {"over_budget": 1, "server": 3}
+    assert len(server.bodies) == 2
+    assert counts["faults"] == {"over_budget": 1, "server": 2}
+
+
+def test_a_failed_call_is_tried_three_times_as_by_the_reference_harness(
+    server, config: RunConfig
+) -> None:
+    server.reply = lambda prompt, number: (500, b"", {})
+    _, counts = judge_first_item(config, "MMVet")
+    assert counts["faults"] == {"server": 3}
 
 
 def test_no_more_than_max_concurrency_calls_are_open(server, config: RunConfig) -> None:
