@@ -11,12 +11,16 @@ from jinja2 import Environment, StrictUndefined
 
 from difftrain.config.data import TOKEN_PIXELS, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, PismConfig, ProbeConfig, Until
+from difftrain.config.evaluate import OFFICIAL, EvaluateConfig
+from difftrain.config.judge import by_rules_alone, model_name
 from difftrain.config.model import Dtype, EngineKind, ModelConfig
-from difftrain.config.run_config import RunConfig, format_value
+from difftrain.config.run_config import Control, RunConfig, format_value
 from difftrain.config.train import GrpoConfig, Rollouts, SftConfig, VllmMode
 from difftrain.data.build import build_dataset
 from difftrain.data.prompts import SYSTEM
 from difftrain.difficulty.pism import min_correct
+from difftrain.evaluate import benchmark_named
+from difftrain.evaluate.loading import NUM_SHAPES_ITEMS
 from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -78,6 +82,7 @@ def show(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
             recipe_settings=recipe_settings,
             **_responses(config, dataset, pilot),
             **_memory(config, round(dataset.text_tokens)),
+            evaluation=evaluation_cost(config),
             step_tokens=step_tokens(config.grpo, dataset.image_tokens + dataset.text_tokens),
         )
         print(text)
@@ -211,6 +216,50 @@ def _responses(
         "by_measure": by_measure,
         "grid": samples * probe.draws * len(probe.mask_percents),
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationCost:
+    """What the evaluation of one checkpoint costs, and how many checkpoints there are.
+
+    `judge_calls`: the judge's replies if the rules grade all that they may, if they grade nothing,
+    and if no reply is usable. They are for JUDGE_MODEL; shapes/ benchmarks need none.
+    """
+
+    num_items: dict[str, int]  # by benchmark
+    checkpoints: tuple[str, ...]
+    max_tokens: int  # of the responses to all items
+    judge: str
+    is_judged: bool  # whether these settings call JUDGE_MODEL
+    judge_calls: tuple[int, int, int]
+    exceeds_max_calls: bool
+
+
+def evaluation_cost(config: RunConfig) -> EvaluationCost:
+    """The items, response tokens and judge's replies of the run's evaluation."""
+    evaluate = config.evaluate
+    num_items = {name: _num_items(name, evaluate) for name in evaluate.benchmarks}
+    calls = [
+        sum(benchmark_named(name).judge_calls[i] * num_items[name] for name in evaluate.official)
+        for i in range(3)
+    ]
+    max_calls = evaluate.judge_client.max_calls
+    control = ("control",) if config.control is Control.random else ()
+    return EvaluationCost(
+        num_items=num_items,
+        checkpoints=("base", "tuned", *control),
+        max_tokens=sum(num_items.values()) * evaluate.max_new_tokens,
+        judge=model_name(evaluate.judge, evaluate.benchmarks),
+        is_judged=not all(by_rules_alone(evaluate.judge, name) for name in evaluate.official),
+        judge_calls=(calls[0], calls[1], calls[2]),
+        exceeds_max_calls=max_calls is not None and calls[1] > max_calls,
+    )
+
+
+def _num_items(name: str, evaluate: EvaluateConfig) -> int:
+    if name not in OFFICIAL:
+        return evaluate.limit or NUM_SHAPES_ITEMS
+    return min(evaluate.limit or benchmark_named(name).num_items, benchmark_named(name).num_items)
 
 
 # Memory of one GPU. With P parameters (T of them trained), b bytes per weight, L layers of width H,

@@ -133,8 +133,10 @@ class ItemIndex:
         self._by_question: dict[str, list[int]] = defaultdict(list)
         self._item_of_image, signatures = [], []
         for i, item in enumerate(items):
-            text = str(item.row.get("question") or item.row.get("query") or "")
-            self._questions.append(normalize_question(text))
+            # MathVerse's column `question` begins with an instruction.
+            columns = ("question_for_eval", "question", "query")
+            text = next((item.row[name] for name in columns if item.row.get(name)), "")
+            self._questions.append(normalize_question(str(text)))
             if len(self._questions[i].split()) >= MIN_QUESTION_WORDS:
                 self._by_question[self._questions[i]].append(i)
             for part in build_prompt(item.benchmark, item.row):

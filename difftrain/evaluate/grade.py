@@ -50,8 +50,10 @@ def grade_response(
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.row, judge, configured_rules(config))
-    if judge is not None:  # no call follows a usable reply, so at most one reply is usable
-        num_usable = 1 if grade.graded_by is GradedBy.judge else 0
+    if judge is not None:
+        num_usable = grade.usable_replies
+        if num_usable is None:  # no call follows a usable reply, so at most one reply is usable
+            num_usable = int(grade.graded_by is GradedBy.judge)
         judge_client.usage.add("unusable", judge.num_replies - num_usable)
     return item_result(item.benchmark, item.row, stored.response, grade)
 

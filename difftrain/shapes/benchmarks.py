@@ -1,4 +1,4 @@
-"""The six built-in shapes/ benchmarks: drawn items in the formats of the official benchmarks.
+"""The nine built-in shapes/ benchmarks: drawn items in the formats of the official benchmarks.
 
 The items come from the split `bench` of the drawings, so none of them is in the training pool or in
 the pretraining data. An item has the columns of the official harness (VLMEvalKit), the image as PNG
@@ -19,7 +19,7 @@ from PIL import Image
 from difftrain import images, seeds
 from difftrain.grade import extract
 from difftrain.records import AnswerKind, Sample
-from difftrain.shapes import families, pool
+from difftrain.shapes import families, pool, reasoning_benchmarks
 from difftrain.shapes.families import COLORS, SHAPES, DrawnSample, Look, presence_question
 
 Item = dict[str, Any]
@@ -225,8 +225,9 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     They are the same on every machine. Raises ValueError for an unknown name.
     """
     name = benchmark.removeprefix("shapes/")
-    if name not in {*SPECS, "HallusionBench"}:
-        allowed = ", ".join([*SPECS, "HallusionBench"])
+    names = [*SPECS, "HallusionBench", *reasoning_benchmarks.ITEMS]
+    if name not in names:
+        allowed = ", ".join(names)
         raise ValueError(f"benchmark={benchmark!r}: must be one of: {allowed}")
     with _drawing:
         drawn, more = _drawn_items(name, seed)
@@ -241,6 +242,8 @@ _drawing = threading.Lock()
 def _drawn_items(name: str, seed: int) -> tuple[list[Item], Iterator[Item]]:
     """A benchmark's items drawn so far, and the items that come after them."""
     root = seeds.derive(seed, "benchmark", name)
+    if name in reasoning_benchmarks.ITEMS:
+        return [], reasoning_benchmarks.ITEMS[name](root)
     more = _yes_no_items(root) if name == "HallusionBench" else _items_of_samples(name, root)
     return [], more
 
@@ -272,13 +275,16 @@ def _normalize(text: str) -> str:
 
 
 def judge(prompt: str, temperature: float) -> str:
-    """An offline, deterministic stub of MM-Vet's judge, only for the built-in shapes/ benchmarks.
+    """An offline, deterministic stub of the judges, only for the built-in shapes/ benchmarks.
 
     It is no language model: it ignores `temperature`, and its scores are comparable only with each
-    other. The prompt's last row is `question | gold | prediction | `. If the prediction (inside its
-    answer tags, if any) contains one <OR> part or all <AND> parts of the gold answer, the score is
-    1.0; with some <AND> parts 0.5; else, or with more numbers than the gold answer has, 0.0.
+    other. The last row of MM-Vet's prompt is `question | gold | prediction | `. If the prediction
+    (inside its answer tags, if any) contains one <OR> part or all <AND> parts of the gold answer,
+    the score is 1.0; with some <AND> parts 0.5; else, or with more numbers than the gold answer
+    has, 0.0.
     """
+    if (reply := reasoning_benchmarks.judge(prompt)) is not None:
+        return reply
     cells = prompt.rpartition("\n")[2].split(" | ")
     if len(cells) < 4 or cells[-1].strip():
         return "Z"  # another benchmark's prompt: not a valid option, so the item counts as wrong

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from difftrain import stats
-from difftrain.config.evaluate import BUILT_IN, OFFICIAL
-from difftrain.evaluate.summary import cluster_of, no_score_reason
+from difftrain.config.evaluate import MINIATURES, OFFICIAL
+from difftrain.evaluate.summary import cluster_of, no_score_reason, scored_units
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Arm, ItemResult
 from difftrain.report.compare import presets
@@ -31,7 +31,7 @@ from difftrain.report.compare.runs import (
 )
 from difftrain.stats import MEAN, Estimate
 
-BENCHMARK_ORDER = (*OFFICIAL, *BUILT_IN)  # first those of Qi et al. 2026, in its order
+BENCHMARK_ORDER = (*OFFICIAL, *MINIATURES)  # first those of Qi et al. 2026, in its order
 VERSION = 5  # part of the folder's hash; a change of the files' content must raise it
 RunBySeed = dict[int, Run]
 
@@ -210,7 +210,8 @@ def results_by_seed(runs: RunBySeed, arm: str) -> list[list[ItemResult]]:
 def scores(results_S: list[list[ItemResult]], benchmarks: list[str]) -> dict[str, Estimate]:
     """Mean scores over seeds with intervals, by benchmark and `mean`."""
     unscored, results_S = split_unscored(results_S, benchmarks)
-    return stats.pool(stats.score_tables(results_S, cluster_of), "bootstrap") | unscored
+    tables = stats.score_tables([scored_units(results) for results in results_S], cluster_of)
+    return stats.pool(tables, "bootstrap") | unscored
 
 
 def versus_control(
@@ -221,6 +222,7 @@ def versus_control(
     control_S = results_by_seed({seed: controls[seed] for seed in seeds}, arm)
     tuned_S = results_by_seed({seed: runs[seed] for seed in seeds}, Arm.tuned)
     unscored, results = split_unscored([*control_S, *tuned_S], benchmarks)
+    results = [scored_units(rows) for rows in results]
     control_S, tuned_S = results[: len(seeds)], results[len(seeds) :]
     pooled = stats.pool(stats.difference_tables(control_S, tuned_S, cluster_of), "paired")
     title = presets.preset_of(controls[seeds[0]].name).title
