@@ -2,7 +2,8 @@
 
 probe     3.1  generate responses while more and more of the image is hidden
           3.2  measure what the responses attend to
-score     3.3  compute scores and difficulty strata by the measures PISM, CMAB, CDE, ACE and DRM
+          3.3  measure how likely the gold answers are with and without the image
+score     3.4  compute scores and difficulty strata by the measures
 select    4.1  select the samples of some strata, or those that RAP selects, or random samples
 """
 
@@ -12,13 +13,15 @@ from typing import Any
 
 from difftrain.config.run_config import RunConfig
 from difftrain.data.build import build_dataset
-from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_pism_scores
+from difftrain.difficulty.evidence import AnswerLikelihood, Evidence, gather_evidence
+from difftrain.difficulty.score import score_all, score_details, uncorrected_pism_scores
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
 from difftrain.probe.attention_pass import run_attention_pass
+from difftrain.probe.likelihood_pass import run_likelihood_pass
 from difftrain.probe.run import run_probe
 from difftrain.probe.schedule import without_failed
 from difftrain.records import Arm, Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
@@ -39,7 +42,7 @@ def load_samples(config: RunConfig, paths: RunPaths, world: World) -> list[Sampl
 def probe(
     config: RunConfig, paths: RunPaths, world: World, session: ModelSession, samples: list[Sample]
 ) -> None:
-    """Probe these samples and, if a measure needs it, run the attention pass on them."""
+    """Probe these samples and, if a measure needs them, run two other passes on them."""
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
     inputs = {"data": paths.data.name, "model": paths.model}
@@ -52,16 +55,24 @@ def probe(
         folders = paths.probe, paths.attention
         run_attention_pass(lambda: session.model, samples, *folders, world, config, paths.seed)
 
+    # 3.3  The gold answer's log-probability with and without the image, for image_gain.
+    if Measure.image_gain in config.difficulty.measures:
+        session.close_engines()
+        run_likelihood_pass(lambda: session.model, samples, paths.likelihood, world, config, inputs)
+
 
 def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
-    """3.3  Write one Score for each sample and measure; returns the folder of the scores."""
+    """3.4  Write one Score for each sample and measure; returns the folder of the scores."""
 
     def write_scores() -> dict[str, int]:
         # Another run may extend this probe and fail on a sample that is scored here. So later
         # stages read the sample ids from the scores.
         samples = without_failed(parquet.read_rows(paths.data, Sample), paths.probe)
         sample_ids = [sample.sample_id for sample in samples]
-        scores, uncorrected = score_samples(config, paths, sample_ids)
+        evidence = read_evidence(config, paths)
+        for measure, rows in score_details(sample_ids, evidence, config.probe, config.difficulty):
+            parquet.write_all(paths.score / measure, rows)
+        scores, uncorrected = score_samples(config, evidence, sample_ids)
         parquet.write_all(paths.score / UNCORRECTED, uncorrected)
         parquet.write_all(paths.score, scores)
         return count_strata(scores, config.difficulty.measure)
@@ -71,13 +82,20 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
     return paths.score
 
 
+def read_evidence(config: RunConfig, paths: RunPaths) -> dict[str, Evidence]:
+    """What the passes of a probe measured of each sample."""
+    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
+    attention, likelihoods = parquet.read_rows(paths.attention, Attention), []
+    if Measure.image_gain in config.difficulty.measures:
+        likelihoods = parquet.read_finished(paths.likelihood, AnswerLikelihood, PROBE_COMMAND)
+    return gather_evidence(rollouts, attention, config.probe, likelihoods)
+
+
 def score_samples(
-    config: RunConfig, paths: RunPaths, sample_ids: list[str]
+    config: RunConfig, evidence: dict[str, Evidence], sample_ids: list[str]
 ) -> tuple[list[Score], list[Score]]:
     """(scores of all measures, PISM's scores without chance correction if the correction is on)."""
     probe, difficulty = config.probe, config.difficulty
-    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
-    evidence = gather_evidence(rollouts, parquet.read_rows(paths.attention, Attention), probe)
     scores = score_all(sample_ids, evidence, probe, difficulty)
     return scores, uncorrected_pism_scores(sample_ids, evidence, probe, difficulty.pism)
 

@@ -50,7 +50,7 @@ from difftrain.config.difficulty import PismConfig
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import ace, cde
 from difftrain.difficulty.pism import guess_rate, min_correct
-from difftrain.difficulty.score import Evidence, gather_evidence
+from difftrain.difficulty.evidence import Evidence, gather_evidence
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession

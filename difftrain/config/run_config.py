@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from difftrain.config.data import WITH_RATIONALE, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, GradeConfig, ProbeConfig, SelectConfig
 from difftrain.config.evaluate import EvaluateConfig
-from difftrain.config.model import ModelConfig
+from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker
 from difftrain.config.setting import Problems, limit_problems, setting
 from difftrain.config.train import STAGES, GrpoConfig, SftConfig, SftTargets, TrainStages
+from difftrain.records import Measure
 
 
 class ConfigError(ValueError):
@@ -81,6 +82,17 @@ class RunConfig:
         if missing := [measure for measure in self.select.rap if measure not in measures]:
             where = "difficulty.extra_measures (difficulty=rap or difficulty=all)"
             yield "select.rap", f"needs {', '.join(missing)} in {where}"
+        if Measure.image_gain in measures and self.model.engine is EngineKind.http:
+            rule = "image_gain needs log-probabilities of this process; use model.engine=hf or vllm"
+            yield "model.engine", f"{rule}, or leave out image_gain"
+        target = self.difficulty.section(Measure.image_gain).target
+        if target == "rationale" and self.data.source not in WITH_RATIONALE:
+            rule = f"data.source={self.data.source} has no rationales; use answer"
+            yield "difficulty.image_gain.target", rule
+        min_draws = self.difficulty.section(Measure.pass_rate).min_draws
+        if self.difficulty.measure is Measure.pass_rate and self.probe.draws < min_draws:
+            rule = f"must be at least difficulty.pass_rate.min_draws={min_draws}"
+            yield "probe.draws", f"{rule}: with fewer responses no sample has a stratum"
         has_sft, stages_text = "sft" in self.stages, f"train_stages={self.train_stages}"
         if has_sft and not self.select.sft_strata:
             yield "select.sft_strata", f"must name at least one stratum for {stages_text}"

@@ -98,11 +98,25 @@ class RunPaths:
         return self.folder("attention", settings, self.probe)
 
     @cached_property
+    def likelihood(self) -> Path:
+        """How likely the gold answers are with and without the image (measure image_gain)."""
+        section = self.config.difficulty.section(Measure.image_gain)
+        settings = hashed_settings(section, "likelihood", own=False)
+        settings |= self._settings_from("probe", "model", "data")
+        return self.folder("likelihood", settings, self.data, self.model)
+
+    @cached_property
     def score(self) -> Path:
         """Each sample's scores, by all difficulty measures."""
-        settings = hashed_settings(self.config.difficulty, "score")
+        difficulty = self.config.difficulty
+        settings = hashed_settings(difficulty, "score")
+        for measure in {Measure.pass_rate, Measure.image_gain} - {*difficulty.measures}:
+            del settings[measure]  # so that earlier versions' folders stay valid
         settings |= self._settings_from("score", "probe")
-        return self.folder("score", settings, self.probe, self.attention)
+        inputs = [self.probe, self.attention]
+        if Measure.image_gain in difficulty.measures:
+            inputs.append(self.likelihood)
+        return self.folder("score", settings, *inputs)
 
     @cached_property
     def reliability(self) -> Path:
