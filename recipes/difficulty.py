@@ -45,7 +45,7 @@ def probe(
     """Probe these samples and, if a measure needs them, run two other passes on them."""
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
-    inputs = {"data": paths.data.name, "model": paths.model}
+    inputs = {"data": paths.data.name, "model": paths.policy}
     run_probe(session.engine, samples, paths.probe, world, inputs, config, paths.seed)
 
     # 3.2  Attention on image and text tokens for the first correct response to the full image
@@ -104,18 +104,9 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     """4.1  GRPO's samples for an arm (tuned or control). Raises EmptySelectionError if too few."""
     folder = paths.selection(arm)
 
-    def require_min(
-        selected: list[Selection], minimum: int, strata: dict[str, int], funnel: dict | None
-    ) -> list[Selection]:
-        if funnel:
-            return rap.require_min(selected, minimum, funnel, config.select.rap)
-        return require_min_size(selected, minimum, strata)
-
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE_COMMAND)
-        selected, rap_result = select_samples(config, scores)
-        funnel = rap_result.funnel if rap_result else None  # how many samples each step left
-        require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
+        selected, rap_result = require_selection(config, scores, 1)
         if config.select.random or arm != Arm.tuned:
             # Random recipes and control arms train on as many random samples instead.
             sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
@@ -124,13 +115,37 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
         elif rap_result:
             parquet.write_all(folder / rap.DECISIONS_FOLDER, rap_result.decisions)
         parquet.write_all(folder, selected)
-        return {"selected": len(selected)} | ({"funnel": funnel} if funnel else {})
+        return {"selected": len(selected)} | ({"funnel": rap_result.funnel} if rap_result else {})
 
     settings, inputs = asdict(config.select) | {"arm": arm}, {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     selected, funnel = parquet.read_rows(folder, Selection), content["counts"].get("funnel")
     strata = (manifest.read_manifest(paths.score) or {})["counts"]  # {} for the type checker
-    return require_min(selected, config.grpo.prompts_per_step, strata, funnel)
+    return require_min(config, selected, config.grpo.prompts_per_step, strata, funnel)
+
+
+def require_min(
+    config: RunConfig,
+    selected: list[Selection],
+    minimum: int,
+    strata: dict[str, int],
+    funnel: dict[str, int] | None,
+) -> list[Selection]:
+    """The same selections. Raises EmptySelectionError, with the counts, if they are too few."""
+    if funnel:  # how many samples each step of RAP left
+        return rap.require_min(selected, minimum, funnel, config.select.rap)
+    return require_min_size(selected, minimum, strata)
+
+
+def require_selection(
+    config: RunConfig, scores: list[Score], minimum: int
+) -> tuple[list[Selection], rap.RapResult | None]:
+    """What select_samples returns. Raises EmptySelectionError if it selects too few."""
+    selected, rap_result = select_samples(config, scores)
+    strata, funnel = count_strata(scores, config.difficulty.measure), None
+    if rap_result:
+        funnel = rap_result.funnel
+    return require_min(config, selected, minimum, strata, funnel), rap_result
 
 
 def select_samples(

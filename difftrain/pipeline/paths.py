@@ -27,13 +27,15 @@ class RunPaths:
 
     `trained`: the run evaluates trained checkpoints, so this process generates the responses to
     benchmarks (model.in_process). `retest`: paths of the second probe, with its own seed and output
-    folder. `samples`: the fingerprint of samples that do not come from config.data.
+    folder. `samples`: the fingerprint of samples that do not come from config.data. `previous`: the
+    paths of the round before, whose checkpoints this round scores with and trains on.
     """
 
     config: RunConfig
     trained: bool = False
     retest: bool = False
     samples: str | None = None
+    previous: "RunPaths | None" = None
 
     @cached_property
     def output_dir(self) -> Path:
@@ -64,6 +66,12 @@ class RunPaths:
         return resolve.identity(self.config.model.name, self.config.model.revision)
 
     @cached_property
+    def policy(self) -> str:
+        """The fingerprint of the model that the probe samples: the base model's, in later rounds
+        that of the former round's training."""
+        return self.previous.grpo(Arm.tuned).name if self.previous else self.model
+
+    @cached_property
     def data(self) -> Path:
         """Samples and rejected rows (the quarantine)."""
         return self.folder("data", {}, self.samples or dataset.fingerprint(self.config.data))
@@ -86,7 +94,7 @@ class RunPaths:
             "mask_version": MASK_VERSION,
             "seed": self.seed,
         }
-        return self.folder("probe", settings, self.data, self.model)
+        return self.folder("probe", settings, self.data, self.policy)
 
     @cached_property
     def attention(self) -> Path:
@@ -103,7 +111,7 @@ class RunPaths:
         section = self.config.difficulty.section(Measure.image_gain)
         settings = hashed_settings(section, "likelihood", own=False)
         settings |= self._settings_from("probe", "model", "data")
-        return self.folder("likelihood", settings, self.data, self.model)
+        return self.folder("likelihood", settings, self.data, self.policy)
 
     @cached_property
     def score(self) -> Path:
@@ -145,8 +153,9 @@ class RunPaths:
         return self.folder("select", settings, self.score)
 
     def selections(self, arm: str) -> list[Path]:
-        """The selected samples of every training stage of an arm."""
-        return [self.selection(arm, stage) for stage in self.config.stages]
+        """The selected samples of every training stage of an arm, former rounds' included."""
+        before = self.previous.selections(arm) if self.previous else []
+        return [*before, *(self.selection(arm, stage) for stage in self.config.stages)]
 
     def sft(self, arm: str) -> Path:
         """Checkpoint and log of an arm's SFT."""
@@ -154,9 +163,11 @@ class RunPaths:
         return self.folder("train", settings, self.selection(arm, TrainStage.sft), self.model)
 
     def grpo(self, arm: str) -> Path:
-        """Checkpoint and log of an arm's GRPO, which starts from its SFT or else the base model."""
-        has_sft = TrainStage.sft in self.config.stages
-        start = self.sft(arm) if has_sft else self.model
+        """Checkpoint and log of an arm's GRPO, which starts from the former round, SFT or base."""
+        if self.previous:
+            start = self.previous.grpo(arm)
+        else:
+            start = self.sft(arm) if TrainStage.sft in self.config.stages else self.model
         return self.folder("train", self._training(TrainStage.grpo), self.selection(arm), start)
 
     def _training(self, stage: TrainStage) -> dict[str, Any]:
@@ -223,3 +234,12 @@ class RunPaths:
         settings["evaluate"] = self._evaluation_settings
         folder = self.folder("run", settings, self.grpo(Arm.tuned))
         return folder.with_name(f"{self.config.name}-{folder.name}")
+
+
+def round_paths(config: RunConfig, trained: bool = False) -> list[RunPaths]:
+    """The folders of each round of a run (one round, unless `rounds` is set)."""
+    rounds: list[RunPaths] = []
+    for number in range(1, config.rounds + 1):
+        previous = rounds[-1] if rounds else None
+        rounds.append(RunPaths(config.of_round(number), trained=trained, previous=previous))
+    return rounds

@@ -136,7 +136,11 @@ class Run:
         or SFT trains on its responses, but not if it only determines the size of a random set.
         """
         stages = self.report["cost"]["by_stage"]
-        training = [stages[name] for name in (f"sft {arm}", f"train {arm}") if name in stages]
+
+        def of_all_rounds(*names: str) -> list[dict[str, Any]]:
+            return [stage for name, stage in stages.items() if name.partition(",")[0] in names]
+
+        training = of_all_rounds(f"sft {arm}", f"train {arm}")
         counts = [self.report[key].get(arm) for key in ("sft", "trained") if key in self.report]
         has_sft = "sft" in self.report["train_stages"]
         trains_on_probe = has_sft and str(self.settings.get("sft.targets")) == "rollouts"
@@ -145,8 +149,9 @@ class Run:
         uses_difficulty = preset_of(self.report["name"]).selects and not is_random
         selection = []
         if arm == "tuned" and (trains_on_probe or uses_difficulty):
-            names = ("probe", "attention", "score", f"select_sft {arm}", f"select {arm}")
-            selection = [stages[name] for name in names if name in stages]
+            selection = of_all_rounds(
+                "probe", "attention", "likelihood", "score", f"select_sft {arm}", f"select {arm}"
+            )
         return RowCost(
             steps=sum(stage.get("steps", 0) for stage in training),
             samples=sum(count["samples"] for count in counts if count),
