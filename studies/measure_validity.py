@@ -17,8 +17,8 @@ alone gives the answer ("prior"), or nobody can answer it ("noise"). The measure
 
 The script generates the tiny model's responses (rollouts) in eight steps. Each step adds what
 another measure needs; finished steps are not repeated. Writes measure_validity.md, .json and
-_*.svg to studies/results. Seconds are processor seconds on one thread, which other load on the machine
-changes little. Under half an hour on two cores.
+_*.svg to studies/results. Seconds are processor seconds on one thread, which other load on the
+machine changes little. Under half an hour on two cores.
 
 Axes: N samples, R mask ratios (shares of the image that are masked), K draws (responses per ratio),
 M draws without the image.

@@ -13,6 +13,7 @@ from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.config.setting import hashed_settings
 from difftrain.data import dataset
+from difftrain.difficulty.definition import definition
 from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Arm, Measure, TrainStage
@@ -60,9 +61,18 @@ class RunPaths:
             settings |= hashed_settings(getattr(self.config, section), stage, own=False)
         return settings
 
+    def _without_unused(self, difficulty: dict[str, Any]) -> dict[str, Any]:
+        """The difficulty settings without the sections of other measures, if their own modules
+        define these. So a further measure changes no fingerprint of a run that does not use it."""
+        measures = self.config.difficulty.measures
+        unused = {name for name in Measure if name not in measures and definition(name).settings}
+        return {name: value for name, value in difficulty.items() if name not in unused}
+
     @cached_property
     def model(self) -> str:
         """The base model's fingerprint."""
+        if self.previous:
+            return self.previous.model
         return resolve.identity(self.config.model.name, self.config.model.revision)
 
     @cached_property
@@ -74,6 +84,8 @@ class RunPaths:
     @cached_property
     def data(self) -> Path:
         """Samples and rejected rows (the quarantine)."""
+        if self.previous:
+            return self.previous.data
         return self.folder("data", {}, self.samples or dataset.fingerprint(self.config.data))
 
     @cached_property
@@ -117,9 +129,7 @@ class RunPaths:
     def score(self) -> Path:
         """Each sample's scores, by all difficulty measures."""
         difficulty = self.config.difficulty
-        settings = hashed_settings(difficulty, "score")
-        for measure in {Measure.pass_rate, Measure.image_gain} - {*difficulty.measures}:
-            del settings[measure]  # so that earlier versions' folders stay valid
+        settings = self._without_unused(hashed_settings(difficulty, "score"))
         settings |= self._settings_from("score", "probe")
         inputs = [self.probe, self.attention]
         if Measure.image_gain in difficulty.measures:
@@ -231,6 +241,7 @@ class RunPaths:
         """The run's own folder: its report and its checkpoint."""
         settings = hashed_settings(self.config)
         settings["model"] |= self.config.model.engine_settings
+        settings["difficulty"] = self._without_unused(settings["difficulty"])
         settings["evaluate"] = self._evaluation_settings
         folder = self.folder("run", settings, self.grpo(Arm.tuned))
         return folder.with_name(f"{self.config.name}-{folder.name}")

@@ -139,3 +139,19 @@ def test_the_report_of_a_run_whose_later_round_is_unfinished_names_the_command(
     all_rounds = round_paths(replace(config_with(2), output_dir=str(tmp_path)))
     with pytest.raises(parquet.MissingArtifact, match=r"launch/train\.py"):
         rounds.trained_rounds(all_rounds)
+
+
+def test_a_measure_that_a_run_does_not_use_changes_none_of_its_folders() -> None:
+    before, config = RunPaths(RunConfig()), RunConfig()
+    config.difficulty.section(Measure.pass_rate).medium_min = 0.2
+    after = RunPaths(config)
+    assert (after.score, after.run) == (before.score, before.run)
+    extra = [Measure.pass_rate, Measure.image_gain]
+    measured = replace(config, difficulty=replace(config.difficulty, extra_measures=extra))
+    assert RunPaths(measured).probe == before.probe
+    assert RunPaths(measured).score != before.score
+    section = replace(config.difficulty.section(Measure.image_gain), target="rationale")
+    other = replace(measured.difficulty, image_gain=section)  # pyright: ignore[reportCallIssue]
+    changed = RunPaths(replace(measured, difficulty=other))
+    assert changed.likelihood != RunPaths(measured).likelihood
+    assert changed.probe == before.probe
