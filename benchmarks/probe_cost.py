@@ -48,7 +48,7 @@ import torch
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism
-from difftrain.difficulty.score import gather_evidence
+from difftrain.difficulty.evidence import gather_evidence
 from difftrain.model.engines import hf, kv_cache
 from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Completion, Request

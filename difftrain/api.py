@@ -70,7 +70,8 @@ def score_samples(samples: Sequence[Sample], model: ModelSession, *settings: str
     """One Score for each sample and measure; samples whose requests failed have none."""
     config, paths = _probe(samples, model, settings)
     sample_ids = [sample.sample_id for sample in without_failed(samples, paths.probe)]
-    scores, _without_chance_correction = difficulty.score_samples(config, paths, sample_ids)
+    evidence = difficulty.read_evidence(config, paths)
+    scores, _without_chance_correction = difficulty.score_samples(config, evidence, sample_ids)
     return scores
 
 

@@ -24,7 +24,7 @@ from difftrain.evaluate.loading import NUM_SHAPES_ITEMS
 from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.paths import RunPaths, round_paths
 from difftrain.probe.schedule import requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
@@ -63,8 +63,8 @@ def show(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
 
     Runs the data stage first, as any run does.
     """
-    paths = RunPaths(config)
-    folder = paths.run.parent.parent / "plan" / paths.run.name
+    paths, run = RunPaths(config), round_paths(config)[-1].run
+    folder = run.parent.parent / "plan" / run.name
     build_dataset(config.data, paths.data, world)
     if world.is_first:
         settings = asdict(config)
@@ -198,7 +198,10 @@ def find_pilot(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
 def _responses(
     config: RunConfig, dataset: DatasetSummary, pilot: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The probe's number of responses, including the retest's, and the tokens of one response."""
+    """The probe's number of responses, including the retest's, and the tokens of one response.
+
+    Every round is taken to need as many responses as the first.
+    """
     samples, probe, difficulty = dataset.counts["samples"], config.probe, config.difficulty
     by_measure = {}  # responses if only this measure were scored; together, measures share some
     for measure in difficulty.measures:
@@ -211,10 +214,11 @@ def _responses(
         responses = expected_responses(difficulty, probe, dataset.task_sets)
         response_tokens = probe.max_new_tokens
     return {
-        "responses": responses * (1 + min(probe.retest_samples, samples) / samples),
+        "responses": responses * (config.rounds + min(probe.retest_samples, samples) / samples),
         "response_tokens": response_tokens,
         "by_measure": by_measure,
-        "grid": samples * probe.draws * len(probe.mask_percents),
+        "grid": samples * probe.draws * len(probe.mask_percents) * config.rounds,
+        "steps": [config.of_round(n).grpo.max_steps for n in range(1, config.rounds + 1)],
     }
 
 

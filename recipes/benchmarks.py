@@ -42,10 +42,13 @@ def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: 
     """5.1  Compare every sample with the items of the benchmarks that are on this machine.
 
     Raises ConfigError if an arm trains on a benchmark item, unless evaluate.contamination=warn.
+    With several rounds any sample may be selected later, so none may be a benchmark item.
     """
     samples = parquet.read_rows(paths.data, Sample)
     folders = [folder for arm in arms for folder in paths.selections(arm)]
     budget = PixelBudget(config.data.min_pixels, config.data.max_pixels)
+    if config.rounds > 1:
+        folders = [paths.score]
     contamination.check(samples, folders, paths.contamination, config.evaluate, budget, world)
 
 

@@ -2,7 +2,8 @@
 
 probe     3.1  generate responses while more and more of the image is hidden
           3.2  measure what the responses attend to
-score     3.3  compute scores and difficulty strata by the measures PISM, CMAB, CDE, ACE and DRM
+          3.3  measure how likely the gold answers are with and without the image
+score     3.4  compute scores and difficulty strata by the measures
 select    4.1  select the samples of some strata, or those that RAP selects, or random samples
 """
 
@@ -12,13 +13,15 @@ from typing import Any
 
 from difftrain.config.run_config import RunConfig
 from difftrain.data.build import build_dataset
-from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_pism_scores
+from difftrain.difficulty.evidence import AnswerLikelihood, Evidence, gather_evidence
+from difftrain.difficulty.score import score_all, score_details, uncorrected_pism_scores
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
 from difftrain.probe.attention_pass import run_attention_pass
+from difftrain.probe.likelihood_pass import run_likelihood_pass
 from difftrain.probe.run import run_probe
 from difftrain.probe.schedule import without_failed
 from difftrain.records import Arm, Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
@@ -39,10 +42,10 @@ def load_samples(config: RunConfig, paths: RunPaths, world: World) -> list[Sampl
 def probe(
     config: RunConfig, paths: RunPaths, world: World, session: ModelSession, samples: list[Sample]
 ) -> None:
-    """Probe these samples and, if a measure needs it, run the attention pass on them."""
+    """Probe these samples and, if a measure needs them, run two other passes on them."""
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
-    inputs = {"data": paths.data.name, "model": paths.model}
+    inputs = {"data": paths.data.name, "model": paths.policy}
     run_probe(session.engine, samples, paths.probe, world, inputs, config, paths.seed)
 
     # 3.2  Attention on image and text tokens for the first correct response to the full image
@@ -52,16 +55,24 @@ def probe(
         folders = paths.probe, paths.attention
         run_attention_pass(lambda: session.model, samples, *folders, world, config, paths.seed)
 
+    # 3.3  The gold answer's log-probability with and without the image, for image_gain.
+    if Measure.image_gain in config.difficulty.measures:
+        session.close_engines()
+        run_likelihood_pass(lambda: session.model, samples, paths.likelihood, world, config, inputs)
+
 
 def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
-    """3.3  Write one Score for each sample and measure; returns the folder of the scores."""
+    """3.4  Write one Score for each sample and measure; returns the folder of the scores."""
 
     def write_scores() -> dict[str, int]:
         # Another run may extend this probe and fail on a sample that is scored here. So later
         # stages read the sample ids from the scores.
         samples = without_failed(parquet.read_rows(paths.data, Sample), paths.probe)
         sample_ids = [sample.sample_id for sample in samples]
-        scores, uncorrected = score_samples(config, paths, sample_ids)
+        evidence = read_evidence(config, paths)
+        for measure, rows in score_details(sample_ids, evidence, config.probe, config.difficulty):
+            parquet.write_all(paths.score / measure, rows)
+        scores, uncorrected = score_samples(config, evidence, sample_ids)
         parquet.write_all(paths.score / UNCORRECTED, uncorrected)
         parquet.write_all(paths.score, scores)
         return count_strata(scores, config.difficulty.measure)
@@ -71,13 +82,20 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
     return paths.score
 
 
+def read_evidence(config: RunConfig, paths: RunPaths) -> dict[str, Evidence]:
+    """What the passes of a probe measured of each sample."""
+    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
+    attention, likelihoods = parquet.read_rows(paths.attention, Attention), []
+    if Measure.image_gain in config.difficulty.measures:
+        likelihoods = parquet.read_finished(paths.likelihood, AnswerLikelihood, PROBE_COMMAND)
+    return gather_evidence(rollouts, attention, config.probe, likelihoods)
+
+
 def score_samples(
-    config: RunConfig, paths: RunPaths, sample_ids: list[str]
+    config: RunConfig, evidence: dict[str, Evidence], sample_ids: list[str]
 ) -> tuple[list[Score], list[Score]]:
     """(scores of all measures, PISM's scores without chance correction if the correction is on)."""
     probe, difficulty = config.probe, config.difficulty
-    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
-    evidence = gather_evidence(rollouts, parquet.read_rows(paths.attention, Attention), probe)
     scores = score_all(sample_ids, evidence, probe, difficulty)
     return scores, uncorrected_pism_scores(sample_ids, evidence, probe, difficulty.pism)
 
@@ -86,18 +104,9 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     """4.1  GRPO's samples for an arm (tuned or control). Raises EmptySelectionError if too few."""
     folder = paths.selection(arm)
 
-    def require_min(
-        selected: list[Selection], minimum: int, strata: dict[str, int], funnel: dict | None
-    ) -> list[Selection]:
-        if funnel:
-            return rap.require_min(selected, minimum, funnel, config.select.rap)
-        return require_min_size(selected, minimum, strata)
-
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE_COMMAND)
-        selected, rap_result = select_samples(config, scores)
-        funnel = rap_result.funnel if rap_result else None  # how many samples each step left
-        require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
+        selected, rap_result = require_selection(config, scores, 1)
         if config.select.random or arm != Arm.tuned:
             # Random recipes and control arms train on as many random samples instead.
             sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
@@ -106,13 +115,37 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
         elif rap_result:
             parquet.write_all(folder / rap.DECISIONS_FOLDER, rap_result.decisions)
         parquet.write_all(folder, selected)
-        return {"selected": len(selected)} | ({"funnel": funnel} if funnel else {})
+        return {"selected": len(selected)} | ({"funnel": rap_result.funnel} if rap_result else {})
 
     settings, inputs = asdict(config.select) | {"arm": arm}, {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     selected, funnel = parquet.read_rows(folder, Selection), content["counts"].get("funnel")
     strata = (manifest.read_manifest(paths.score) or {})["counts"]  # {} for the type checker
-    return require_min(selected, config.grpo.prompts_per_step, strata, funnel)
+    return require_min(config, selected, config.grpo.prompts_per_step, strata, funnel)
+
+
+def require_min(
+    config: RunConfig,
+    selected: list[Selection],
+    minimum: int,
+    strata: dict[str, int],
+    funnel: dict[str, int] | None,
+) -> list[Selection]:
+    """The same selections. Raises EmptySelectionError, with the counts, if they are too few."""
+    if funnel:  # how many samples each step of RAP left
+        return rap.require_min(selected, minimum, funnel, config.select.rap)
+    return require_min_size(selected, minimum, strata)
+
+
+def require_selection(
+    config: RunConfig, scores: list[Score], minimum: int
+) -> tuple[list[Selection], rap.RapResult | None]:
+    """What select_samples returns. Raises EmptySelectionError if it selects too few."""
+    selected, rap_result = select_samples(config, scores)
+    strata, funnel = count_strata(scores, config.difficulty.measure), None
+    if rap_result:
+        funnel = rap_result.funnel
+    return require_min(config, selected, minimum, strata, funnel), rap_result
 
 
 def select_samples(

@@ -15,11 +15,16 @@ from difftrain.train.trl_args import TrainJob
 def run(
     config: RunConfig, paths: RunPaths, world: World, arm: str, start: Path | None = None
 ) -> Path:
-    """Train one arm (tuned or control) from `start` or the base model; returns its checkpoint."""
+    """Train one arm (tuned or control); returns its checkpoint.
+
+    Training starts from `start`, else from the round before, else from the base model.
+    """
+    if start is None and paths.previous:
+        start = paths.previous.grpo(arm) / "checkpoint"
     # 4.1  The selected samples: those of some difficulty strata, or a random set of the same size.
     pool = parquet.read_rows(paths.data, Sample)
     selection = parquet.read_rows(paths.selection(arm), Selection)
-    # GRPO is evaluated on samples that neither SFT nor GRPO trains on.
+    # GRPO is evaluated on samples that neither SFT nor GRPO trains on, in this round or before.
     trained_on = [
         row for path in paths.selections(arm) for row in parquet.read_rows(path, Selection)
     ]

@@ -2,14 +2,17 @@
 
 Each value names its paper: "Qi et al." is Qi et al. 2026, "RAP" is Truth in the Few; values without
 a paper are our own. A draw is one sampled response; a mask ratio is the hidden share of the image.
-The measures are PISM, CMAB, CDE, ACE and DRM; the strata are easy, medium, hard and unsolved.
+The measures of the papers are PISM, CMAB, CDE, ACE and DRM; the others' settings are in the module
+of the measure. The strata are easy, medium, hard and unsolved.
 """
 
 import itertools
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, TypeVar
 
 from difftrain.config.setting import Problems, setting
+from difftrain.difficulty.definition import definition
 from difftrain.records import Measure, Stratum
 
 MaskKind = StrEnum("MaskKind", ["pixels", "rectangle", "patches"])
@@ -30,8 +33,6 @@ TextCredit = StrEnum("TextCredit", ["strict", "exact", "similarity", "anls", "vq
 """When an answer text is correct, and its credit if it is not."""
 BoxesCredit = StrEnum("BoxesCredit", ["exact", "f1"])
 """The credit of a box list that is only partly right."""
-STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
-"""Measures that give each sample a stratum; CDE and ACE only keep or drop it."""
 RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)
 """The measures by which RAP selects; leaving one out is an ablation."""
 ATTENTION_STAGES = ("attention", "score")  # depend on how attention is measured
@@ -163,7 +164,20 @@ class DrmConfig:
     """A share of at least this is hard, a lower one medium; RAP's selection ignores this limit."""
 
 
+C = TypeVar("C", bound=type)
+
+
+def _with_measure_sections(cls: C) -> C:
+    """Class decorator: add the section of each measure whose own module has its settings."""
+    for measure in Measure:
+        if measure not in cls.__annotations__ and (section := definition(measure).settings):
+            cls.__annotations__[measure.value] = section
+            setattr(cls, measure.value, field(default_factory=section))
+    return cls
+
+
 @dataclass(kw_only=True, slots=True)
+@_with_measure_sections
 class DifficultyConfig:
     """Which measures are scored, and which measure's strata the selection uses."""
 
@@ -182,9 +196,14 @@ class DifficultyConfig:
         """All measures to score, without repetition; `measure` comes first."""
         return list(dict.fromkeys([self.measure, *self.extra_measures]))
 
+    def section(self, measure: Measure) -> Any:
+        """The settings of a measure."""
+        return getattr(self, measure.value)
+
     def check(self) -> Problems:
-        if self.measure not in STRATIFYING:
-            yield "measure", f"must be a measure with strata: {', '.join(STRATIFYING)}"
+        if not definition(self.measure).has_strata:
+            stratifying = [name for name in Measure if definition(name).has_strata]
+            yield "measure", f"must be a measure with strata: {', '.join(stratifying)}"
         if len(set(self.extra_measures)) < len(self.extra_measures):
             yield "extra_measures", "names a measure twice"
         corrected = self.pism.chance_correction is not ChanceCorrection.none

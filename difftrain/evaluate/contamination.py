@@ -32,7 +32,7 @@ from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
-from difftrain.records import Sample, Selection
+from difftrain.records import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -242,13 +242,15 @@ def check(
 ) -> None:
     """Compare every sample with the available benchmarks, before the first training step.
 
-    Raises ConfigError if a sample to train on (`selections` has folders of Selection rows) is also
-    in a benchmark, unless evaluate.contamination=warn.
+    Raises ConfigError if a sample to train on is also in a benchmark, unless
+    evaluate.contamination=warn. `selections` has folders of rows with their sample_id.
     """
     compare_with_benchmarks(samples, folder, config, budget, world)
     if config.contamination is ContaminationPolicy.warn:
         return
-    selected = {row.sample_id for path in selections for row in parquet.read_rows(path, Selection)}
+    selected: set[str] = set()
+    for part in (part for path in selections for part in parquet.parts(path)):
+        selected.update(*parquet.read_columns(part, ["sample_id"]))
     rows = parquet.read_rows(folder, SampleOverlap)
     hits = [row for row in rows if row.kind is not None and row.sample_id in selected]
     if not hits:

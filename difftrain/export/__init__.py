@@ -29,6 +29,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.data import dataset, prompts
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.data.storage import hub_request
+from difftrain.difficulty.definition import definition
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -143,6 +144,7 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
         config=config,
         counts=counts,
         measures=measures,
+        meanings={measure: definition(measure).meaning for measure in measures},
         rejected=data_manifest["counts"]["quarantined"] if data_manifest else 0,
         revision=manifest.git_revision() or "unknown",
         settings=json.dumps(settings, indent=2, sort_keys=True),

@@ -96,7 +96,7 @@ def summarize(
         if indicator_shape != shape:
             raise ValueError(f"the {name} indicator has shape {indicator_shape}, not {shape}")
     indicators_BS2 = torch.stack([spans.image_BS, spans.text_BS], dim=-1).to(model.device)
-    inputs, (indicators_BS2, response_BS) = _pad_right(
+    inputs, (indicators_BS2, response_BS) = pad_right(
         model, inputs, (indicators_BS2, spans.response_BS.bool().to(model.device))
     )
     start = int(response_BS.any(dim=0).int().argmax())  # the earliest response position
@@ -204,7 +204,7 @@ def log_attention_rows(
         yield first, log_HCT
 
 
-def _pad_right(
+def pad_right(
     model: PreTrainedModel, inputs: Inputs, indicators: Sequence[Tensor]
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Inputs and indicators with padding moved to the right, where causal attention ignores it."""

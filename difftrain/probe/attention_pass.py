@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional
@@ -29,6 +29,9 @@ from difftrain.probe.schedule import ProbeRequest, without_failed
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")  # what is measured
+R = TypeVar("R")  # a row of the results
 
 ResponseKey = tuple[str, int]  # the sample_id and draw of a response
 Pair = tuple[Sample, Rollout]  # a sample and one response to it
@@ -122,19 +125,17 @@ def measure_batch(
     ]
 
 
-def measure_halving(
-    measure: Callable[[Sequence[Pair]], list[Attention]], pairs: Sequence[Pair]
-) -> list[Attention]:
+def measure_halving(measure: Callable[[Sequence[T]], list[R]], batch: Sequence[T]) -> list[R]:
     """The rows of a batch. Measures it in halves if it is too large for the memory."""
     try:
-        return measure(pairs)
+        return measure(batch)
     except (RuntimeError, MemoryError) as error:
-        if not loading.is_out_of_memory(error) or len(pairs) == 1:
+        if not loading.is_out_of_memory(error) or len(batch) == 1:
             raise
-    logger.warning("out of memory with a batch of %d responses: halving it", len(pairs))
+    logger.warning("out of memory with a batch of %d responses: halving it", len(batch))
     loading.free_memory()
-    half = len(pairs) // 2
-    return measure_halving(measure, pairs[:half]) + measure_halving(measure, pairs[half:])
+    half = len(batch) // 2
+    return measure_halving(measure, batch[:half]) + measure_halving(measure, batch[half:])
 
 
 def run_attention_pass(

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from difftrain.config.train import DROP_REASONS
+from difftrain.difficulty.definition import definition
 from difftrain.grade.reward_hacking import ALARM_LIMITS, ALARM_MEANINGS, ALARM_WINDOW
 from difftrain.records import Measure
 
@@ -118,6 +119,7 @@ def templates() -> jinja2.Environment:
         "divergence": DIVERGENCE,
         "drop_reasons": DROP_REASONS,
         "markdown_table": markdown_table,
+        "meanings": {measure.value: definition(measure).meaning for measure in Measure},
         "measures": list(Measure),
         "no_difference": NO_DIFFERENCE,
         "sentence": sentence,

@@ -20,7 +20,7 @@ from difftrain.config import run_config
 from difftrain.config.evaluate import BUILT_IN
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model import resolve
-from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.paths import RunPaths, round_paths
 from difftrain.report.compare import presets
 from difftrain.report.compare.runs import NAME_CONFLICT, Run, differing_settings, find_incompatible
 
@@ -69,12 +69,15 @@ class SweepRun:
 
     @cached_property
     def paths(self) -> RunPaths:
-        """The folders of its stages. Runs with the same data and model read them only once."""
-        paths, config = RunPaths(self.config), self.config
+        """The folders of its stages, in the last round. Runs with the same data and model read them
+        only once."""
+        rounds, config = round_paths(self.config), self.config
         key = [asdict(config.data), asdict(config.model), config.output_dir]
-        resolved = RESOLVED_PATHS.setdefault(json.dumps(key, sort_keys=True, default=str), paths)
-        paths.__dict__.update(data=resolved.data, model=resolved.model)  # its cached properties
-        return paths
+        key = json.dumps(key, sort_keys=True, default=str)
+        resolved = RESOLVED_PATHS.setdefault(key, rounds[0])
+        for paths in rounds:  # data and model are cached properties
+            paths.__dict__.update(data=resolved.data, model=resolved.model)
+        return rounds[-1]
 
     def is_finished(self) -> bool:
         """Whether the run's report and a complete checkpoint exist. Loads no model."""

@@ -112,9 +112,7 @@ def _is_formatted(text: str) -> bool:  # would get the format reward, and has an
 
 def _in_tags(thought: str, answer: str) -> str | Dropped:
     """Thought and answer in their tags; tags inside either of them are removed."""
-    for tag in extract.TAGS:
-        thought, answer = thought.replace(tag, ""), answer.replace(tag, "")
-    text = f"<think>{thought.strip()}</think><answer>{answer.strip()}</answer>"
+    text = extract.in_tags(thought, answer)
     return text if _is_formatted(text) else Dropped.no_format
 
 

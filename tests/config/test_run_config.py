@@ -7,9 +7,11 @@ import pytest
 
 from difftrain.config import run_config
 from difftrain.config.data import Source
+from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.setting import hashed_settings
 from difftrain.config.train import SftTargets, TrainStages
+from difftrain.records import Measure
 
 
 def settings_classes(node: Any) -> list[type]:
@@ -89,3 +91,29 @@ def test_a_setting_is_part_of_the_fingerprints_that_its_field_lists() -> None:
     assert "judge_client" not in hashed_settings(config.evaluate, "evaluate")
     assert "rules" not in hashed_settings(config.evaluate, "responses")
     assert not {"output_dir", "report_to", "plan"} & hashed_settings(config).keys()
+
+
+def test_the_image_gain_is_refused_with_a_server_which_returns_no_log_probabilities() -> None:
+    config = RunConfig()
+    config.difficulty.extra_measures = [Measure.image_gain]
+    assert list(run_config.problems(config)) == []
+    config.model.engine, config.model.url = EngineKind.http, "http://localhost:8000/v1"
+    (problem,) = run_config.problems(config)
+    assert problem.startswith("model.engine=http: image_gain needs log-probabilities")
+    assert "use model.engine=hf or vllm" in problem
+
+
+def test_strata_by_pass_rate_need_as_many_draws_as_a_stratum_does() -> None:
+    config = RunConfig()
+    config.difficulty.measure, config.probe.draws = Measure.pass_rate, 3
+    (problem,) = run_config.problems(config)
+    assert problem.startswith("probe.draws=3: must be at least difficulty.pass_rate.min_draws=4")
+    config.difficulty.measure = Measure.pism
+    assert list(run_config.problems(config)) == []
+
+
+def test_a_measure_without_strata_cannot_select() -> None:
+    config = RunConfig()
+    config.difficulty.measure = Measure.image_gain
+    (problem,) = run_config.problems(config)
+    assert problem.endswith("must be a measure with strata: pism, cmab, drm, pass_rate")

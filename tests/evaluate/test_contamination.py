@@ -23,7 +23,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import benchmarks
-from difftrain.records import Sample, Selection, TrainStage
+from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage
 from difftrain.shapes import pool
 
 BUDGET = PixelBudget(3136, 12544)  # minimum and maximum of pixels per image
@@ -194,6 +194,22 @@ def test_training_on_a_benchmark_item_is_an_error_or_by_setting_a_warning(tmp_pa
     # The same folder, so the finished comparison is used again.
     assert RunPaths(config).contamination == paths.contamination
     benchmarks.check_contamination(config, RunPaths(config), World(), ["tuned"])
+
+
+def test_with_rounds_no_scored_sample_may_be_a_benchmark_item(tmp_path: Path) -> None:
+    config = RunConfig(output_dir=str(tmp_path), evaluate=CONFIG, rounds=2)
+    config.data.min_pixels, config.data.max_pixels = 3136, 12544
+    paths = RunPaths(config)
+    parquet.write_all(paths.data, SAMPLES)
+    rows = [Selection(sample_id=UNRELATED[0].sample_id, stage=TrainStage.grpo, reason="a test")]
+    parquet.write_all(paths.selection("tuned"), rows)
+    scores = [
+        Score(sample_id=id_, measure=Measure.pism, value=None, stratum=Stratum.easy)
+        for id_ in ("same", UNRELATED[0].sample_id)
+    ]
+    parquet.write_all(paths.score, scores)  # a later round may select any of these
+    with pytest.raises(ConfigError, match="1 of 2 samples to train on are in benchmarks"):
+        benchmarks.check_contamination(config, paths, World(), ["tuned"])
 
 
 def test_a_benchmark_on_disk_that_is_not_evaluated_is_compared_too(

@@ -158,25 +158,29 @@ class Run:
         or SFT trains on its responses, but not if it only determines the size of a random set.
         """
         stages = self.report["cost"]["by_stage"]
-        training = [stages[name] for name in (f"sft {arm}", f"train {arm}") if name in stages]
+
+        def of_all_rounds(*names: str) -> list[dict[str, Any]]:
+            return [stage for name, stage in stages.items() if name.partition(",")[0] in names]
+
+        training = of_all_rounds(f"sft {arm}", f"train {arm}")
         counts = [self.report[key].get(arm) for key in ("sft", "trained") if key in self.report]
         has_sft = "sft" in self.report["train_stages"]
         trains_on_probe = has_sft and str(self.settings.get("sft.targets")) == "rollouts"
         keys = ("select.random", "select.sft_random") if has_sft else ("select.random",)
         is_random = all(self.settings.get(key) for key in keys)
         uses_difficulty = preset_of(self.report["name"]).selects and not is_random
-        parts = dict.fromkeys(("probe", "attention", "scoring"), ())
+        parts: dict[str, tuple[str, ...]] = dict.fromkeys(("probe", "attention", "scoring"), ())
         if arm == "tuned" and (trains_on_probe or uses_difficulty):
-            scoring = ("score", f"select_sft {arm}", f"select {arm}")
-            parts = {"probe": ("probe",), "attention": ("attention",), "scoring": scoring}
-        parts = {
-            part: [stages[name] for name in names if name in stages]
-            for part, names in parts.items()
-        }
+            parts = {
+                "probe": ("probe",),
+                "attention": ("attention", "likelihood"),
+                "scoring": ("score", f"select_sft {arm}", f"select {arm}"),
+            }
+        by_part = {part: of_all_rounds(*names) for part, names in parts.items()}
         seconds = {
-            part: sum(stage["seconds"] for stage in members) for part, members in parts.items()
+            part: sum(stage["seconds"] for stage in members) for part, members in by_part.items()
         }
-        selection = [stage for members in parts.values() for stage in members]
+        selection = [stage for members in by_part.values() for stage in members]
         sample_counts = self.report["counts"]
         return RowCost(
             steps=sum(stage.get("steps", 0) for stage in training),
