@@ -10,9 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from difftrain.config.run_config import RunConfig
+from difftrain.config.model import EngineKind
+from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.data.build import build_dataset
 from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_pism_scores
+from difftrain.model import family, family_check, loading
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -40,6 +42,10 @@ def probe(
     config: RunConfig, paths: RunPaths, world: World, session: ModelSession, samples: list[Sample]
 ) -> None:
     """Probe these samples and, if a measure needs it, run the attention pass on them."""
+    # 3.0  The model's attention must suit the measures, and its family must be read correctly.
+    if manifest.read_manifest(paths.probe) is None:
+        check_family(config, session, samples)
+
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
     inputs = {"data": paths.data.name, "model": paths.model}
@@ -51,6 +57,27 @@ def probe(
         session.close_engines()
         folders = paths.probe, paths.attention
         run_attention_pass(lambda: session.model, samples, *folders, world, config, paths.seed)
+
+
+def check_family(config: RunConfig, session: ModelSession, samples: list[Sample]) -> None:
+    """3.0  Refuse a model before responses are generated. Raises ConfigError with the reason.
+
+    Measures of attention need layers with full attention. Where this process generates, its tokens
+    and attention masses are compared with those of transformers; training's checks did so before.
+    """
+    if reason := attention_problem(config):
+        raise ConfigError([f"difficulty.measure={config.difficulty.measure}: {reason}"])
+    if config.model.engine is EngineKind.hf and not session.is_checked:
+        family_check.require_known(session.model, samples, config.model.name)
+        session.is_checked = True
+
+
+def attention_problem(config: RunConfig) -> str | None:
+    """Why the model has no attention for the measures, or None. Reads only its configuration."""
+    measures = {Measure.cmab, Measure.ace} & set(config.difficulty.measures)
+    if not measures:
+        return None
+    return family.attention_refusal(loading.load_architecture(config.model), measures)
 
 
 def score(config: RunConfig, paths: RunPaths, world: World) -> Path:

@@ -19,6 +19,7 @@ from difftrain.config.model import ModelConfig
 from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker
 from difftrain.config.setting import Problems, limit_problems, setting
 from difftrain.config.train import STAGES, GrpoConfig, SftConfig, SftTargets, TrainStages
+from difftrain.model import family
 
 
 class ConfigError(ValueError):
@@ -135,7 +136,17 @@ def require_valid(config: RunConfig) -> RunConfig:
 
 
 def resolve(composed: DictConfig) -> RunConfig:
-    """A composed DictConfig as RunConfig. Raises ConfigError with all problems."""
+    """A composed DictConfig as RunConfig. Raises ConfigError with all problems.
+
+    Settings that follow from the model's family, and are null, get the family's value.
+    """
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
-    return require_valid(config)
+    require_valid(config)
+    if config.data.token_side is None or config.grade.box_coordinates is None:
+        architecture = family.read_config(config.model.name, config.model.revision) or {}
+        if config.data.token_side is None:
+            config.data.token_side = family.side_from_config(architecture)
+        if config.grade.box_coordinates is None:
+            config.grade.box_coordinates = family.facts(architecture.get("model_type")).boxes
+    return config

@@ -20,6 +20,7 @@ class ModelSession:
     def __init__(self, config: ModelConfig, data: DataConfig) -> None:
         self.config, self.data = config, data
         self._engines: dict[tuple[int, int], Engine] = {}
+        self.is_checked = False  # whether its family was compared with transformers
 
     @cached_property
     def model(self) -> LoadedModel:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import seeds
+from difftrain.config.data import PIXEL_STAGES
+from difftrain.config.difficulty import BoxCoordinates
 from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.config.setting import hashed_settings
@@ -56,6 +58,8 @@ class RunPaths:
         settings: dict[str, Any] = {}
         for section in sections:
             settings |= hashed_settings(getattr(self.config, section), stage, own=False)
+        if "data" in sections and stage in PIXEL_STAGES:
+            settings |= self.config.data.side_for_fingerprint
         return settings
 
     @cached_property
@@ -86,6 +90,8 @@ class RunPaths:
             "mask_version": MASK_VERSION,
             "seed": self.seed,
         }
+        if self.config.grade.box_coordinates is BoxCoordinates.relative:
+            settings["box_coordinates"] = "relative"
         return self.folder("probe", settings, self.data, self.model)
 
     @cached_property
