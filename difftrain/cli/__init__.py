@@ -122,7 +122,7 @@ COMMANDS = {
         """Propose thresholds of the strata for this model from a scored pool.
 
 Scores the samples first, unless that is done. The papers' thresholds were set for Qwen2.5-VL; the
-proposal puts them at the quantiles of this pool's scores that give the papers' shares of strata.""",
+proposal puts them at quantiles of this pool's scores that give the papers' shares of strata.""",
         "difftrain.pipeline.chain:propose_thresholds",
     ),
     "evaluate": Command(

@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from difftrain.config.difficulty import BoxCoordinates
 from difftrain.model import resolve
 
@@ -83,6 +85,12 @@ def side_from_config(config: Mapping[str, Any]) -> int:
     return patch * merge if isinstance(patch, int) and isinstance(merge, int) else DEFAULT_SIDE
 
 
+def other_layers(config: Mapping[str, Any]) -> list[str] | None:
+    """The types of all layers if some have no full attention, for fingerprints; else None."""
+    types = (config.get("text_config") or config).get("layer_types") or []
+    return list(types) if {*types} - {FULL} else None
+
+
 # The image processor.
 
 
@@ -115,7 +123,10 @@ def set_pixel_budget(image_processor: Any, min_pixels: int, max_pixels: int) -> 
 
 
 def image_token_counter(processor: Any) -> Callable[[tuple[int, int]], int]:
-    """A function from an image's size (width, height) to its number of tokens."""
+    """A function from an image's size (width, height) to its number of tokens.
+
+    It is the processor's own count, or, if it has none, that of a processed blank image.
+    """
     side = token_side(processor.image_processor)
 
     @lru_cache(maxsize=4096)
@@ -123,8 +134,11 @@ def image_token_counter(processor: Any) -> Callable[[tuple[int, int]], int]:
         width, height = size
         if side and not width % side and not height % side:
             return width * height // side**2
-        counts = processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
-        return counts["num_image_tokens"][0]
+        if hasattr(processor, "_get_num_multimodal_tokens"):
+            counts = processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
+            return counts["num_image_tokens"][0]
+        text = image_placeholder(processor)
+        return len(processor(text=[text], images=[[Image.new("RGB", size)]])["input_ids"][0])
 
     return count
 

@@ -15,7 +15,7 @@ from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.config.setting import hashed_settings
 from difftrain.data import dataset
-from difftrain.model import resolve
+from difftrain.model import family, resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Arm, Measure, TrainStage
 
@@ -101,6 +101,9 @@ class RunPaths:
         settings = hashed_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
             settings["ace"] = hashed_settings(difficulty.ace, "attention", own=False)
+        model = family.read_config(self.config.model.name, self.config.model.revision)
+        if layers := family.other_layers(model or {}):
+            settings["layers"] = layers
         return self.folder("attention", settings, self.probe)
 
     @cached_property

@@ -222,7 +222,7 @@ class ContinuousBatch(Generic[K]):
 class GenerateBatch(ContinuousBatch[K]):
     """Batches for models without a cache slot per row, such as those with linear attention.
 
-    transformers' `generate` decodes a batch to its end, with the same noise. Prompts are not shared.
+    transformers' `generate` decodes a batch to its end, with the same noise. No prompt is shared.
     """
 
     @property
