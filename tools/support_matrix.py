@@ -8,9 +8,9 @@ because it was not run.
 """
 
 import argparse
-import logging
 import os
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,12 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError, RunConfig, resolve
-from difftrain.evaluate.generate import pixel_budgets, stream_responses, widest_budget
+from difftrain.evaluate.generate import (
+    pixel_budgets,
+    response_key,
+    stream_responses,
+    widest_budget,
+)
 from difftrain.evaluate.loading import load_items
 from difftrain.grade.pool import GraderPool
 from difftrain.model import chat_format, family, family_check
@@ -188,10 +193,10 @@ class FamilyCase:
 
     def evaluate(self) -> str:
         config = EvaluateConfig(benchmarks=["shapes/MMMU"], limit=4, max_new_tokens=4)
-        items = load_items(config)
+        items = [(response_key(item), item) for item in load_items(config)]
         budgets = pixel_budgets(config, PIXELS)
         engine = HfEngine(with_pixel_budget(self.loaded, *widest_budget(budgets)), ModelConfig())
-        rows = list(stream_responses(engine, items, config, budgets, lambda: None))
+        rows = list(stream_responses(engine, items, config, budgets))
         failed = [str(row.error) for row in rows if getattr(row, "error", None)]
         return "P" if len(rows) == len(items) and not failed else f"failed: {failed[:1]}"
 
@@ -223,8 +228,9 @@ def run(name: str, folder: Path) -> dict[str, str]:
     for step, function in zip(STEPS, steps, strict=True):
         try:
             result = function()
-        except Exception as error:  # any failure is this step's entry
-            logging.debug("%s %s", name, step, exc_info=True)
+        except Exception as error:  # noqa: BLE001  # any failure is this step's entry
+            if os.environ.get("TRACE"):
+                traceback.print_exc()
             result = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         row[step] = result if result.startswith(("P", "not run")) else f"F: {result}"
         print(f"{name} {step}: {row[step]}", flush=True)
@@ -254,14 +260,18 @@ def table(rows: dict[str, dict[str, str]]) -> str:
     return HEAD.format(**versions) + "\n".join(lines) + "\n" + footnotes + "\n" + MEANINGS
 
 
+def allow_without_num2words() -> None:
+    """SmolVLM's processor cannot be built without the package num2words, which only videos need."""
+    processing_smolvlm.num2words = processing_smolvlm.num2words or str
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", default=[])
     parser.add_argument("--to", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # SmolVLM's processor refuses to be built without num2words, which only videos need.
-    processing_smolvlm.num2words = processing_smolvlm.num2words or str
+    allow_without_num2words()
     with tempfile.TemporaryDirectory() as folder:
         names = options.families or list(tiny_families.FAMILIES)
         rows = {name: run(name, Path(folder)) for name in names}

@@ -226,7 +226,7 @@ def gemma3_config(ids: Callable[[str], int], size: int) -> Any:
     text |= {"query_pre_attn_scalar": HEAD_SIZE}
     return hf.Gemma3Config(
         text_config=text,
-        vision_config=vit(image_size=56, patch_size=14),
+        vision_config=vit(image_size=56, patch_size=14, vision_use_head=False),
         mm_tokens_per_image=4,
         boi_token_index=ids("<start_of_image>"),
         eoi_token_index=ids("<end_of_image>"),
