@@ -122,6 +122,16 @@ def set_pixel_budget(image_processor: Any, min_pixels: int, max_pixels: int) -> 
         image_processor.size = area
 
 
+def return_lists_by_default(processor: Any) -> None:
+    """Let a processor return lists unless a caller asks for tensors, for all of its class.
+
+    TRL's GRPO tokenizes prompts of unequal length without padding; Mistral 3's processor would make
+    them one tensor, which fails.
+    """
+    defaults = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
+    defaults.get("common_kwargs", {}).pop("return_tensors", None)
+
+
 def image_token_counter(processor: Any) -> Callable[[tuple[int, int]], int]:
     """A function from an image's size (width, height) to its number of tokens.
 

@@ -30,6 +30,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     processor = job.load_processor()
     # peft_config builds a model. With ZeRO-3 it would be sharded once TRL's arguments exist.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
+    family.return_lists_by_default(processor)
     banned = family.banned_tokens(processor, loading.load_architecture(model))
     uses_vllm = grpo.vllm.mode is not VllmMode.none
     if uses_vllm:
