@@ -24,7 +24,7 @@ from difftrain.data import prompts
 from difftrain.model import attention, family
 from difftrain.model.engines.hf import HfEngine, eos_token_ids
 from difftrain.model.engines.kv_cache import encode
-from difftrain.model.engines.types import Completion, Request, generate_all
+from difftrain.model.engines.types import Completion, Request, Result, generate_all
 from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 NUM_TOKENS = 6  # of each greedy response
 MAX_SIDE = 224  # larger images are shrunk first: eager attention stores whole matrices
 MAX_MASS_ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
-TIE = {torch.float32: 1e-3, torch.bfloat16: 0.25}  # difference of two logits that rounding may swap
+MAX_LOGIT_ERROR = {torch.float32: 1e-3, torch.bfloat16: 0.5}  # by which rounding may change a logit
 MIN_CHANGE = 1e-4  # nats by which some token's log-probability must change with another image
 
 
@@ -89,18 +89,43 @@ def reference_inputs(loaded: LoadedModel, request: Request) -> dict[str, Any]:
     return dict(batch.to(loaded.device))
 
 
+def engine_logits(
+    loaded: LoadedModel, requests: Sequence[Request]
+) -> tuple[list[Result], dict[tuple[int, int], torch.Tensor]]:
+    """The engine's results, and its logits by (index of the request, index of the token).
+
+    Without logits for models that `generate` itself decodes.
+    """
+    logits: dict[tuple[int, int], torch.Tensor] = {}
+    engine = HfEngine(loaded, ModelConfig())
+
+    class Recording(engine.batch_class):
+        def sample(self, logits_BV: torch.Tensor, rows: Sequence[Any]) -> list[int]:
+            for row, logits_V in zip(rows, logits_BV, strict=True):
+                if row is not None:
+                    logits[row.key, len(row.ids)] = logits_V.float().clone()
+            return super().sample(logits_BV, rows)
+
+    engine.batch_class = Recording
+    return generate_all(engine, requests), logits
+
+
 def check_tokens(loaded: LoadedModel, requests: Mapping[str, Request]) -> CheckResult:
-    """The engine's greedy tokens equal those of `generate`, for all views in one batch."""
-    results = generate_all(HfEngine(loaded, ModelConfig()), list(requests.values()))
-    banned = list(loaded.banned.values())
-    for (name, request), result in zip(requests.items(), results, strict=True):
-        inputs = reference_inputs(loaded, request)
+    """The engine's greedy tokens and their logits equal those of `generate`, for all views.
+
+    Logits may differ by rounding; a token may differ where rounding decides between two.
+    """
+    results, engine_logits_by_token = engine_logits(loaded, list(requests.values()))
+    banned, limit = list(loaded.banned.values()), MAX_LOGIT_ERROR.get(loaded.model.dtype, 0.5)
+    largest = 0.0
+    for index, (name, request) in enumerate(requests.items()):
+        result, inputs = results[index], reference_inputs(loaded, request)
         encoded = encode(loaded, [request])["input_ids"][0].tolist()
         if encoded != inputs["input_ids"][0].tolist():
             return CheckResult(False, f"{name}: the engine's prompt differs from the template's")
         if not isinstance(result, Completion):
             return CheckResult(False, f"{name}: {result.reason}")
-        expected = loaded.model.generate(
+        output = loaded.model.generate(
             **inputs,
             generation_config=GenerationConfig(
                 max_new_tokens=NUM_TOKENS,
@@ -108,26 +133,30 @@ def check_tokens(loaded: LoadedModel, requests: Mapping[str, Request]) -> CheckR
                 eos_token_id=sorted(eos_token_ids(loaded)),
                 pad_token_id=loaded.processor.tokenizer.pad_token_id,
                 suppress_tokens=banned or None,
+                return_dict_in_generate=True,
+                output_logits=True,
             ),
-        )[0, inputs["input_ids"].shape[1] :].tolist()
-        ids = list(result.token_ids)
-        if ids != expected and not _is_tie(loaded, inputs, ids, expected):
-            return CheckResult(
-                False, f"{name}: the engine generates {ids}, transformers {expected}"
-            )
-    return CheckResult(True, f"{len(requests)} views of {NUM_TOKENS} tokens")
-
-
-@torch.inference_mode()
-def _is_tie(loaded: LoadedModel, inputs: dict[str, Any], ids: list[int], other: list[int]) -> bool:
-    """Whether the first differing tokens have logits so close that rounding decides."""
-    pairs = [i for i, pair in enumerate(zip(ids, other, strict=False)) if pair[0] != pair[1]]
-    if not pairs:
-        return False
-    index = pairs[0]
-    logits = loaded.model(**_with_response(inputs, ids[:index])).logits[0, -1].float()
-    gap = abs(float(logits[ids[index]] - logits[other[index]]))
-    return gap < TIE.get(loaded.model.dtype, 0.25)
+        )
+        expected = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+        for position, token in enumerate(expected):
+            logits = engine_logits_by_token.get((index, position))
+            if logits is not None:
+                error = (logits - output.logits[position][0].float()).abs().max()
+                largest = max(largest, float(error))
+            generated = result.token_ids[position : position + 1]
+            if generated != (token,):
+                reference = output.logits[position][0].float()
+                gap = (
+                    float(reference[token] - reference[list(generated)].max()) if generated else 1e9
+                )
+                if gap > limit:
+                    problem = f"token {position} is {generated}, not {token} as in transformers"
+                    return CheckResult(False, f"{name}: {problem}")
+                break  # rounding decided; what follows continues another text
+        if largest > limit:
+            return CheckResult(False, f"{name}: logits differ from transformers' by {largest:.2g}")
+    detail = f"{len(requests)} views of {NUM_TOKENS} tokens"
+    return CheckResult(True, f"{detail}, logits within {largest:.1g}")
 
 
 def _with_response(inputs: dict[str, Any], response: Sequence[int]) -> dict[str, Any]:

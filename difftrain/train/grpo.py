@@ -31,6 +31,11 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     # peft_config builds a model. With ZeRO-3 it would be sharded once TRL's arguments exist.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
     family.return_lists_by_default(processor)
+    encodes_together = "batch_num_images" in processor.image_processor.model_input_names
+    if encodes_together and any(len(sample.images) > 1 for sample in data.samples):
+        problem = "encodes several images of a prompt in a way that TRL cannot pass on"
+        advice = "train on samples with one image"
+        raise ConfigError([f"model.name={model.name}: its family {problem}; {advice}"])
     banned = family.banned_tokens(processor, loading.load_architecture(model))
     uses_vllm = grpo.vllm.mode is not VllmMode.none
     if uses_vllm:

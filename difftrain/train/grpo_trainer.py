@@ -95,14 +95,9 @@ class SharedPromptTrainer(GRPOTrainer):
         **inputs: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         scored: Any = model
-        # LLaVA-OneVision's processor gives it, TRL does not know it. The model needs it only where
-        # a prompt has several images, which it then encodes without tiles.
-        counts = inputs.pop("batch_num_images", None)
-        if counts is not None and any(int(count) > 1 for count in counts):
-            raise ValueError(
-                "this family encodes several images of a prompt in another way, which TRL cannot "
-                "pass on: train on samples with one image"
-            )
+        # LLaVA-OneVision's processor gives it, TRL does not know it; it is needed only for prompts
+        # with several images, which grpo.py refuses.
+        inputs.pop("batch_num_images", None)
         if self.shares_prompts:
             reason = shared_prompt.fallback_reason(shared_prompt.text_config(model), inputs)
             if reason is None:

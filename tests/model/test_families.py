@@ -149,7 +149,7 @@ def test_image_tokens_are_counted_as_the_processor_counts_them(load_family) -> N
         ("qwen3_vl", (448, 448), 196),  # 14 x 14 tokens of 32 x 32 pixels
         ("glm4v", (448, 448), 256),  # its budget counts two frames
         ("gemma3", (448, 448), 4),  # one size for all images
-        ("internvl", (56, 56), 4),
+        ("internvl", (56, 56), 6),  # with its start and its end
     ):
         loaded = load_family(name)
         processor = loaded.processor
