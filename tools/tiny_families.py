@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import transformers as hf
 import trl
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from difftrain.data import prompts
@@ -63,7 +63,8 @@ def template(name: str) -> str:
 class TinyFamily:
     """How to build a family: its special tokens, template, configuration and processor.
 
-    `eos` and `pad` are tokens; `named` are tokens that the tokenizer must know by a name.
+    `eos` and `pad` are tokens; `named` are tokens that the tokenizer must know by a name. The
+    tokenizer puts `added_bos` before every text, as the published one does.
     `refused`: part of the reason for which difftrain must refuse the family.
     """
 
@@ -74,6 +75,7 @@ class TinyFamily:
     config: Callable[[Callable[[str], int], int], Any]
     processor: Callable[[Any, str], Any]
     named: dict[str, str] = field(default_factory=dict)
+    added_bos: str | None = None
     refused: str | None = None
 
 
@@ -95,6 +97,11 @@ def train_tokenizer(family: TinyFamily) -> Any:
     tokenizer.train_from_iterator([prompts.SYSTEM, "How many red shapes are there?"] * 4, trainer)
     tokenizer.add_special_tokens(list(family.tokens))
     tokenizer.add_tokens(["<think>", "</think>"])
+    if bos := family.added_bos:
+        single = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
+        tokenizer.post_processor = single  # pyright: ignore[reportAttributeAccessIssue]
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=family.eos,
@@ -460,6 +467,7 @@ FAMILIES = {
         "<end_of_turn>", "<pad>", template("gemma3"), gemma3_config, gemma3_processor,
         {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>",
          "image_token": "<image_soft_token>", "bos_token": "<bos>"},
+        added_bos="<bos>",
     ),
     "idefics3": TinyFamily(
         ("<|end_of_text|>", *SMOL_TOKENS), "<end_of_utterance>", "<|end_of_text|>",
@@ -477,7 +485,8 @@ FAMILIES = {
     "mistral3": TinyFamily(
         ("<pad>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]",
          "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
-        "</s>", "<pad>", MISTRAL, mistral3_config, mistral3_processor,
+        "</s>", "<pad>", MISTRAL, mistral3_config, mistral3_processor, {"bos_token": "<s>"},
+        added_bos="<s>",
     ),
     "llama4": TinyFamily(
         ("<|begin_of_text|>", "<|eot|>", "<|pad|>", "<|image|>", "<|image_start|>",
