@@ -6,6 +6,7 @@ score     3.3  compute scores and difficulty strata by the measures PISM, CMAB, 
 select    4.1  select the samples of some strata, or those that RAP selects, or random samples
 """
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from difftrain.probe.run import run_probe
 from difftrain.probe.schedule import without_failed
 from difftrain.records import Arm, Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import count_strata, random_control, rap, require_min_size, select_by_stratum
+
+logger = logging.getLogger(__name__)
 
 PROBE_COMMAND = "python launch/probe.py"
 SCORE_COMMAND = "python launch/score.py"
@@ -94,7 +97,13 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
         return count_strata(scores, config.difficulty.measure)
 
     inputs = {"probe": paths.probe.name, "data": paths.data.name}
-    run_stage(paths.score, world, write_scores, settings=asdict(config.difficulty), inputs=inputs)
+    settings: dict[str, Any] = asdict(config.difficulty)
+    model = family.read_config(config.model.name, config.model.revision)
+    if model is not None and not family.is_calibrated(model_type := model.get("model_type")):
+        settings["calibrated"] = False
+        reason = f"their thresholds were set for Qwen2.5-VL, not for {model_type} models"
+        logger.info("the strata are uncalibrated: %s (see `difftrain thresholds`)", reason)
+    run_stage(paths.score, world, write_scores, settings=settings, inputs=inputs)
     return paths.score
 
 
