@@ -24,6 +24,7 @@ from difftrain.train import callbacks, param_groups, rewards, trl_args
 from difftrain.train.dataset import held_out, selected, to_dataset
 from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
+from tests.train.two_part_model import TwoPartModel
 
 
 def grpo_job(folder: Path, config: RunConfig | None = None) -> TrainJob:
@@ -229,7 +230,7 @@ def test_trained_parameters_are_counted_by_part(tiny: LoadedModel) -> None:
 
 
 def test_freezing_vision_leaves_only_the_language_model() -> None:
-    model = nn.ModuleDict(  # with the module names of Qwen2.5-VL; "merger" is the projector
+    model = TwoPartModel(  # with the module names of Qwen2.5-VL; "merger" is the projector
         {
             "visual": nn.ModuleDict({"merger": nn.Linear(2, 2), "blocks": nn.Linear(2, 2)}),
             "language_model": nn.Linear(2, 2),

@@ -25,6 +25,7 @@ from difftrain.records import Sample, TrainStage
 from difftrain.train import grpo, param_groups, trl_args
 from difftrain.train.param_groups import GradientCheck, GradientError
 from difftrain.train.trl_args import TrainJob
+from tests.train.two_part_model import TwoPartModel
 
 ACCELERATE = Path(__file__).resolve().parents[2] / "launch" / "accelerate"
 
@@ -93,21 +94,6 @@ def stub_vllm(calls: list[str]) -> SimpleNamespace:
         llm=SimpleNamespace(llm_engine=engine),
         sync_weights=lambda: calls.append("update"),
     )
-
-
-class TwoPartModel(nn.ModuleDict):
-    """A vision tower and a language model, found as in a model of transformers."""
-
-    base_model = None
-
-    def get_decoder(self) -> nn.Module:
-        return self["language_model"]
-
-    def get_encoder(self, modality: str) -> nn.Module:
-        return self["visual"]
-
-    def get_output_embeddings(self) -> None:
-        return None
 
 
 def two_part_model() -> TwoPartModel:
