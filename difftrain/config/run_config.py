@@ -140,9 +140,18 @@ def resolve(composed: DictConfig) -> RunConfig:
 
     Settings that follow from the model's family, and are null, get the family's value.
     """
+    return with_family_settings(to_config(composed))
+
+
+def to_config(composed: DictConfig) -> RunConfig:
+    """A composed DictConfig as RunConfig. Raises ConfigError with all problems."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
-    require_valid(config)
+    return require_valid(config)
+
+
+def with_family_settings(config: RunConfig) -> RunConfig:
+    """The same settings; those that follow from the model's family, and are null, get its value."""
     if config.data.token_side is None or config.grade.box_coordinates is None:
         architecture = family.read_config(config.model.name, config.model.revision) or {}
         if config.data.token_side is None:
