@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -19,7 +20,13 @@ import trl
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from difftrain.config.model import Dtype, ModelConfig
 from difftrain.data import prompts
+from difftrain.model import chat_format
+from difftrain.model.family_check import with_response
+from difftrain.model.loading import load
+from difftrain.shapes import pool
+from difftrain.train import preflight
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 HIDDEN, HEADS, HEAD_SIZE, LAYERS = 32, 2, 16, 4
@@ -522,6 +529,32 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     family.processor(tokenizer, family.chat_template).save_pretrained(folder)
     return folder
+
+
+def teach(folder: Path, steps: int, batch_size: int = 6) -> None:
+    """Train the model in this folder to answer questions of the shapes world in the format.
+
+    After some hundred steps it guesses answers of the right kind, so that its samples have several
+    strata. Longer answers are left out.
+    """
+    loaded = load(ModelConfig(name=str(folder), dtype=Dtype.float32), 56 * 56, 112 * 112)
+    model, processor, rng = loaded.model, loaded.processor, Random(0)
+    examples = []
+    for sample in pool.samples(pool.Split.pool, 200):
+        if len(sample.answer) < 8:
+            prompt = preflight.encode(loaded, [preflight.trl_messages(sample)])
+            target = f"<think></think><answer>{sample.answer}</answer>"
+            text = chat_format.completion_text(processor, target)
+            ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            examples.append((with_response(prompt, ids), torch.tensor(ids)))
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=4e-3)
+    for _ in range(steps):
+        for inputs, ids in rng.sample(examples, batch_size):
+            logits = model(**inputs).logits[0, -len(ids) - 1 : -1]
+            (torch.nn.functional.cross_entropy(logits, ids) / batch_size).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
 
 
 def main() -> None:

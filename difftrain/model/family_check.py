@@ -159,17 +159,17 @@ def check_tokens(loaded: LoadedModel, requests: Mapping[str, Request]) -> CheckR
     return CheckResult(True, f"{detail}, logits within {largest:.1g}")
 
 
-def _with_response(inputs: dict[str, Any], response: Sequence[int]) -> dict[str, Any]:
+def with_response(inputs: dict[str, Any], response: Sequence[int]) -> dict[str, Any]:
     """The inputs of one prompt, followed by the response's tokens."""
     ids = inputs["input_ids"]
     added = torch.tensor([list(response)], dtype=ids.dtype, device=ids.device)
-    extended = dict(inputs)
-    for key in family.per_token_keys(inputs):
-        extra = added if key == "input_ids" else torch.zeros_like(added)
-        if key == "attention_mask":
-            extra = torch.ones_like(added)
-        extended[key] = torch.cat([inputs[key], extra], dim=1)
-    return extended
+    values = {"input_ids": added, "attention_mask": torch.ones_like(added)}
+    none = torch.zeros_like(added)  # the type of a text token is 0
+    extended = {
+        key: torch.cat([inputs[key], values.get(key, none)], dim=1)
+        for key in family.per_token_keys(inputs)
+    }
+    return {**inputs, **extended}
 
 
 @contextmanager
@@ -199,7 +199,7 @@ def check_masses(loaded: LoadedModel, requests: Mapping[str, Request]) -> CheckR
     if not measured:
         return CheckResult(True, "no layer has full attention, so none is measured")
     for name, response in zip(("image", "two images"), responses, strict=True):
-        inputs = _with_response(reference_inputs(loaded, requests[name]), response)
+        inputs = with_response(reference_inputs(loaded, requests[name]), response)
         spans = attention.token_spans(inputs, [len(response)], loaded.image_token, TextSpan.prompt)
         image_LT, text_LT = attention.masses(
             model, inputs, spans.image_BS, spans.text_BS, spans.response_BS

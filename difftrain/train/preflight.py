@@ -159,14 +159,11 @@ def gold_log_probability(
 ) -> torch.Tensor:
     """The log-probability (a scalar, nats) of the gold answer, given these images."""
     text = f"<think></think><answer>{sample.answer}</answer>"
+    text = text.removeprefix(chat_format.thought_prefix(loaded.processor))
     token_ids = loaded.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     gold_1T = torch.tensor([token_ids], device=loaded.device)
-    inputs = encode(loaded, [trl_messages(sample, images)])
-    for key in family.per_token_keys(inputs):  # the type of text tokens is 0
-        tensor = inputs[key]
-        added = gold_1T if key == "input_ids" else tensor.new_zeros(gold_1T.shape)
-        inputs[key] = torch.cat([tensor, added], 1)
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    prompt = encode(loaded, [trl_messages(sample, images)])
+    inputs = family_check.with_response(prompt, token_ids)
     logits = loaded.model(**inputs).logits[:, -gold_1T.shape[1] - 1 : -1].float()
     return torch.log_softmax(logits, -1).gather(2, gold_1T[..., None]).sum()
 
