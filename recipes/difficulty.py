@@ -16,6 +16,7 @@ from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.data.build import build_dataset
 from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_pism_scores
 from difftrain.model import family, family_check, loading
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -59,18 +60,29 @@ def probe(
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         session.close_engines()
         folders = paths.probe, paths.attention
-        run_attention_pass(lambda: session.model, samples, *folders, world, config, paths.seed)
+
+        def load_model() -> LoadedModel:
+            require_known(config, session, samples)
+            return session.model
+
+        run_attention_pass(load_model, samples, *folders, world, config, paths.seed)
 
 
 def check_family(config: RunConfig, session: ModelSession, samples: list[Sample]) -> None:
     """3.0  Refuse a model before responses are generated. Raises ConfigError with the reason.
 
-    Measures of attention need layers with full attention. Where this process generates, its tokens
-    and attention masses are compared with those of transformers; training's checks did so before.
+    Measures of attention need layers with full attention. Where this process generates, or measures
+    attention, its results are compared with those of transformers.
     """
     if reason := attention_problem(config):
         raise ConfigError([f"difficulty.measure={config.difficulty.measure}: {reason}"])
-    if config.model.engine is EngineKind.hf and not session.is_checked:
+    if config.model.engine is EngineKind.hf:
+        require_known(config, session, samples)
+
+
+def require_known(config: RunConfig, session: ModelSession, samples: list[Sample]) -> None:
+    """3.0  Compare the loaded model with transformers, unless training's checks did so before."""
+    if not session.is_checked:
         family_check.require_known(session.model, samples, config.model.name)
         session.is_checked = True
 

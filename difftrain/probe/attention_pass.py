@@ -100,6 +100,12 @@ def measure_batch(
     loaded: LoadedModel, pairs: Sequence[Pair], config: RunConfig, seed: int
 ) -> list[Attention]:
     """Attention rows of one batch of responses to the full image (0 percent hidden)."""
+    if not family.takes_area(loaded.processor.image_processor):
+        with_images = [pair for pair in pairs if pair[0].images]
+        if 0 < len(with_images) < len(pairs):  # such processors refuse to mix them
+            others = [pair for pair in pairs if not pair[0].images]
+            batches = (with_images, others)
+            return [row for b in batches for row in measure_batch(loaded, b, config, seed)]
     unmasked = [ProbeRequest(sample, percent=0, draw=row.draw) for sample, row in pairs]
     requests = [engine_request(request, config.probe, seed) for request in unmasked]
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]

@@ -20,6 +20,7 @@ from difftrain.model.engines.types import Request
 from difftrain.model.loading import LoadedModel, load
 from difftrain.probe.attention_pass import append_responses
 from difftrain.records import Sample
+from difftrain.train import sft
 from tests.model.answering import generate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +180,18 @@ def test_a_prompt_that_opens_the_thought_counts_for_the_format(load_family) -> N
     assert chat_format.completion_text(processors["qwen3_vl"], target) == f"{target}<|im_end|>\n"
     for name in processors:
         assert chat_format.tag_problem(load_family(name)) is None
+
+
+def test_sft_rows_are_rendered_where_the_template_would_change_them(
+    load_family, shapes_samples: list[Sample]
+) -> None:
+    target = "<think>a</think><answer>b</answer>"
+    row = sft.trl_row(shapes_samples[0], target, load_family("qwen3_vl").processor)
+    assert row["completion"] == [{"role": "assistant", "content": target}]
+    for name, end in (("glm4v", "<|user|>"), ("qwen3_5", "<|im_end|>\n")):
+        row = sft.trl_row(shapes_samples[0], target, load_family(name).processor)
+        assert row["prompt"].rstrip().endswith("<think>")
+        assert row["completion"] == f"a</think><answer>b</answer>{end}"
 
 
 def test_a_token_that_does_not_end_a_response_is_reported(load_family) -> None:

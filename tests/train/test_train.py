@@ -116,6 +116,18 @@ def test_the_format_reward_depends_only_on_the_tags() -> None:
     assert rewards.format_reward(completions=as_messages(*texts)) == [1.0, 0.0, 0.0, 0.0]
 
 
+def test_the_format_reward_counts_a_tag_that_the_prompt_already_has(
+    shapes_samples: list[Sample], graders: GraderPool
+) -> None:
+    texts = as_messages("a</think><answer>3</answer>", "<think>a</think><answer>3</answer>")
+    assert rewards.format_reward(completions=texts) == [0.0, 1.0]
+    assert rewards.format_reward(completions=texts, prefix="<think>") == [1.0, 0.0]
+    subsets = Subsets(shapes_samples)
+    functions = rewards.reward_functions(RunConfig().grpo, STRICT, subsets, graders, "<think>")
+    ids = [sample.sample_id for sample in shapes_samples[:2]]
+    assert functions[1](completions=texts, sample_id=ids) == [1.0, 0.0]
+
+
 def test_a_row_has_text_and_images_in_separate_columns(shapes_samples: list[Sample]) -> None:
     row = to_dataset(shapes_samples[:2])[0]
     assert [turn["role"] for turn in row["prompt"]] == ["system", "user"]
