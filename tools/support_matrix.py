@@ -64,7 +64,7 @@ Checked with transformers {transformers} and TRL {trl} on a CPU, on tiny models 
 and the family's own classes and processor. Published weights, vLLM and GPUs were not part of it.
 Chat templates are the published ones of Qwen2.5-VL, Qwen3-VL, Qwen3.5, Gemma 3, Idefics 3 and
 SmolVLM (as TRL has them); the others are written after them. SmolVLM's processor needs the package
-num2words; where it is missing, a stand-in took its place, which only videos would use.
+num2words, which only videos would use; where it is missing, a stand-in replaced it.
 
 """
 MEANINGS = """

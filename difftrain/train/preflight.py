@@ -264,8 +264,8 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
             loss = gold_log_probability(candidate.loaded, candidate.samples[0])
             gradients = torch.autograd.grad(loss, list(last_matrix.values()), allow_unused=True)
             counts = param_groups.count_parameters(model)
-        found = {part for part, _, _ in counts}
-        wrong = [f"{part} was not found" for part in family.PARTS[:3] if part not in found]
+        parts = {part for part, _, _ in counts}
+        wrong = [f"{part} was not found" for part in family.PARTS[:3] if part not in parts]
         wrong += [f"{part} must be frozen but is trained" for part in frozen & last_matrix.keys()]
         wrong += [
             f"{part} gets no gradient"

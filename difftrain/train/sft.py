@@ -122,7 +122,7 @@ def _in_tags(thought: str, answer: str) -> str | Dropped:
 
 
 def from_rationale(sample: Sample, boxes: BoxCoordinates | None = None) -> str | Dropped:
-    """A target made of the data's own rationale and answer; boxes as the model counts them."""
+    """A target from the data's own rationale and answer; boxes as the model counts them."""
     rationale, answer = (sample.rationale or "").strip(), sample.answer
     if boxes is BoxCoordinates.relative and sample.answer_kind is AnswerKind.boxes:
         answer = boxes_in_model_coordinates(answer, images.png_size(sample.images[0]))

@@ -124,7 +124,7 @@ def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[Prefilled
     length_B = inputs["attention_mask"].sum(1)
     passed = decoder_inputs(loaded.model, inputs)
     position_xBS = passed["position_ids"]
-    # A cache made from the configuration would drop the keys outside a sliding layer's window.
+    # A cache built from the configuration would drop the keys outside a sliding layer's window.
     output = loaded.model.base_model(**passed, past_key_values=DynamicCache(), use_cache=True)
     rows = torch.arange(len(requests), device=length_B.device)
     last_hidden = output.last_hidden_state[rows, length_B - 1]
