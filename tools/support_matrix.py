@@ -269,7 +269,8 @@ def table(rows: dict[str, dict[str, str]]) -> str:
 
 def allow_without_num2words() -> None:
     """SmolVLM's processor cannot be built without the package num2words, which only videos need."""
-    processing_smolvlm.num2words = processing_smolvlm.num2words or str
+    module: Any = processing_smolvlm
+    module.num2words = module.num2words or str
 
 
 def main() -> None:

@@ -161,7 +161,7 @@ def vit(**changes: Any) -> dict[str, Any]:
     }
 
 
-def qwen_ids(ids: Callable[[str], int]) -> dict[str, int]:
+def qwen_ids(ids: Callable[[str], int]) -> dict[str, Any]:
     return {
         "image_token_id": ids("<|image_pad|>"),
         "video_token_id": ids("<|video_pad|>"),
@@ -376,7 +376,7 @@ def idefics3_processor(tokenizer: Any, chat_template: str) -> Any:
 def smolvlm_processor(tokenizer: Any, chat_template: str) -> Any:
     from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
 
-    sizes = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
+    sizes: dict[str, Any] = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
     return hf.SmolVLMProcessor(
         hf.SmolVLMImageProcessor(**sizes),
         tokenizer,

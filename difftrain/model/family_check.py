@@ -98,8 +98,9 @@ def engine_logits(
     """
     logits: dict[tuple[int, int], torch.Tensor] = {}
     engine = HfEngine(loaded, ModelConfig())
+    batch_class: Any = engine.batch_class
 
-    class Recording(engine.batch_class):
+    class Recording(batch_class):
         def sample(self, logits_BV: torch.Tensor, rows: Sequence[Any]) -> list[int]:
             for row, logits_V in zip(rows, logits_BV, strict=True):
                 if row is not None:
