@@ -106,7 +106,7 @@ def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
     """The completion of one request by transformers' generate, in a batch of one."""
     inputs = kv_cache.encode(loaded, [request])
     prompt_length = inputs["input_ids"].shape[1]
-    banned_ids = hf.placeholder_ids(loaded.processor.tokenizer)  # image tokens are no text
+    banned_ids = list(loaded.banned.values())  # image tokens are no text
 
     def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Add the engine's seeded Gumbel noise, so that greedy decoding samples its tokens."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from difftrain.config.data import TOKEN_PIXELS, DataConfig
+from difftrain.config.data import SHAPES_PIXELS, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, PismConfig, ProbeConfig, Until
 from difftrain.config.evaluate import OFFICIAL, EvaluateConfig
 from difftrain.config.judge import by_rules_alone, model_name
@@ -113,7 +113,7 @@ def _summarize(folder: Path, data: DataConfig) -> DatasetSummary:
     counts = data_manifest["counts"]
     samples, image_tokens = counts["samples"], counts.get("images", {}).get("tokens")
     # Generated samples (data=shapes) have no image counts; their images have 4 x 4 tokens.
-    shapes_tokens = max(data.min_pixels, TOKEN_PIXELS * 16) / TOKEN_PIXELS
+    shapes_tokens = max(data.min_pixels, SHAPES_PIXELS) / data.side**2
     return DatasetSummary(
         counts=counts,
         task_sets=dict(task_sets),
@@ -358,8 +358,9 @@ def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
     embeddings = vocabulary * width * (1 if is_tied else 2)
     language = embeddings + layers * (attention + 3 * width * mlp_width + 2 * width)
     vision_width, vision_mlp_width = vision["hidden_size"], vision["intermediate_size"]
+    vision_layers = vision.get("depth") or vision["num_hidden_layers"]
     merged_width = vision_width * vision.get("spatial_merge_size", 2) ** 2
-    tower = vision["depth"] * (4 * vision_width**2 + 3 * vision_width * vision_mlp_width)
+    tower = vision_layers * (4 * vision_width**2 + 3 * vision_width * vision_mlp_width)
     tower += PATCH_VALUES * vision_width + merged_width**2 + merged_width * width
     return ModelDims(
         parameters=float(language + tower),
@@ -371,7 +372,7 @@ def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
         key_heads=key_heads,
         head_size=head_size,
         vocabulary=vocabulary,
-        vision_layers=vision["depth"],
+        vision_layers=vision_layers,
         vision_width=vision_width,
         vision_mlp_width=vision_mlp_width,
     )
@@ -515,7 +516,7 @@ def _memory(config: RunConfig, text_tokens: int) -> dict[str, Any]:
     dims = model_dims(resolve.source(model.name))
     if dims is None:
         return {"memory": None}
-    prompt = pixels // TOKEN_PIXELS + text_tokens
+    prompt = pixels // config.data.side**2 + text_tokens
     batch = generation_batch(model, prompt, config.probe.max_new_tokens, pixels)
     cached_prompts = model.max_concurrency if model.engine is EngineKind.hf else 0
     weight_bytes = 4 if model.dtype is Dtype.float32 else 2

@@ -46,7 +46,7 @@ def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: 
     """
     samples = parquet.read_rows(paths.data, Sample)
     folders = [folder for arm in arms for folder in paths.selections(arm)]
-    budget = PixelBudget(config.data.min_pixels, config.data.max_pixels)
+    budget = PixelBudget(config.data.min_pixels, config.data.max_pixels, config.data.side)
     if config.rounds > 1:
         folders = [paths.score]
     contamination.check(samples, folders, paths.contamination, config.evaluate, budget, world)
@@ -73,7 +73,7 @@ def evaluate(
     """Generate and grade one checkpoint's responses; `name` names the checkpoint in the results."""
     responses, results = paths.responses(arm), paths.evaluation(arm)
     folders = grade.EvaluationFolders(responses, results, paths.judge_replies)
-    pixels = config.data.min_pixels, config.data.max_pixels
+    pixels = config.data.min_pixels, config.data.max_pixels, config.data.side
     grade.evaluate(session.engine, folders, name, config.evaluate, config.model, pixels, world)
     return results
 

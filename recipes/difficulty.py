@@ -7,14 +7,18 @@ score     3.4  compute scores and difficulty strata by the measures
 select    4.1  select the samples of some strata, or those that RAP selects, or random samples
 """
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from difftrain.config.run_config import RunConfig
+from difftrain.config.model import EngineKind
+from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.data.build import build_dataset
 from difftrain.difficulty.evidence import AnswerLikelihood, Evidence, gather_evidence
 from difftrain.difficulty.score import score_all, score_details, uncorrected_pism_scores
+from difftrain.model import family, family_check, loading
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -26,6 +30,8 @@ from difftrain.probe.run import run_probe
 from difftrain.probe.schedule import without_failed
 from difftrain.records import Arm, Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import count_strata, random_control, rap, require_min_size, select_by_stratum
+
+logger = logging.getLogger(__name__)
 
 PROBE_COMMAND = "python launch/probe.py"
 SCORE_COMMAND = "python launch/score.py"
@@ -43,6 +49,10 @@ def probe(
     config: RunConfig, paths: RunPaths, world: World, session: ModelSession, samples: list[Sample]
 ) -> None:
     """Probe these samples and, if a measure needs them, run two other passes on them."""
+    # 3.0  The model's attention must suit the measures, and its family must be read correctly.
+    if manifest.read_manifest(paths.probe) is None:
+        check_family(config, session, samples)
+
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
     inputs = {"data": paths.data.name, "model": paths.policy}
@@ -53,12 +63,44 @@ def probe(
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         session.close_engines()
         folders = paths.probe, paths.attention
-        run_attention_pass(lambda: session.model, samples, *folders, world, config, paths.seed)
+
+        def load_model() -> LoadedModel:
+            require_known(config, session, samples)
+            return session.model
+
+        run_attention_pass(load_model, samples, *folders, world, config, paths.seed)
 
     # 3.3  The gold answer's log-probability with and without the image, for image_gain.
     if Measure.image_gain in config.difficulty.measures:
         session.close_engines()
         run_likelihood_pass(lambda: session.model, samples, paths.likelihood, world, config, inputs)
+
+
+def check_family(config: RunConfig, session: ModelSession, samples: list[Sample]) -> None:
+    """3.0  Refuse a model before responses are generated. Raises ConfigError with the reason.
+
+    Measures of attention need layers with full attention. Where this process generates, or measures
+    attention, its results are compared with those of transformers.
+    """
+    if reason := attention_problem(config):
+        raise ConfigError([f"difficulty.measure={config.difficulty.measure}: {reason}"])
+    if config.model.engine is EngineKind.hf:
+        require_known(config, session, samples)
+
+
+def require_known(config: RunConfig, session: ModelSession, samples: list[Sample]) -> None:
+    """3.0  Compare the loaded model with transformers, unless training's checks did so before."""
+    if not session.is_checked:
+        family_check.require_known(session.model, samples, config.model.name)
+        session.is_checked = True
+
+
+def attention_problem(config: RunConfig) -> str | None:
+    """Why the model has no attention for the measures, or None. Reads only its configuration."""
+    measures = {Measure.cmab, Measure.ace} & set(config.difficulty.measures)
+    if not measures:
+        return None
+    return family.attention_refusal(loading.load_architecture(config.model), measures)
 
 
 def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
@@ -78,7 +120,13 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
         return count_strata(scores, config.difficulty.measure)
 
     inputs = {"probe": paths.probe.name, "data": paths.data.name}
-    run_stage(paths.score, world, write_scores, settings=asdict(config.difficulty), inputs=inputs)
+    settings: dict[str, Any] = asdict(config.difficulty)
+    model = family.read_config(config.model.name, config.model.revision)
+    if model is not None and not family.is_calibrated(model_type := model.get("model_type")):
+        settings["calibrated"] = False
+        reason = f"their thresholds were set for Qwen2.5-VL, not for {model_type} models"
+        logger.info("the strata are uncalibrated: %s (see `difftrain thresholds`)", reason)
+    run_stage(paths.score, world, write_scores, settings=settings, inputs=inputs)
     return paths.score
 
 

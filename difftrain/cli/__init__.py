@@ -118,6 +118,13 @@ COMMANDS = {
     ),
     "probe": Command("Run only data and probe.", "difftrain.pipeline.chain:probe"),
     "score": Command("Run only data, probe and score.", "difftrain.pipeline.chain:score"),
+    "thresholds": Command(
+        """Propose thresholds of the strata for this model from a scored pool.
+
+Scores the samples first, unless that is done. The papers' thresholds were set for Qwen2.5-VL; the
+proposal puts them at quantiles of this pool's scores that give the papers' shares of strata.""",
+        "difftrain.pipeline.chain:propose_thresholds",
+    ),
     "evaluate": Command(
         """Evaluate any checkpoint or hub id on the benchmarks, outside any recipe:
 

@@ -33,6 +33,8 @@ TextCredit = StrEnum("TextCredit", ["strict", "exact", "similarity", "anls", "vq
 """When an answer text is correct, and its credit if it is not."""
 BoxesCredit = StrEnum("BoxesCredit", ["exact", "f1"])
 """The credit of a box list that is only partly right."""
+BoxCoordinates = StrEnum("BoxCoordinates", ["pixels", "relative"])
+"""How a model counts in its boxes: pixels of the image that it gets, or 0 to 1000 on each side."""
 RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)
 """The measures by which RAP selects; leaving one out is an ablation."""
 ATTENTION_STAGES = ("attention", "score")  # depend on how attention is measured
@@ -257,6 +259,10 @@ class GradeConfig:
     Either way an answer is correct only if f1 = 1."""
     boxes_iou: float = setting(0.5, above=0, at_most=1)
     """Smallest intersection over union at which two boxes match."""
+    box_coordinates: BoxCoordinates | None = setting(None, fingerprint=())
+    """pixels: responses have boxes in pixels of the image that the model gets (Qwen2.5-VL);
+    relative: in 0 to 1000 along both sides (Qwen3-VL, GLM-4V, InternVL). null: as model.name's
+    family has them (difftrain/model/family.py), pixels if that is unknown."""
     number_tolerance: float = setting(0.0, at_least=0, below=0.5)
     """Largest relative error at which a decimal number is still correct; 0: must be equal."""
     convert_units: bool = False

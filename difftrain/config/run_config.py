@@ -20,6 +20,7 @@ from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker
 from difftrain.config.setting import Problems, limit_problems, setting
 from difftrain.config.train import STAGES, GrpoConfig, SftConfig, SftTargets, TrainStages
+from difftrain.model import family
 from difftrain.records import Measure
 
 
@@ -180,7 +181,26 @@ def require_valid(config: RunConfig) -> RunConfig:
 
 
 def resolve(composed: DictConfig) -> RunConfig:
+    """A composed DictConfig as RunConfig. Raises ConfigError with all problems.
+
+    Settings that follow from the model's family, and are null, get the family's value.
+    """
+    return with_family_settings(to_config(composed))
+
+
+def to_config(composed: DictConfig) -> RunConfig:
     """A composed DictConfig as RunConfig. Raises ConfigError with all problems."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
     return require_valid(config)
+
+
+def with_family_settings(config: RunConfig) -> RunConfig:
+    """The same settings; those that follow from the model's family, and are null, get its value."""
+    if config.data.token_side is None or config.grade.box_coordinates is None:
+        architecture = family.read_config(config.model.name, config.model.revision) or {}
+        if config.data.token_side is None:
+            config.data.token_side = family.side_from_config(architecture)
+        if config.grade.box_coordinates is None:
+            config.grade.box_coordinates = family.facts(architecture.get("model_type")).boxes
+    return config

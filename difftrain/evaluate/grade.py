@@ -85,7 +85,7 @@ def evaluate(
     checkpoint: str,
     config: EvaluateConfig,
     model: ModelConfig,
-    data_pixels: tuple[int, int],
+    data_pixels: tuple[int, ...],
     world: World,
 ) -> None:
     """Write a response and a result for every item, the scores and manifest.json.
@@ -121,7 +121,7 @@ def evaluate(
         unscored = sum(result.score is None for result in results)
         counts = {"items": len(results), "unscored": unscored, "no_response": no_response}
         counts |= {"judge": judge_client.counts(), "engines": read_engine_info(store.folder)}
-        values = write_results.scores_md_values(config, counts, str(model.dtype), data_pixels)
+        values = write_results.scores_md_values(config, counts, str(model.dtype), data_pixels[:2])
         all_items = list(items.values())
         write_results.write(folders.results, checkpoint, all_items, results, config, values)
         return counts

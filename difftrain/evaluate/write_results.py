@@ -188,7 +188,7 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def scores_md_values(
-    config: EvaluateConfig, counts: Mapping[str, Any], dtype: str, data_pixels: tuple[int, int]
+    config: EvaluateConfig, counts: Mapping[str, Any], dtype: str, data_pixels: tuple[int, ...]
 ) -> dict[str, Any]:
     """The values of scores.md.jinja that are not results. `counts` are those of manifest.json."""
     judge = model_name(config.judge, config.benchmarks)

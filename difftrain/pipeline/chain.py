@@ -15,16 +15,17 @@ from pathlib import Path
 
 from difftrain import plan
 from difftrain.config.report import Tracker
-from difftrain.config.run_config import Control, RunConfig, TrainStages
+from difftrain.config.run_config import ConfigError, Control, RunConfig, TrainStages
 from difftrain.data import dataset
+from difftrain.difficulty import thresholds
 from difftrain.evaluate import write_results
-from difftrain.pipeline import finished, manifest, retest
+from difftrain.pipeline import finished, manifest, parquet, retest
 from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths, round_paths
 from difftrain.pipeline.stage import run_stage
 from difftrain.recipes import benchmarks, difficulty, grpo, rounds, sft_then_grpo
-from difftrain.records import Arm, Measure, Sample, TrainStage
+from difftrain.records import Arm, Measure, Sample, Score, TrainStage
 from difftrain.report import build
 from difftrain.report.inputs import ArmFolders, RoundFolders, RunInputs
 from difftrain.report.trackers import check_login, send_report
@@ -50,6 +51,32 @@ def score(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """Run data, probe and score (the difficulties of samples); returns the scores' folder."""
     probe(config, world, recipe_settings)
     return difficulty.score(config, RunPaths(config), world)
+
+
+def propose_thresholds(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
+    """Print settings that give this model's strata the papers' shares; returns their folder.
+
+    Raises ConfigError if a measure with thresholds has too few scores.
+    """
+    paths = RunPaths(config)
+    folder = paths.output_dir / "thresholds" / score(config, world, recipe_settings).name
+    measures = [item for item in config.difficulty.measures if item in thresholds.PAPER_SHARES]
+    if not measures:
+        raise ConfigError([f"difficulty.measure={config.difficulty.measure}: has no thresholds"])
+    if world.is_first:
+        scores = parquet.read_rows(paths.score, Score)
+        proposals = {}
+        for measure in measures:
+            try:
+                limits = thresholds.propose(scores, measure)
+            except ValueError as error:
+                raise ConfigError([f"difficulty.{error}"]) from error
+            shares = thresholds.shares_under(scores, measure, limits)
+            proposals[measure.value] = {"settings": limits, "shares": shares}
+            print(" ".join(f"difficulty.{measure}.{name}={x}" for name, x in limits.items()))
+            print("  " + ", ".join(f"{name} {100 * x:.1f} %" for name, x in shares.items()))
+        manifest.write_json(folder / "thresholds.json", proposals)
+    return folder
 
 
 def evaluate(config: RunConfig, world: World, _recipe_settings: list[str]) -> Path:
@@ -80,6 +107,7 @@ def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
         return {name: result.detail for name, result in results.items()}
 
     run_stage(paths.preflight, world, check_training, inputs={})
+    session.is_checked = True  # by the preflight
     difficulty.probe(config, paths, world, session, samples)
     difficulty.score(config, paths, world)
     arms = trained_arms(config)

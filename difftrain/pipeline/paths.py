@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import seeds
+from difftrain.config.data import PIXEL_STAGES
+from difftrain.config.difficulty import BoxCoordinates
 from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.config.setting import hashed_settings
 from difftrain.data import dataset
 from difftrain.difficulty.definition import definition
-from difftrain.model import resolve
+from difftrain.model import family, resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Arm, Measure, TrainStage
 
@@ -59,6 +61,8 @@ class RunPaths:
         settings: dict[str, Any] = {}
         for section in sections:
             settings |= hashed_settings(getattr(self.config, section), stage, own=False)
+        if "data" in sections and stage in PIXEL_STAGES:
+            settings |= self.config.data.side_for_fingerprint
         return settings
 
     def _without_unused(self, difficulty: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +110,8 @@ class RunPaths:
             "mask_version": MASK_VERSION,
             "seed": self.seed,
         }
+        if self.config.grade.box_coordinates is BoxCoordinates.relative:
+            settings["box_coordinates"] = "relative"
         return self.folder("probe", settings, self.data, self.policy)
 
     @cached_property
@@ -115,6 +121,9 @@ class RunPaths:
         settings = hashed_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
             settings["ace"] = hashed_settings(difficulty.ace, "attention", own=False)
+        model = family.read_config(self.config.model.name, self.config.model.revision)
+        if layers := family.other_layers(model or {}):
+            settings["layers"] = layers
         return self.folder("attention", settings, self.probe)
 
     @cached_property

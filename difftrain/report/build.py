@@ -8,6 +8,7 @@ Scores are fractions of 1. text.py writes the sentences and tables, html.py writ
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ import pandas as pd
 from difftrain.config.difficulty import Until
 from difftrain.data.quarantine import RejectedRow
 from difftrain.grade import reward_hacking
+from difftrain.model import family
 from difftrain.pipeline import manifest
 from difftrain.records import Measure, Stratum
 from difftrain.report.flow import rounds_summary
@@ -100,6 +102,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
             stage: {"folder": folder.name, "finished_at": data.manifests[stage].get("finished_at")}
             for stage, folder in inputs.stages().items()
         },
+        "family": model_family(settings, data.manifests),
         "versions": versions(data.manifests),
         "settings": settings,
     }
@@ -128,6 +131,22 @@ def training_counts(inputs: RunInputs, data: RunData, arm: str) -> dict[str, Any
             key: sum(row[key] for row in by_round) for key in summed if key != "eval_samples"
         }
     return counts
+
+
+def model_family(settings: dict[str, Any], manifests: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's type, whether the papers set the thresholds for it, and the measured layers.
+
+    All are None if the model's config.json cannot be read here, and `layers` if all layers count.
+    """
+    model = family.read_config(settings["model"]["name"], settings["model"].get("revision"))
+    model_type = (model or {}).get("model_type")
+    attention = (manifests.get("attention") or {}).get("settings") or {}
+    return {
+        "model_type": model_type,
+        "calibrated": None if model is None else family.is_calibrated(model_type),
+        "layers": attention.get("cmab_layers"),
+        "ace_layer": attention.get("ace_layer"),
+    }
 
 
 def hide_secrets(settings: Any) -> Any:

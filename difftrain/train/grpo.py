@@ -13,7 +13,7 @@ from difftrain.config.run_config import ConfigError
 from difftrain.config.train import Rollouts, VllmMode
 from difftrain.grade import prepare_workers
 from difftrain.grade.pool import GraderPool
-from difftrain.model import resolve
+from difftrain.model import chat_format, family, loading, resolve
 from difftrain.records import Sample
 from difftrain.train import callbacks, checkpointing, image_cache, param_groups, rewards, trl_args
 from difftrain.train.dataset import TrainData, to_dataset
@@ -30,15 +30,25 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     processor = job.load_processor()
     # peft_config builds a model. With ZeRO-3 it would be sharded once TRL's arguments exist.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
+    family.return_lists_by_default(processor)
+    encodes_together = "batch_num_images" in processor.image_processor.model_input_names
+    if encodes_together and any(len(sample.images) > 1 for sample in data.samples):
+        problem = "encodes several images of a prompt in a way that TRL cannot pass on"
+        advice = "train on samples with one image"
+        raise ConfigError([f"model.name={model.name}: its family {problem}; {advice}"])
+    banned = family.banned_tokens(processor, loading.load_architecture(model))
     uses_vllm = grpo.vllm.mode is not VllmMode.none
     if uses_vllm:
         refuse_second_resize(model, data.samples)
     subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
-    reward_funcs: list[Any] = rewards.reward_functions(grpo, job.config.grade, subsets, graders)
+    prefix = chat_format.thought_prefix(processor)
+    reward_funcs: list[Any] = rewards.reward_functions(
+        grpo, job.config.grade, subsets, graders, prefix
+    )
     trainer: Any = SharedPromptTrainer(
         model=resolve.source(model.name),
         reward_funcs=reward_funcs,
-        args=trl_args.grpo_arguments(job, processor.tokenizer.get_vocab(), bool(data.eval_samples)),
+        args=trl_args.grpo_arguments(job, banned, bool(data.eval_samples)),
         train_dataset=to_dataset(data.samples),
         eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
         processing_class=processor,
@@ -97,6 +107,8 @@ def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
     processor: Any = AutoProcessor.from_pretrained(
         resolve.source(model.name), revision=model.revision, trust_remote_code=False
     ).image_processor
+    if not family.takes_area(processor):
+        return  # without our limits, TRL's processor resizes as vLLM's does
     sizes = {images.png_size(png) for sample in samples for png in sample.images}
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     problems = []
