@@ -22,7 +22,14 @@ from difftrain.probe.attention_pass import run_attention_pass
 from difftrain.probe.run import run_probe
 from difftrain.probe.schedule import without_failed
 from difftrain.records import Arm, Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
-from difftrain.select import count_strata, random_control, rap, require_min_size, select_by_stratum
+from difftrain.select import (
+    count_strata,
+    random_control,
+    rap,
+    require_min_size,
+    select_by_id,
+    select_by_stratum,
+)
 
 PROBE_COMMAND = "python launch/probe.py"
 SCORE_COMMAND = "python launch/score.py"
@@ -118,8 +125,11 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
 def select_samples(
     config: RunConfig, scores: list[Score]
 ) -> tuple[list[Selection], rap.RapResult | None]:
-    """The samples in select.strata; or, with select.rap, RAP's samples and its full result."""
+    """The samples in select.ids or select.strata; or, with select.rap, RAP's and its full result."""
     measure = config.difficulty.measure
+    if config.select.ids:
+        where = f"select.ids={config.select.ids}"
+        return select_by_id(scores, measure, config.select.listed_ids, where), None
     if not config.select.rap:
         return select_by_stratum(scores, measure, config.select.strata), None
     values: dict[Measure, dict[str, Any]] = {}
