@@ -125,7 +125,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
 def select_samples(
     config: RunConfig, scores: list[Score]
 ) -> tuple[list[Selection], rap.RapResult | None]:
-    """The samples in select.ids or select.strata; or, with select.rap, RAP's and its full result."""
+    """The samples in select.ids, else in select.strata, else RAP's samples and its full result."""
     measure = config.difficulty.measure
     if config.select.ids:
         where = f"select.ids={config.select.ids}"

@@ -1,8 +1,8 @@
 """Attention of a response on each image token, exact, for a single response.
 
-For each layer and response token, attention.py sums the attention weights on all image tokens (Qi et
-al. 2026, Eq. 4). Here every image token keeps its own weight, averaged over heads and over groups of
-response tokens. The weights of response tokens only are computed, so memory stays small.
+For each layer and response token, attention.py sums the attention weights on all image tokens
+(Qi et al. 2026, Eq. 4). Here every image token keeps its own weight, averaged over heads and over
+groups of response tokens. Only the response tokens' weights are computed, so memory stays small.
 Axes: B batch (1), S sequence, L layers, T response tokens, I image tokens, P groups of response
 tokens, X text tokens, H heads, K key heads, G heads per key head, D head size, C rows of a chunk.
 """

@@ -7,11 +7,14 @@ and manifest.json; a name that would lead out of the output folder is refused.
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
 
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 
+S = TypeVar("S")
 REPORT = "report.json"
 FOLDER_NAME = re.compile(r"\w[\w.-]*")
 # The folder under output_dir of a stage whose name in report.json is different.
@@ -40,6 +43,15 @@ class ViewFolders:
     def probe_manifest(self) -> dict[str, Any]:
         """The probe's manifest: its settings with the run's seed, and its model's fingerprint."""
         return manifest.read_json(self.probe / manifest.MANIFEST)
+
+
+def settings_section(folders: ViewFolders, name: str, section: type[S]) -> S:
+    """A section of the run's settings, such as `model`. There must be a run."""
+    assert folders.settings is not None, "scores alone have no settings"
+    merged = OmegaConf.merge(OmegaConf.structured(section), folders.settings[name])
+    result = OmegaConf.to_object(merged)
+    assert isinstance(result, section)
+    return result
 
 
 def find_folders(path: Path) -> ViewFolders:
@@ -125,8 +137,8 @@ def _folders_of_scores(path: Path) -> ViewFolders:
             folder: manifest.read_manifest(folder) or {"inputs": {}}
             for folder in sorted((output_dir / kind).glob("*"))
         }
-        stage = source.parent.name
-        return {key: row for key, row in manifests.items() if row["inputs"].get(stage) == source.name}
+        stage, name = source.parent.name, source.name
+        return {key: row for key, row in manifests.items() if row["inputs"].get(stage) == name}
 
     selections: dict[str, Path] = {}
     for folder, content in made_from("select", path).items():

@@ -116,7 +116,9 @@ class SampleIndex:
         where, parameters = self._where(chosen)
         return self._rows(f"SELECT count(*) FROM sample {where}", parameters)[0][0]
 
-    def ids(self, chosen: SampleFilter, sort: str = "sample_id", descending: bool = False) -> list[str]:
+    def ids(
+        self, chosen: SampleFilter, sort: str = "sample_id", descending: bool = False
+    ) -> list[str]:
         """The ids of all samples that the filter accepts, in the grid's order."""
         where, parameters = self._where(chosen)
         order = f"{self._sort_column(sort)} {'DESC' if descending else 'ASC'} NULLS LAST, number"
@@ -136,7 +138,8 @@ class SampleIndex:
                 FROM sample {where} WINDOW w AS (ORDER BY {order})) WHERE sample_id = ?""",
             [*parameters, sample_id],
         )
-        return dict(zip(("position", "previous", "next"), rows[0] if rows else (None,) * 3, strict=True))
+        position, previous, following = rows[0] if rows else (None, None, None)
+        return {"position": position, "previous": previous, "next": following}
 
     def facet_counts(self, chosen: SampleFilter) -> dict[str, list[tuple[str, int]]]:
         """Value -> number of samples for each facet, under the filter without its own condition.
@@ -244,9 +247,11 @@ class SampleIndex:
         ]
 
     def selections(self, sample_id: str) -> list[dict[str, Any]]:
-        """Each selection that has the sample, and the reason; then RAP's decision, if there is one."""
+        """Each selection that has the sample, with the reason; then RAP's decision, if any."""
         rows = self._rows("SELECT name, reason FROM selection WHERE sample_id = ?", [sample_id])
-        rows += self._rows("SELECT outcome, reason FROM decision WHERE sample_id = ?", [sample_id])
+        rows += self._rows(
+            "SELECT 'RAP: ' || outcome, reason FROM decision WHERE sample_id = ?", [sample_id]
+        )
         return [{"name": name, "reason": reason} for name, reason in rows]
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -293,9 +298,7 @@ class SampleIndex:
         ):
             if y1 != y2:
                 at_y = f"({x1!r} + ({y} - {y1!r}) * {(x2 - x1) / (y2 - y1)!r})"
-                crossings.append(
-                    f"((({y1!r} > {y}) != ({y2!r} > {y})) AND {x} < {at_y})::INT"
-                )
+                crossings.append(f"((({y1!r} > {y}) != ({y2!r} > {y})) AND {x} < {at_y})::INT")
         total = " + ".join(crossings) or "0"
         return f"({x} IS NOT NULL AND {y} IS NOT NULL AND ({total}) % 2 = 1)"
 
@@ -341,15 +344,18 @@ class SampleIndex:
             yield pa.concat_tables(tables)
 
     def _load_selections(self) -> None:
-        self._connection.execute("CREATE TABLE selection (sample_id VARCHAR, name VARCHAR, reason VARCHAR)")
-        self._connection.execute("CREATE TABLE decision (sample_id VARCHAR, outcome VARCHAR, reason VARCHAR)")
+        for table, column in (("selection", "name"), ("decision", "outcome")):
+            columns = f"sample_id VARCHAR, {column} VARCHAR, reason VARCHAR"
+            self._connection.execute(f"CREATE TABLE {table} ({columns})")
         for name, folder in self.folders.selections.items():
             rows = _read(folder, Selection, ["sample_id", "reason"])
             rows = rows.add_column(1, "name", pa.array([name] * len(rows), pa.string()))
             self._insert("selection", rows)
             decisions = folder / DECISIONS_FOLDER
             if parquet.parts(decisions) and not self._rows("SELECT 1 FROM decision LIMIT 1"):
-                self._insert("decision", _read(decisions, Decision, ["sample_id", "outcome", "reason"]))
+                self._insert(
+                    "decision", _read(decisions, Decision, ["sample_id", "outcome", "reason"])
+                )
 
     def _join(self) -> None:
         """Make the table `sample`, one row for each sample with everything that filters use."""

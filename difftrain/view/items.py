@@ -1,11 +1,10 @@
 """Compares two checkpoints on benchmark items: which items did the second one win or lose?
 
-An evaluation is an arm of a run (base, tuned or control). Scores and responses come from its parquet
-parts, questions from its prediction files, and images from the benchmark's own data.
+An evaluation is an arm of a run (base, tuned or control). Scores and responses come from its
+parquet parts, questions from its prediction files, and images from the benchmark's own data.
 """
 
 import csv
-import io
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,14 +14,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 
 from difftrain import images
-from difftrain.config.evaluate import EvaluateConfig
+from difftrain.config.data import DataConfig
+from difftrain.config.evaluate import TSV_FILES, EvaluateConfig
 from difftrain.data.prompts import LETTERS
 from difftrain.pipeline import parquet
 from difftrain.records import ItemResult
-from difftrain.view.folders import ViewFolders
+from difftrain.view.folders import ViewFolders, settings_section
 
 ITEMS_PAGE_SIZE = 20
 MAX_LETTERS = 8  # options of a benchmark item
@@ -132,14 +131,13 @@ class ItemComparison:
 
     def _read_questions(self, evaluation: str) -> Any:
         from difftrain.evaluate import benchmark_named
-        from difftrain.evaluate.write_results import prediction_file
 
         _, folder = self.evaluations[evaluation]
         csv.field_size_limit(sys.maxsize)
         benchmarks = self._connection.cursor().execute("SELECT DISTINCT benchmark FROM item")
         for (name,) in benchmarks.fetchall():
-            suffix = prediction_file("", name)
-            for path in (folder / "predictions").glob(f"*{suffix}"):
+            file_name = TSV_FILES.get(name, f"{name.replace('/', '-')}.tsv")
+            for path in (folder / "predictions").glob(f"*_{file_name}"):
                 with path.open(newline="", encoding="utf-8") as file:
                     for row in csv.DictReader(file, delimiter="\t"):
                         options = [
@@ -159,15 +157,15 @@ class ItemComparison:
         from difftrain.images import ImageError, PixelBudget
 
         run, _ = self.evaluations[evaluation]
-        assert run.settings is not None, "only runs have evaluations"
         with self._lock:
             items = self._items(run)
         if (row := items.get((benchmark, item_id))) is None:
             raise KeyError(f"{benchmark}: no item {item_id}")
         cell = row["image"][0] if isinstance(row["image"], list) else row["image"]
         try:
-            pixels = run.settings["evaluate"]
-            budget = PixelBudget(pixels["min_pixels"], pixels["max_pixels"])
+            data = settings_section(run, "data", DataConfig)
+            config = settings_section(run, "evaluate", EvaluateConfig)
+            budget = PixelBudget(*config.pixels(benchmark, (data.min_pixels, data.max_pixels)))
             return images.to_png(decode_image(cell, budget))
         except ImageError as error:
             raise KeyError(str(error)) from error
@@ -176,10 +174,7 @@ class ItemComparison:
         from difftrain.evaluate.loading import load_items
 
         if run.title not in self._item_cache:
-            assert run.settings is not None, "only runs have evaluations"
-            merged = OmegaConf.merge(OmegaConf.structured(EvaluateConfig), run.settings["evaluate"])
-            config = OmegaConf.to_object(merged)
-            assert isinstance(config, EvaluateConfig)
+            config = settings_section(run, "evaluate", EvaluateConfig)
             self._item_cache[run.title] = {item.key: item.row for item in load_items(config)}
         return self._item_cache[run.title]
 

@@ -1,4 +1,4 @@
-"""Computes attention maps in a background thread; the model is loaded once, at the first request."""
+"""Computes attention maps in a background thread, with a model that is loaded only once."""
 
 import logging
 from collections import OrderedDict
@@ -8,7 +8,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from difftrain.config.data import DataConfig
 from difftrain.config.difficulty import CmabConfig, TextSpan
@@ -19,7 +18,7 @@ from difftrain.model import resolve
 from difftrain.probe.run import engine_request
 from difftrain.probe.schedule import ProbeRequest
 from difftrain.records import Rollout, Sample, View
-from difftrain.view.folders import ViewFolders
+from difftrain.view.folders import ViewFolders, settings_section
 from difftrain.view.sample import SampleReader, layer_ratios
 
 logger = logging.getLogger(__name__)
@@ -42,8 +41,8 @@ def model_settings(folders: ViewFolders, config: RunConfig) -> tuple[ModelConfig
     if folders.settings is None:
         model, data = config.model, config.data
     else:
-        model = _section(ModelConfig, folders.settings["model"])
-        data = _section(DataConfig, folders.settings["data"])
+        model = settings_section(folders, "model", ModelConfig)
+        data = settings_section(folders, "data", DataConfig)
     expected = folders.probe_manifest["inputs"]["model"]
     if resolve.identity(model.name, model.revision) != expected:
         raise MapUnavailable(
@@ -51,10 +50,6 @@ def model_settings(folders: ViewFolders, config: RunConfig) -> tuple[ModelConfig
             "model=NAME  with the probe's model"
         )
     return model, data
-
-
-def _section(section: type, settings: dict[str, Any]) -> Any:
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), settings))
 
 
 def answer_tokens(decoded_lengths_T: Sequence[int], text: str) -> list[int]:

@@ -64,7 +64,9 @@ class SampleReader:
     def rollouts(self, sample_id: str) -> list[Rollout]:
         """The probe's responses to a sample, by view, mask ratio and draw."""
         locations = self.index.rollout_locations(sample_id).items()
-        rows = [row for path, rows in locations for row in parquet.read_rows_at(path, Rollout, rows)]
+        rows = [
+            row for path, rows in locations for row in parquet.read_rows_at(path, Rollout, rows)
+        ]
         views_in_order = list(View)
         return sorted(
             rows, key=lambda row: (views_in_order.index(row.view), row.mask_percent, row.draw)

@@ -21,7 +21,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.pipeline.coordination import World
 from difftrain.view.folders import ViewFolders, find_folders, newest_folder
 from difftrain.view.index import PAGE_SIZE, Lasso, SampleFilter, SampleIndex
 from difftrain.view.items import CHANGES, ItemComparison

@@ -63,7 +63,9 @@ def sample_rollouts(sample: Sample, number: int) -> list[Rollout]:
     requests += [ProbeRequest(sample, 0, draw, text_only=True) for draw in range(2)]
     rollouts = []
     for request in requests:
-        is_correct = not request.text_only and request.percent + 20 * request.draw < 40 + number % 60
+        is_correct = (
+            not request.text_only and request.percent + 20 * request.draw < 40 + number % 60
+        )
         verdict = Verdict.correct if is_correct else Verdict.incorrect
         if (number + request.draw) % 7 == 0:
             verdict = Verdict.unparsable
@@ -88,9 +90,7 @@ def sample_scores(sample_ids: Sequence[str]) -> list[Score]:
         cmab = 0.05 + number / len(sample_ids)
         cmab_stratum = Stratum.hard if cmab > 0.4 else Stratum.medium
         scores.append(Score(sample_id=key, measure=Measure.pism, value=pism, stratum=stratum))
-        scores.append(
-            Score(sample_id=key, measure=Measure.cmab, value=cmab, stratum=cmab_stratum)
-        )
+        scores.append(Score(sample_id=key, measure=Measure.cmab, value=cmab, stratum=cmab_stratum))
         ace = None if number % 5 == 0 else -float(number % 11)
         scores.append(Score(sample_id=key, measure=Measure.ace, value=ace, stratum=None))
     return scores
@@ -133,7 +133,10 @@ def write_evaluation(folder: Path, shift: int, size: int) -> Path:
     with (folder / "predictions" / "tiny_shapes-MMStar.tsv").open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL)
         writer.writerow(columns)
-        writer.writerows([[row.get(name) or "" for name in columns] for row in items])
+        texts = [
+            ["" if row.get(name) is None else str(row[name]) for name in columns] for row in items
+        ]
+        writer.writerows(texts)
     return finish(folder)
 
 

@@ -34,7 +34,7 @@ export async function fetchJson(url, signal) {
 /** A number with few digits; a dash if there is none. */
 export function format(value) {
   if (value === null || value === undefined) return "–";
-  if (Number.isInteger(value)) return value.toLocaleString("en-US");
+  if (Number.isInteger(value)) return (value || 0).toLocaleString("en-US");  // || 0: no minus zero
   const size = Math.abs(value);
   return size !== 0 && (size < 0.001 || size >= 1e5) ? value.toExponential(2) : String(+value.toFixed(3));
 }

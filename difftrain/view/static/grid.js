@@ -151,8 +151,7 @@ function fillCards(run, rows, query) {
   const main = run.measures.find((name) => rows.some((row) => row[`${name}_stratum`]));
   const sort = query.get("sort");
   const cards = rows.map((row, i) => {
-    const listed = new Set([...(sort && sort !== "sample_id" && !run.measures.includes(sort) ? [] : []), ...run.measures]);
-    const values = [...listed].map((name) => h("span", { class: name === sort ? "measure current" : "measure" }, `${label(name)} ${format(row[name])}`));
+    const values = run.measures.map((name) => h("span", { class: name === sort ? "measure current" : "measure" }, `${label(name)} ${format(row[name])}`));
     const isSelected = !row.selected.includes("not selected");
     return h("li", {}, h("a", { class: "card", href: `#/sample/${encodeURIComponent(row.sample_id)}?${query}`, tabindex: i ? "-1" : "0", dir: "auto" },
       h("img", { src: `/thumbnail/${encodeURIComponent(row.sample_id)}`, alt: "", loading: "lazy", width: 160, height: 120 }),

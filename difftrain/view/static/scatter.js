@@ -2,7 +2,7 @@
 
 import { fetchJson, format, h, label } from "./dom.js";
 
-const HEIGHT = 340, LEFT = 56, RIGHT = 14, TOP = 12, BOTTOM = 40;
+const HEIGHT = 340, LEFT = 74, RIGHT = 14, TOP = 12, BOTTOM = 40;
 const MAX_POINTS = 60;  // of a lasso
 
 /** The panel with the plot: {root, update(query, signal)}. */
