@@ -19,6 +19,7 @@ from difftrain import images
 from difftrain.config.data import DataConfig
 from difftrain.config.evaluate import TSV_FILES, EvaluateConfig
 from difftrain.data.prompts import LETTERS
+from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline import parquet
 from difftrain.records import ItemResult
 from difftrain.view.folders import ViewFolders, settings_section
@@ -153,10 +154,9 @@ class ItemComparison:
 
         The first call loads the benchmark's items, which takes seconds.
         """
-        from difftrain.evaluate.loading import decode_image
-        from difftrain.images import ImageError, PixelBudget
-
         run, _ = self.evaluations[evaluation]
+        from difftrain.evaluate.loading import decode_image  # takes seconds
+
         with self._lock:
             items = self._items(run)
         if (row := items.get((benchmark, item_id))) is None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from difftrain.config.data import DataConfig
-from difftrain.config.difficulty import CmabConfig, TextSpan
+from difftrain.config.difficulty import CmabConfig, ProbeConfig, TextSpan
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import cmab
@@ -124,15 +124,15 @@ class MapMaker:
             model, data = model_settings(self.reader.folders, self.config)
             logger.info("loading %s for attention maps", model.name)
             self._loaded = load(model, data.min_pixels, data.max_pixels)
-        return response_map(self._loaded, sample, rollout, self.reader)
+        return response_map(self._loaded, sample, rollout, self.reader.probe, self.reader.seed)
 
 
 def response_map(
-    loaded: Any, sample: Sample, rollout: Rollout, reader: SampleReader
+    loaded: Any, sample: Sample, rollout: Rollout, probe: ProbeConfig, seed: int
 ) -> dict[str, Any]:
     """Where the response looked: by group of tokens and layer, a weight for each image token.
 
-    `grids` has rows and columns of each image's tokens; `maps` {group: L x I} the tokens of all
+    `seed` is the run's, from which the response's mask follows. `grids` has rows and columns of each image's tokens; `maps` {group: L x I} the tokens of all
     images one after the other, in reading order. `ratio` is CMAB's by layer, `balance` its value.
     """
     from difftrain.model import attention
@@ -143,7 +143,7 @@ def response_map(
     tokenizer = loaded.processor.tokenizer
     response = response_token_ids(loaded, rollout)
     request = ProbeRequest(sample, rollout.mask_percent, rollout.draw)
-    prompt = kv_cache.encode(loaded, [engine_request(request, reader.probe, reader.seed)])
+    prompt = kv_cache.encode(loaded, [engine_request(request, probe, seed)])
     inputs = append_responses(prompt, [response], tokenizer.pad_token_id)
     spans = attention.token_spans(inputs, [len(response)], loaded.image_token, TextSpan.prompt)
     lengths_T = [len(tokenizer.decode(response[: end + 1])) for end in range(len(response))]

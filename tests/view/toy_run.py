@@ -10,6 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from difftrain.config.difficulty import ProbeConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.model import resolve
@@ -188,4 +192,57 @@ def write_run(root: Path, size: int = 60, name: str = "toy", shift: int = 1) -> 
     run.mkdir(parents=True)
     stages = {stage: {"folder": folder.name} for stage, folder in folders.items()}
     manifest.write_json(run / "report.json", {"settings": settings, "stages": stages})
+    return run
+
+
+def write_large_run(root: Path, size: int, responses: int = 20) -> Path:
+    """Write a finished run of `size` samples with so many responses each; returns its folder.
+
+    Few images and texts occur again and again; all ids, scores and verdicts are drawn.
+    """
+    run = write_run(root, 40, name="large")
+    pictures, rng = [sample.images for sample in toy_samples(40)], np.random.default_rng(1)
+    for stage in ("data", "probe", "score"):
+        for path in parquet.parts(root / stage / f"{stage}large"):
+            path.unlink()
+    template, ids = toy_samples(2)[1], [f"{number:016x}" for number in range(size)]
+    tasks, words = [f"task {number}" for number in range(12)], ["red", "bar", "cup", "row", "tile"]
+    parquet.write_all(
+        root / "data" / "datalarge",
+        (
+            replace(
+                template, sample_id=key, images=pictures[i % 40], task=tasks[i % 12],
+                question=f"Question {i}: " + " ".join(rng.choice(words, 12)), answer=str(i % 17),
+            )
+            for i, key in enumerate(ids)
+        ),
+    )  # fmt: skip
+    scores = root / "score" / "scorelarge"
+    for measure in (Measure.pism, Measure.cmab, Measure.cde, Measure.ace, Measure.drm):
+        strata = rng.choice([str(stratum) for stratum in STRATA], size)
+        columns = [ids, [str(measure)] * size, rng.random(size), strata]
+        table = pa.table(columns, schema=parquet.schema(Score))
+        pq.write_table(table, scores / f"part-{measure}.parquet")
+    probe, rows_per_part = root / "probe" / "probelarge", 100_000
+    verdicts = np.array([str(verdict) for verdict in Verdict])
+    for number, start in enumerate(range(0, size * responses, rows_per_part)):
+        rows = np.arange(start, min(start + rows_per_part, size * responses))
+        draws = rows % responses
+        values = {
+            "sample_id": np.array(ids)[rows // responses],
+            "view": np.where(draws < 5, "full_image", "masked"),
+            "mask_percent": 30 * np.minimum(draws // 5, 3),
+            "draw": draws % 5,
+            "seed": rows,
+            "response": np.char.add("<think>I look.</think><answer>B</answer> ", rows.astype(str)),
+            "num_tokens": 10 + draws,
+            "token_ids": [[]] * len(rows),
+            "hit_eos": np.ones(len(rows), bool),
+            "verdict": verdicts[rng.integers(0, 3, len(rows))],
+            "parsed_answer": ["B"] * len(rows),
+            "parsed_gold": ["B"] * len(rows),
+            "rule": ["letters"] * len(rows),
+        }
+        table = pa.table(values).cast(parquet.schema(Rollout))
+        pq.write_table(table, probe / f"part-{number:05d}.parquet")
     return run

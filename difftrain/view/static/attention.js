@@ -9,13 +9,14 @@ export function attentionPanel(id, data) {
   const full = data.rollouts.find((row) => row.view === "full_image" && row.verdict === "correct") || data.rollouts.find((row) => row.view === "full_image");
   const recorded = data.attention.map((row) => lineChart([{ name: "ratio", points: row.layers.map((value, i) => [i + 1, value]) }],
     { title: `CMAB's ratio by layer, draw ${row.draw}`, xLabel: "layer", yMin: 0 }));
+  const recordedCharts = h("div", { class: "columns", hidden: !recorded.length }, recorded);
   const result = h("div", { class: "maps", "aria-live": "polite" });
   const button = h("button", { type: "button", onclick: compute }, "Compute attention maps");
   let masked = null;
   const root = h("section", { class: "panel" }, h("h2", {}, "Where the model looked"),
     h("p", { class: "note" }, "Attention of the response's tokens on each image token, exact, averaged over heads. The first map loads the model."),
     full ? button : h("p", {}, "The probe has no response to the full image."), result,
-    recorded.length ? h("div", { class: "columns" }, recorded) : null);
+    recordedCharts);
 
   async function compute() {
     button.disabled = true;
@@ -25,6 +26,7 @@ export function attentionPanel(id, data) {
     try {
       const maps = [];
       for (const row of rows) maps.push(await waitForMap(id, row));
+      recordedCharts.hidden = true;  // the maps have charts of their own
       result.replaceChildren(h("div", { class: "columns" }, maps.map((map, i) => mapFigure(id, rows[i], map, data.image_sizes))),
         rows.length < 2 ? h("p", { class: "note" }, "Choose a masked image above and press the button again to see its map beside this one.") : "");
     } catch (error) {
@@ -55,7 +57,7 @@ function mapFigure(id, row, map, sizes) {
   const canvases = map.grids.map(([rows, columns], i) => h("div", { class: "overlay" },
     h("img", { src: `/image/${encodeURIComponent(id)}/${i}?percent=${row.mask_percent}&draw=${row.mask_percent ? row.draw : 0}`, alt: "", width: sizes[i][0], height: sizes[i][1] }),
     h("canvas", { width: columns, height: rows, role: "img" })));
-  const group = h("select", { id: `group-${unique}`, onchange: draw }, groups.map((name) => h("option", { value: name }, name === "answer" ? `answer (${map.tokens[name]} tokens)` : `whole response (${map.tokens[name]} tokens)`)));
+  const group = h("select", { id: `group-${unique}`, onchange: draw }, groups.map((name) => h("option", { value: name }, `${name === "answer" ? "answer" : "whole response"} (${map.tokens[name]} token${map.tokens[name] === 1 ? "" : "s"})`)));
   group.value = groups.includes("answer") ? "answer" : "response";
   const layer = h("select", { id: `layer-${unique}`, onchange: draw }, layers > 2 ? h("option", { value: "inner" }, `mean of layers 2 to ${layers - 1}`) : null,
     h("option", { value: "all" }, "mean of all layers"), map.maps.response.map((_, i) => h("option", { value: i }, `layer ${i + 1}`)));
