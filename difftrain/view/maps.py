@@ -132,8 +132,9 @@ def response_map(
 ) -> dict[str, Any]:
     """Where the response looked: by group of tokens and layer, a weight for each image token.
 
-    `seed` is the run's, from which the response's mask follows. `grids` has rows and columns of each image's tokens; `maps` {group: L x I} the tokens of all
-    images one after the other, in reading order. `ratio` is CMAB's by layer, `balance` its value.
+    `seed` is the run's, from which the response's mask follows. `grids` has rows and columns of
+    each image's tokens; `maps` {group: L x I} has the tokens of all images one after the other, in
+    reading order. `ratio` is CMAB's by layer, `balance` its value.
     """
     from difftrain.model import attention
     from difftrain.model.attention_map import image_token_map

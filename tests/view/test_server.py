@@ -3,6 +3,8 @@
 import io
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +287,14 @@ def test_a_port_in_use_is_an_error_of_the_setting(run: Path) -> None:
         config.view.port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=r"view\.port=\d+: cannot listen there"):
             serve([run], config)
+
+
+def test_the_command_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "difftrain.cli", "view", str(tmp_path), "view.port=70000"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "view.port=70000: must lie between 0 and 65535" in done.stderr
+    done = subprocess.run(command[:-1], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "neither a finished run" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -5,6 +5,7 @@ import { announce, fetchJson, format, h, label, percent, stratum } from "./dom.j
 import { scatterPanel } from "./scatter.js";
 
 const OPEN_FACETS = 6;  // values of a filter that are shown at once
+const STRATA = ["easy", "medium", "hard", "unsolved"];
 
 let view = null;  // the grid's elements, kept while filters change, so that focus stays
 
@@ -90,6 +91,7 @@ function fillFilters(run, content, query) {
   view.openFacets ||= new Set();
   const groups = Object.entries(content.facets).filter(([name, values]) => values.length > 1 || query.has(`is.${name}`)).map(([name, values]) => {
     const isOpen = view.openFacets.has(name);
+    if (name.endsWith("_stratum")) values.sort((a, b) => STRATA.indexOf(a[0]) - STRATA.indexOf(b[0]));
     const rows = values.map(([value, number], i) => {
       const id = `is-${name}-${value}`, checked = query.getAll(`is.${name}`).includes(value);
       const box = h("input", { type: "checkbox", id, checked, onchange: () => filter((q) => toggleValue(q, name, value, box.checked)) });

@@ -27,6 +27,7 @@ export async function showItems(main, run, given, signal) {
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "benchmark"), run.changes.map((kind) => h("th", { scope: "col", title: MEANINGS[kind] }, kind)))),
     h("tbody", {}, [...benchmarks, ""].map((benchmark) => h("tr", {}, h("th", { scope: "row" }, benchmark || "all"), run.changes.map((kind) => {
       const isCurrent = (query.get("benchmark") || "") === benchmark && query.get("change") === kind;
+      if (!number(benchmark, kind) && !isCurrent) return h("td", { class: "note" }, "0");
       return h("td", {}, h("button", { type: "button", class: "quiet", id: `n-${benchmark}-${kind}`, "aria-pressed": String(isCurrent), "aria-label": `${benchmark || "all"}, ${kind}: ${number(benchmark, kind)}`,
         onclick: () => { const next = new URLSearchParams(query); next.set("benchmark", benchmark); next.set("change", kind); next.delete("page"); go("/items", next, true); } }, format(number(benchmark, kind))));
     })))));

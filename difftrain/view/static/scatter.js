@@ -58,10 +58,10 @@ export function scatterPanel(run, change, button) {
     context.textAlign = "center"; context.fillText(label(data.names.x), (LEFT + scale.width - RIGHT) / 2, HEIGHT - 6);
     context.save(); context.translate(12, (TOP + HEIGHT - BOTTOM) / 2); context.rotate(-Math.PI / 2); context.fillText(label(data.names.y), 0, 0); context.restore();
     const largest = Math.max(1, ...data.n.slice(0, 1));
-    context.globalAlpha = 0.6;
+    context.globalAlpha = 0.7;
     data.x.forEach((x, i) => {
       context.fillStyle = color(`--${data.color[i] || "none"}`) || color("--faint");
-      context.beginPath(); context.arc(scale.x(x), scale.y(data.y[i]), 2.5 + 10 * Math.sqrt((data.n[i] - 1) / largest), 0, 2 * Math.PI); context.fill();
+      context.beginPath(); context.arc(scale.x(x), scale.y(data.y[i]), 3.5 + 10 * Math.sqrt((data.n[i] - 1) / largest), 0, 2 * Math.PI); context.fill();
     });
     context.globalAlpha = 1;
     const outline = isDrawing ? path : (lasso || []).map(([x, y]) => [scale.x(x), scale.y(y)]);
