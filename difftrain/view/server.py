@@ -354,12 +354,12 @@ def serve(folders: Sequence[Path], config: RunConfig) -> Path:
     shown = f"[{shown}]" if ":" in shown else shown
     port = server_socket.getsockname()[1]
     logger.info("showing %s: %d samples", runs[0].root, explorer.index.total)
-    print(f"open: http://{shown}:{port}/?token={token}   (Ctrl-C ends)", flush=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     try:
+        print(f"open: http://{shown}:{port}/?token={token}   (Ctrl-C ends)", flush=True)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
         server.run([server_socket])
     except KeyboardInterrupt:  # uvicorn raises it again after it has shut down
-        pass
+        logger.info("ended by Ctrl-C")
     finally:
         explorer.maps.close()
         server_socket.close()

@@ -136,7 +136,9 @@ def test_hostile_texts_are_shown_as_text(
     page.wait_for_selector(".item")
     assert page.evaluate("window.attacked") is None
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(overflow) <= 0
+    for width in (1280, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(overflow) <= 0, width
 
 
 def test_the_slider_moves_through_the_masks_with_their_responses(

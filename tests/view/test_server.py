@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -298,3 +299,16 @@ def test_the_command_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "neither a finished run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_the_command_with_exit_code_0_and_its_output_line(run: Path) -> None:
+    command = [sys.executable, "-m", "difftrain.cli", "view", str(run), "view.port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[1]
+        assert address.startswith("http://127.0.0.1:")
+        assert "/?token=" in address
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert rest.splitlines()[-1] == f"output: {run}"
