@@ -327,6 +327,18 @@ def _bad_request(_: HttpRequest, error: Exception) -> Response:
     return _json({"error": str(error)}, 400)
 
 
+class _Server(uvicorn.Server):
+    """Prints a line as soon as it accepts connections and Ctrl-C ends it."""
+
+    def __init__(self, config: uvicorn.Config, line: str) -> None:
+        super().__init__(config)
+        self._line = line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(f"{self._line}   (Ctrl-C ends)", flush=True)
+
+
 def serve(folders: Sequence[Path], config: RunConfig) -> Path:
     """Show runs or scores until Ctrl-C; prints the address. Returns the first folder.
 
@@ -354,9 +366,9 @@ def serve(folders: Sequence[Path], config: RunConfig) -> Path:
     shown = f"[{shown}]" if ":" in shown else shown
     port = server_socket.getsockname()[1]
     logger.info("showing %s: %d samples", runs[0].root, explorer.index.total)
+    settings = uvicorn.Config(app, log_level="warning", access_log=False)
+    server = _Server(settings, f"open: http://{shown}:{port}/?token={token}")
     try:
-        print(f"open: http://{shown}:{port}/?token={token}   (Ctrl-C ends)", flush=True)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
         server.run([server_socket])
     except KeyboardInterrupt:  # uvicorn raises it again after it has shut down
         logger.info("ended by Ctrl-C")
