@@ -29,7 +29,14 @@ from difftrain.probe.likelihood_pass import run_likelihood_pass
 from difftrain.probe.run import run_probe
 from difftrain.probe.schedule import without_failed
 from difftrain.records import Arm, Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
-from difftrain.select import count_strata, random_control, rap, require_min_size, select_by_stratum
+from difftrain.select import (
+    count_strata,
+    random_control,
+    rap,
+    require_min_size,
+    select_by_id,
+    select_by_stratum,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -199,8 +206,11 @@ def require_selection(
 def select_samples(
     config: RunConfig, scores: list[Score]
 ) -> tuple[list[Selection], rap.RapResult | None]:
-    """The samples in select.strata; or, with select.rap, RAP's samples and its full result."""
+    """The samples in select.ids, else in select.strata, else RAP's samples and its full result."""
     measure = config.difficulty.measure
+    if config.select.ids:
+        where = f"select.ids={config.select.ids}"
+        return select_by_id(scores, measure, config.select.listed_ids, where), None
     if not config.select.rap:
         return select_by_stratum(scores, measure, config.select.strata), None
     values: dict[Measure, dict[str, Any]] = {}

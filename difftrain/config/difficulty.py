@@ -9,6 +9,7 @@ of the measure. The strata are easy, medium, hard and unsolved.
 import itertools
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from difftrain.config.setting import Problems, setting
@@ -224,6 +225,9 @@ class SelectConfig:
     """The measures by which RAP selects: cde, ace, drm, or some of them; empty without RAP."""
     random: bool = False
     """true: train on random scored samples instead, as many as the strata or RAP select."""
+    ids: str | None = setting(None, fingerprint=())  # paths.py hashes the file's content
+    """A text file with one sample_id per line (the explorer exports it). GRPO trains on exactly
+    these samples; select.strata and select.rap then have no influence."""
     sft_strata: list[Stratum] = setting(default_factory=list, fingerprint=("select_sft",))
     """The strata on which SFT trains before GRPO; empty if the recipe has no SFT."""
     sft_random: bool = setting(False, fingerprint=("select_sft",))
@@ -241,6 +245,18 @@ class SelectConfig:
             yield "sft_random", "needs select.sft_strata, which set the number of samples"
         if any(measure not in RAP_MEASURES for measure in self.rap):
             yield "rap", f"may name only {', '.join(RAP_MEASURES)}"
+        if self.ids is not None and not Path(self.ids).expanduser().is_file():
+            yield "ids", "there is no such file"
+        elif self.ids is not None and not self.listed_ids:
+            yield "ids", "the file lists no sample_id (one per line)"
+
+    @property
+    def listed_ids(self) -> list[str]:
+        """The ids in the file `ids`, each once, sorted; empty without a file."""
+        if self.ids is None:
+            return []
+        lines = Path(self.ids).expanduser().read_text(encoding="utf-8").splitlines()
+        return sorted({line.strip() for line in lines} - {""})
 
 
 @dataclass(kw_only=True, slots=True)

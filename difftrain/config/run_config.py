@@ -17,7 +17,7 @@ from difftrain.config.data import WITH_RATIONALE, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, GradeConfig, ProbeConfig, SelectConfig
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import EngineKind, ModelConfig
-from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker
+from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker, ViewConfig
 from difftrain.config.setting import Problems, limit_problems, setting
 from difftrain.config.train import STAGES, GrpoConfig, SftConfig, SftTargets, TrainStages
 from difftrain.model import family
@@ -69,6 +69,7 @@ class RunConfig:
     report: ReportConfig = setting(default_factory=ReportConfig, fingerprint=())
     export: ExportConfig = setting(default_factory=ExportConfig, fingerprint=())
     plan: PlanConfig = setting(default_factory=PlanConfig, fingerprint=())
+    view: ViewConfig = setting(default_factory=ViewConfig, fingerprint=())
 
     @property
     def stages(self) -> tuple[Any, ...]:

@@ -164,6 +164,8 @@ class RunPaths:
         if stage is TrainStage.sft:
             settings = self._settings_from("select_sft", "select", "sft")
             is_random = select.sft_random
+        elif select.ids:
+            settings["ids"] = select.listed_ids
         settings |= {"stage": stage, "arm": arm}
         if is_random or arm != Arm.tuned:
             settings["seed"] = self.seed

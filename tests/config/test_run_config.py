@@ -1,6 +1,7 @@
 """The settings: their defaults, their rules, and the fingerprints that each of them is part of."""
 
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,3 +118,14 @@ def test_a_measure_without_strata_cannot_select() -> None:
     config.difficulty.measure = Measure.image_gain
     (problem,) = run_config.problems(config)
     assert problem.endswith("must be a measure with strata: pism, cmab, drm, pass_rate")
+
+
+def test_a_missing_or_empty_list_of_ids_is_refused(tmp_path: Path) -> None:
+    config = RunConfig()
+    config.select.ids = str(tmp_path / "ids.txt")
+    assert [*run_config.problems(config)] == [
+        f"select.ids={tmp_path}/ids.txt: there is no such file"
+    ]
+    (tmp_path / "ids.txt").write_text("\n \n")
+    (problem,) = run_config.problems(config)
+    assert problem.endswith("the file lists no sample_id (one per line)")
