@@ -40,7 +40,7 @@ COT_VARIANTS = {
     "WeMath_COT": wemath.COT_VARIANT,
 }
 """The harness's names of data sets with another prompt, which asks to reason first. They can be
-prompted and scored, and are no setting of an evaluation."""
+prompted and scored, but the settings of an evaluation cannot name them."""
 
 
 def benchmark_named(name: str) -> Benchmark:

@@ -159,6 +159,11 @@ def assert_wemath_figures(figures: dict[str, float], expected: dict[str, str]) -
                 assert round(figures[name] * 525) == int(count.strip("()"))
 
 
+@pytest.mark.parametrize("name", ["MathVerse", "WeMath", "LogicVista"])
+def test_there_are_no_figures_without_items(name: str) -> None:
+    assert evaluate.aggregate(name, []) == {}
+
+
 @pytest.mark.parametrize("case", cases("aggregate", "LogicVista"))
 def test_logicvista_figures_are_those_of_the_reference(case: Case) -> None:
     assert_logicvista_figures(evaluate.aggregate("LogicVista", case["rows"]), case["expected"])

@@ -258,9 +258,12 @@ def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
 def harness_figures(results: Sequence[ItemResult]) -> dict[str, float]:
     """VLMEvalKit's figures as fractions, by its names: `Score (Strict)`, `One-step(S1)`, ...
 
-    Its total is always 525 problems: one that is missing counts as mastered.
+    Its total is always 525 problems: one that is missing counts as mastered. Without any problem
+    there are no figures.
     """
     joined = [problem for _, problem in problems(results)]
+    if not joined:
+        return {}
     figures: dict[str, Any] = {}
     for name, is_loose in (("Strict", False), ("Loose", True)):
         shares = _shares(_cases(joined, is_loose), NUM_PROBLEMS)
