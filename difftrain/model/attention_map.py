@@ -65,7 +65,7 @@ def image_token_map(
             image_PI += weight_PT[:, chunk] @ mean_CS[:, image_I]
             sums_2T[0, chunk] = mean_CS[:, image_I].sum(dim=1)
             sums_2T[1, chunk] = mean_CS[:, text_X].sum(dim=1)
-        layers.append((image_PI.cpu(), *sums_2T.cpu()))
+        layers.append((image_PI.cpu(), sums_2T[0].cpu(), sums_2T[1].cpu()))
         return sdpa_attention_forward(module, query, key, value, None, **rest)[0], None
 
     with attention_function(model, record):

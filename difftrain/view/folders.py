@@ -98,10 +98,10 @@ def _require(stages: dict[str, Path], where: Path) -> None:
 
 def _folders_of_run(path: Path) -> ViewFolders:
     report, output_dir = manifest.read_json(path / REPORT), path.parent.parent
-    stages = {
-        stage: _stage_folder(output_dir, KINDS.get(kind := stage.split()[0], kind), row["folder"])
-        for stage, row in report["stages"].items()
-    }
+    stages = {}
+    for stage, row in report["stages"].items():
+        kind = stage.split()[0]
+        stages[stage] = _stage_folder(output_dir, KINDS.get(kind, kind), row["folder"])
     _require(stages, path)
 
     def by_arm(kind: str, suffix: str = "") -> dict[str, Path]:

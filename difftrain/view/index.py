@@ -105,8 +105,10 @@ class SampleIndex:
         shown = ["sample_id", "question", "answer", "task", "selected", "accuracy", *self.measures]
         shown += [f"{measure}_stratum" for measure in self.measures]
         names = ", ".join(f'"{name}"' for name in shown)
+        # Only the rows of the page are read with all their texts.
         rows = self._rows(
-            f"SELECT {names} FROM sample {where} ORDER BY {order} LIMIT {PAGE_SIZE} OFFSET ?",
+            f"""SELECT {names} FROM sample WHERE number IN (SELECT number FROM sample {where}
+                ORDER BY {order} LIMIT {PAGE_SIZE} OFFSET ?) ORDER BY {order}""",
             [*parameters, PAGE_SIZE * page],
         )
         return [dict(zip(shown, row, strict=True)) for row in rows]

@@ -280,9 +280,9 @@ class Explorer:
     def items(self, request: HttpRequest) -> Response:
         """A page of benchmark items with the responses of two checkpoints."""
         query = request.query_params
-        names = ("before", "after", "benchmark", "change", "q")
-        values = (query.get(name, "")[:MAX_TEXT] for name in names)
-        return _json(self.comparison.compare(*values, _integer(query, "page")))
+        pair = query.get("before", ""), query.get("after", "")
+        filters = query.get("benchmark", ""), query.get("change", ""), query.get("q", "")[:MAX_TEXT]
+        return _json(self.comparison.compare(*pair, *filters, _integer(query, "page")))
 
     def thumbnail(self, request: HttpRequest) -> Response:
         """A small JPEG of a sample's first image."""

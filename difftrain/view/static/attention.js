@@ -58,7 +58,6 @@ function mapFigure(id, row, map, sizes) {
     h("img", { src: `/image/${encodeURIComponent(id)}/${i}?percent=${row.mask_percent}&draw=${row.mask_percent ? row.draw : 0}`, alt: "", width: sizes[i][0], height: sizes[i][1] }),
     h("canvas", { width: columns, height: rows, role: "img" })));
   const group = h("select", { id: `group-${unique}`, onchange: draw }, groups.map((name) => h("option", { value: name }, `${name === "answer" ? "answer" : "whole response"} (${map.tokens[name]} token${map.tokens[name] === 1 ? "" : "s"})`)));
-  group.value = groups.includes("answer") ? "answer" : "response";
   const layer = h("select", { id: `layer-${unique}`, onchange: draw }, layers > 2 ? h("option", { value: "inner" }, `mean of layers 2 to ${layers - 1}`) : null,
     h("option", { value: "all" }, "mean of all layers"), map.maps.response.map((_, i) => h("option", { value: i }, `layer ${i + 1}`)));
   const strength = h("input", { type: "range", id: `strength-${unique}`, min: 0, max: 100, value: 65, oninput: draw });
