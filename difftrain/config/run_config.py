@@ -18,7 +18,15 @@ from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import ModelConfig
 from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker
 from difftrain.config.setting import Problems, limit_problems, setting
-from difftrain.config.train import STAGES, GrpoConfig, SftConfig, SftTargets, TrainStages
+from difftrain.config.train import (
+    STAGES,
+    GrpoConfig,
+    PromptSampler,
+    SftConfig,
+    SftTargets,
+    TrainStages,
+)
+from difftrain.records import Measure
 
 
 class ConfigError(ValueError):
@@ -81,6 +89,9 @@ class RunConfig:
         if missing := [measure for measure in self.select.rap if measure not in measures]:
             where = "difficulty.extra_measures (difficulty=rap or difficulty=all)"
             yield "select.rap", f"needs {', '.join(missing)} in {where}"
+        if self.grpo.sampler is PromptSampler.curriculum and Measure.pism not in measures:
+            rule = "curriculum orders by PISM's failure ratio"
+            yield "grpo.sampler", f"{rule}, so difficulty.extra_measures must name pism"
         has_sft, stages_text = "sft" in self.stages, f"train_stages={self.train_stages}"
         if has_sft and not self.select.sft_strata:
             yield "select.sft_strata", f"must name at least one stratum for {stages_text}"

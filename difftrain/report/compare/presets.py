@@ -77,6 +77,7 @@ PAPER_ROWS = (
 OTHER_ROWS = (
     RowPreset("grpo_mid", "GRPO-only(mid)", "medium"),
     RowPreset("grpo_hard", "GRPO-only(hard)", "hard"),
+    RowPreset("grpo_dynamic", "GRPO-only(mid+hard), dynamic sampling", "medium hard"),
     RowPreset("rap", "RAP", rap="cde ace drm"),
     RowPreset("rap_cde_ace", "RAP, CDE and ACE", rap="cde ace"),
     RowPreset("rap_cde", "RAP, CDE alone", rap="cde"),
