@@ -83,6 +83,7 @@ def show(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
             **_responses(config, dataset, pilot),
             **_memory(config, round(dataset.text_tokens)),
             evaluation=evaluation_cost(config),
+            step_rollouts=step_rollouts(config.grpo),
             step_tokens=step_tokens(config.grpo, dataset.image_tokens + dataset.text_tokens),
         )
         print(text)
@@ -495,6 +496,12 @@ def generation_batch(
     elif model.engine is EngineKind.hf:
         rows = min(rows, max(1, model.batch_tokens // (prompt + response)))
     return TokenBatch(rows=rows, prompt=prompt, response=response, pixels=pixels)
+
+
+def step_rollouts(grpo: GrpoConfig) -> tuple[int, int]:
+    """The fewest and the most completions that are generated for a GRPO step."""
+    fewest = grpo.prompts_per_step * grpo.num_generations
+    return fewest, fewest * (1 + grpo.max_rounds * grpo.dynamic_sampling)
 
 
 def step_tokens(grpo: GrpoConfig, prompt: float) -> tuple[float, float]:

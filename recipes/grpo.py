@@ -1,12 +1,13 @@
 """GRPO on selected samples (Qi et al. 2026, section 4, "GRPO-only")."""
 
+from collections import defaultdict
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
-from difftrain.records import Sample, Score, Selection, TrainStage
+from difftrain.records import Measure, Sample, Score, Selection, TrainStage, Verdict, View
 from difftrain.train import grpo
 from difftrain.train.dataset import TrainData, held_out, selected
 from difftrain.train.trl_args import TrainJob
@@ -32,7 +33,11 @@ def run(
     by_measure = [score for score in scores if score.measure is measure]
     strata = {score.sample_id: score.stratum for score in by_measure if score.stratum is not None}
     eval_samples = held_out(pool, trained_on, config.grpo.eval_samples)
-    data = TrainData(selected(pool, selection), eval_samples, strata)
+    # A sampler that chooses prompts starts from the probe's responses to the full image.
+    answers = probe_answers(paths) if config.grpo.chooses_prompts else {}
+    by_pism = [s for s in scores if s.measure is Measure.pism and s.stratum is not None]
+    ratios = {score.sample_id: score.value for score in by_pism}
+    data = TrainData(selected(pool, selection), eval_samples, strata, answers, ratios)
 
     # 4.2  Reward: 1 for a correct answer (by the probe's grader), plus the format reward.
     # 4.3  Group-relative policy optimization. From here on it is TRL's loop.
@@ -41,3 +46,14 @@ def run(
     folder, title = paths.grpo(arm), f"grpo {arm}"
     job = TrainJob(TrainStage.grpo, config, folder, world, title, start, inputs)
     return grpo.fit(job, data)
+
+
+def probe_answers(paths: RunPaths) -> dict[str, tuple[int, int]]:
+    """By sample the numbers of correct and of other responses to the full image."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for part in parquet.parts(paths.probe):
+        columns = parquet.read_columns(part, ("sample_id", "view", "verdict"))
+        for sample_id, view, verdict in zip(*columns, strict=True):
+            if view == View.full_image:
+                counts[sample_id][verdict != Verdict.correct] += 1
+    return {sample_id: (correct, others) for sample_id, (correct, others) in counts.items()}

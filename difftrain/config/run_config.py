@@ -19,7 +19,14 @@ from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker, ViewConfig
 from difftrain.config.setting import Problems, limit_problems, setting
-from difftrain.config.train import STAGES, GrpoConfig, SftConfig, SftTargets, TrainStages
+from difftrain.config.train import (
+    STAGES,
+    GrpoConfig,
+    PromptSampler,
+    SftConfig,
+    SftTargets,
+    TrainStages,
+)
 from difftrain.model import family
 from difftrain.records import Measure
 
@@ -128,6 +135,9 @@ class RunConfig:
                 "rounds",
                 f"must be at most grpo.max_steps={self.grpo.max_steps}, which they share",
             )
+        if self.grpo.sampler is PromptSampler.curriculum and Measure.pism not in measures:
+            rule = "curriculum orders by PISM's failure ratio"
+            yield "grpo.sampler", f"{rule}, so difficulty.extra_measures must name pism"
         has_sft, stages_text = "sft" in self.stages, f"train_stages={self.train_stages}"
         if has_sft and not self.select.sft_strata:
             yield "select.sft_strata", f"must name at least one stratum for {stages_text}"

@@ -22,6 +22,7 @@ from difftrain.records import Measure, Stratum
 from difftrain.report.flow import rounds_summary
 from difftrain.report.html import render_page
 from difftrain.report.inputs import RunData, RunInputs, load_run
+from difftrain.report.sampling import summarize_groups
 from difftrain.report.text import DIVERGENCE, render_markdown
 
 # Compared arms. base: the untrained model; control: trained on randomly selected samples.
@@ -352,7 +353,9 @@ def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[s
         kind: log.filter(like=f"{kind}/").mean().rename(lambda key: key.split("/")[1]).to_dict()
         for kind in ("seconds", "tokens")
     }
-    return {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples), **cost}
+    groups = summarize_groups(log)
+    summary = {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples), **cost}
+    return summary | ({"groups": groups} if groups else {})
 
 
 def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:

@@ -15,7 +15,8 @@ import pandas as pd
 
 from difftrain.records import Rollout, Sample, View
 from difftrain.report import flow, plots, text
-from difftrain.report.inputs import RunData, RunInputs, read_columns
+from difftrain.report.inputs import RunData, RunInputs, json_lines, read_columns
+from difftrain.report.sampling import sampling_figure
 
 MAX_QUARANTINE_ROWS = 12
 MAX_RESPONSE_CHARS = 700  # the middle of a longer response is left out
@@ -25,11 +26,15 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
     """The whole page as HTML."""
     settings, measure, samples = report["settings"], report["measure"], data.samples
     page = text.templates().get_template("page.html.jinja")
+    prompt_logs = {
+        arm: json_lines(folders.train / "prompt_log.jsonl") for arm, folders in inputs.arms.items()
+    }
     return page.render(
         report=report,
         figures={
             "benchmarks": plots.benchmark_scores(report),
             "training": plots.training_curves(data.logs),
+            "sampling": sampling_figure(data.logs, prompt_logs),
             "strata": plots.strata_by_task(samples, measure),
             "without_failure": plots.shares_without_failure(samples, settings),
             "two_measures": plots.pism_against_cmab(samples, settings, measure),

@@ -19,13 +19,13 @@ from difftrain.grade import extract, grade_batch, reward_hacking
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.grade.reward_hacking import Alarm
 from difftrain.records import Sample
+from difftrain.select.prompt_history import EPS
 
 Reward = Callable[..., list[float]]
 LogMetric = Callable[[str, float], None]
 SUM_PREFIX = "difftrain/"  # begins the keys of our sums among TRL's metrics
 COMPLETIONS, TOKENS, PROMPTS, ZERO_STD = "completions", "tokens", "prompts", "zero_std"
 """Names of sums by subset. `prompts` counts complete groups, `zero_std` those of zero variance."""
-EPS = 1e-6  # rewards closer than this are equal
 
 
 def _text_of(completion: Any) -> str:  # TRL gives a list of messages

@@ -77,6 +77,14 @@ def test_a_recipe_has_the_settings_that_its_name_says(name: str) -> None:
     assert {key: OmegaConf.select(composed, key) for key in expected} == expected
 
 
+def test_grpo_dynamic_is_grpo_mid_hard_with_dynamic_sampling() -> None:
+    composed, mid_hard = compose_recipe("grpo_dynamic"), compose_recipe("grpo_mid_hard")
+    assert composed.grpo.dynamic_sampling is True
+    for key in ("name", "recipe", "grpo.dynamic_sampling"):
+        OmegaConf.update(mid_hard, key, OmegaConf.select(composed, key))
+    assert composed == mid_hard
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_presets_of_the_comparison_match_the_recipe_files(name: str) -> None:
     """A preset has the settings that a row of a comparison table must have."""

@@ -11,7 +11,7 @@ from difftrain.config.data import Source
 from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.setting import hashed_settings
-from difftrain.config.train import SftTargets, TrainStages
+from difftrain.config.train import PromptSampler, SftTargets, TrainStages, ZeroVariance
 from difftrain.records import Measure
 
 
@@ -55,6 +55,50 @@ def test_lora_adapters_in_a_frozen_vision_tower_are_refused(stage: str) -> None:
     assert problem.startswith(f"{stage}.lora.vision=True: needs freeze_vision=false")
     settings.freeze_vision = False
     assert not list(run_config.problems(config))
+
+
+def test_dropping_groups_is_refused_beside_a_loss_term_with_its_own_denominator() -> None:
+    config = RunConfig()
+    config.grpo.zero_variance, config.grpo.trl = ZeroVariance.drop, {"entropy_coef": 0.01}
+    (problem,) = run_config.problems(config)
+    assert problem == (
+        "grpo.zero_variance=drop: drop does not go with grpo.trl.entropy_coef, whose term it would "
+        "rescale; use keep, or grpo.dynamic_sampling=true"
+    )
+    config.grpo.trl = {"entropy_coef": 0.0}
+    assert not list(run_config.problems(config))
+
+
+def test_curriculum_needs_the_failure_ratios_of_pism() -> None:
+    config = RunConfig()
+    config.grpo.sampler = PromptSampler.curriculum
+    assert not list(run_config.problems(config))
+    config.difficulty.measure = Measure.cmab
+    (problem,) = run_config.problems(config)
+    assert problem.startswith("grpo.sampler=curriculum: curriculum orders by PISM's failure ratio")
+    config.difficulty.extra_measures = [Measure.pism]
+    assert not list(run_config.problems(config))
+
+
+def test_a_prompt_may_not_be_left_out_forever() -> None:
+    config = RunConfig()
+    config.grpo.retest_share = 0.0
+    (problem,) = run_config.problems(config)
+    assert problem == "grpo.retest_share=0.0: must lie above 0 and at or below 1"
+
+
+@pytest.mark.parametrize("setting", ["dynamic_sampling", "sampler"])
+def test_processes_share_a_step_by_whole_groups_if_prompts_are_chosen(setting: str) -> None:
+    config = RunConfig()  # 8 prompts with 8 completions
+    assert config.step_problems(16) == []
+    value = True if setting == "dynamic_sampling" else PromptSampler.learnable
+    setattr(config.grpo, setting, value)
+    assert config.step_problems(4) == []
+    (problem,) = config.step_problems(16)
+    assert problem == (
+        f"grpo.prompts_per_step=8: with grpo.{setting}={value} it must be divisible by the number "
+        "of processes (16), because each process holds whole groups; nearest: [16, 32, 48]"
+    )
 
 
 def sft_target_problems(

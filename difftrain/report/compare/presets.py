@@ -78,6 +78,7 @@ PAPER_ROWS = (
 OTHER_ROWS = (
     RowPreset("grpo_mid", "GRPO-only(mid)", "medium"),
     RowPreset("grpo_hard", "GRPO-only(hard)", "hard"),
+    RowPreset("grpo_dynamic", "GRPO-only(mid+hard), dynamic sampling", "medium hard"),
     RowPreset("rap_random", "random set of RAP's size", RANDOM, rap="cde ace drm", selects=False),
     RowPreset("rap", "RAP", rap="cde ace drm", control="rap_random"),
     RowPreset("rap_cde", "RAP, CDE alone", rap="cde"),
