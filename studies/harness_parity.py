@@ -17,9 +17,11 @@ Without VLMEvalKit, and for shapes/ benchmarks, which it does not have, only our
 It downloads a benchmark's items, so the comparison needs network the first time.
 
 --judge: without it, only rules score (shapes/ benchmarks have a stand-in for the judge). VLMEvalKit
-refuses MathVista, MMVet and MathVerse without a judge. With MODEL, VLMEvalKit calls it as its own
-settings say (OPENAI_API_KEY, OPENAI_API_BASE) and we call the server at JUDGE_BASE_URL; two calls
-of one judge may give different replies, so that not every difference is one of the scorers.
+scores no single item of MathVista, MMVet, MathVerse, LogicVista and WeMath without a judge, and for
+the last two it accepts only gpt-4-0125, gpt-4-turbo and gpt-4o-mini. With MODEL, VLMEvalKit calls
+it as its own settings say (OPENAI_API_KEY, OPENAI_API_BASE) and we call the server at
+JUDGE_BASE_URL; two calls of one judge may give different replies, so that not every difference is
+one of the scorers.
 
 Exit codes: 0 all scores are equal, or only ours were printed; 1 some differ, or VLMEvalKit failed,
 or with --require-harness it is not there; 2 bad input.
@@ -34,13 +36,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from difftrain.config import judge as judge_config
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.judge import JudgeClientConfig, JudgeKind
-from difftrain.evaluate import HARNESS_NAMES, benchmark_named, grade_prediction
+from difftrain.evaluate import COT_VARIANTS, HARNESS_NAMES, benchmark_named, grade_prediction
 from difftrain.evaluate.harness import RULES, configured_rules
 from difftrain.evaluate.judge import JudgeClient
 
@@ -105,7 +107,8 @@ def our_scores(
     rows: Sequence[Mapping[str, str]], benchmark: str, judge: JudgeKind, rules: str
 ) -> list[ScoredItem]:
     """Our score of each row. Raises BadInputError for rows that are not of this benchmark."""
-    harness_rules = configured_rules(EvaluateConfig(rules=rules))
+    # A TSV file has no formulas; the harness's usual XLSX file computes texts that begin with "=".
+    harness_rules = replace(configured_rules(EvaluateConfig(rules=rules)), formulas=False)
     items = []
     with tempfile.TemporaryDirectory() as cache:
         client = JudgeClient(judge, JudgeClientConfig(), Path(cache))
@@ -133,6 +136,8 @@ def harness_scores(python: str, path: Path, benchmark: str, judge: str) -> dict[
     """
     name = benchmark_named(benchmark).name
     dataset = next((theirs for theirs, ours in HARNESS_NAMES.items() if ours == name), name)
+    if benchmark in {*COT_VARIANTS, *HARNESS_NAMES}:  # the harness's own name of a variant
+        dataset = benchmark
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "scores.json"
         arguments = [python, HARNESS_SCRIPT, path.absolute(), dataset, judge, output]

@@ -147,8 +147,8 @@ class EvaluateConfig:
     JUDGE_BASE_URL; none: only rules score, and the share of items that they cannot is printed."""
     judge_client: JudgeClientConfig = setting(default_factory=JudgeClientConfig, fingerprint=())
     contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
-    """error: refuse to train if a selected sample is in a benchmark to evaluate, in a built-in one,
-    or in an official one found at `path` or `paths`; warn: only list such samples."""
+    """error: refuse to train if a selected sample is in a benchmark to evaluate, in a shapes/paper1
+    one, or in an official one found at `path` or `paths`; warn: only list such samples."""
 
     def __post_init__(self) -> None:
         """Replace a set by its benchmarks, so that both spellings have the same fingerprint."""

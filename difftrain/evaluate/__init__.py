@@ -97,7 +97,8 @@ def score_item(
 
     None if `prediction` is None or the judge raises an error. 0.0 if the rules cannot decide and
     there is no judge. A judge may return the text harness.API_FAILURE instead of raising. If it
-    returns nothing else, the score is 0.0, as in the harness, or None for MMMU and MMStar.
+    returns nothing else, the score is 0.0, as in the harness, or None for MMMU, MMStar and WeMath.
+    Without a judge, WeMath gives None for a text that the harness reads as missing, such as "".
     """
     return grade_prediction(benchmark, prediction, item, judge, rules).score
 

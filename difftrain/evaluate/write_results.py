@@ -40,8 +40,8 @@ TEMPLATES = jinja2.Environment(
 )
 OUTCOMES = ("rule", "judge", "undecided", "drawn", "judge_failed", "skipped", "no_response")
 COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
-COUNT_SUFFIX = " n"  # of WeMath's columns of counts
 """Columns that are not fractions; `norm` is OCRBench's Final Score Norm."""
+COUNT_SUFFIX = " n"  # of WeMath's columns of counts
 
 
 def has_nothing_to_retry(content: Mapping[str, Any]) -> bool:

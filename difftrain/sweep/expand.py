@@ -17,7 +17,6 @@ from difftrain.cli.overrides import (
     recipe_settings,
 )
 from difftrain.config import run_config
-from difftrain.config.evaluate import BUILT_IN
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model import resolve
 from difftrain.pipeline.paths import RunPaths, round_paths
@@ -38,9 +37,6 @@ class SweepTable:
 
 
 PAPER_ROWS = tuple(row.recipe for row in presets.PAPER_ROWS)
-RAP_MINIATURES = [
-    name for name in (f"shapes/{name}" for name in presets.RAP_BENCHMARKS) if name in BUILT_IN
-]
 TABLES = {
     "paper": SweepTable(PAPER_ROWS),
     "shapes": SweepTable(
@@ -48,7 +44,7 @@ TABLES = {
     ),
     "rap": SweepTable(
         tuple(presets.RAP_TITLES),
-        overrides=("difficulty=rap", f"evaluate.benchmarks=[{','.join(RAP_MINIATURES)}]"),
+        overrides=("difficulty=rap", "evaluate.benchmarks=[shapes/rap]"),
     ),
 }
 """paper: the twelve rows of Qi et al. 2026, with the user's settings. shapes: the same rows on

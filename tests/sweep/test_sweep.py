@@ -19,7 +19,7 @@ import pytest
 
 from difftrain import sweep as sweep_module
 from difftrain.cli.overrides import compose_config
-from difftrain.config.evaluate import BUILT_IN
+from difftrain.config.evaluate import SETS
 from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline.paths import RunPaths
@@ -160,9 +160,10 @@ def test_the_rap_table_has_six_rows_that_share_one_probe_and_their_benchmarks(
     ]  # fmt: skip
     assert len({run.probe_key for run in runs}) == len({run.paths.probe for run in runs}) == 1
     assert {run.config.difficulty.measure for run in runs} == {"drm"}
-    benchmarks = runs[0].config.evaluate.benchmarks
+    benchmarks = list(runs[0].config.evaluate.benchmarks)
     assert all(run.config.evaluate.benchmarks == benchmarks for run in runs)
-    assert set(benchmarks) == {f"shapes/{name}" for name in RAP_BENCHMARKS} & {*BUILT_IN}
+    assert benchmarks == list(SETS["shapes/rap"])
+    assert set(benchmarks) == {f"shapes/{name}" for name in RAP_BENCHMARKS}
     # rap_random is RAP's control; the ablation's rows have other sizes and train their own.
     own_controls = [run.config.name for run in runs if run.config.control == "random"]
     assert own_controls == ["rap_cde", "rap_ace", "rap_cde_ace"]

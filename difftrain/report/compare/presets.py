@@ -14,6 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from difftrain.config.judge import JudgeKind
+
 RANDOM = "random"
 
 
@@ -179,6 +181,8 @@ def rap_mismatches(settings: dict[str, Any]) -> list[str]:
         differences.append(f"the data are {data['source']}, not all of MM-Eureka (data=mm_eureka)")
     if limit is not None:
         differences.append(f"evaluate.limit={limit} leaves out benchmark items")
+    if str(judge := settings["evaluate"]["judge"]) != JudgeKind.endpoint:
+        differences.append(f"no model judged the answers (evaluate.judge={judge}, not endpoint)")
     return differences
 
 

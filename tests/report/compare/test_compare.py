@@ -571,7 +571,7 @@ def test_the_cost_of_selection_is_split_into_probe_attention_and_scoring() -> No
 MM_EUREKA = {
     "data": {"source": "mm_eureka", "limit": None, "tasks": None},
     "model": {"name": "Qwen/Qwen2.5-VL-7B-Instruct"},
-    "evaluate": {"limit": None},
+    "evaluate": {"limit": None, "judge": "endpoint"},
 }
 
 
@@ -589,6 +589,7 @@ def test_raps_figures_are_known_only_for_its_data_and_model() -> None:
         ("data", "source", "shapes", "the data are shapes, not all of MM-Eureka"),
         ("data", "limit", 500, "not all of MM-Eureka"),
         ("evaluate", "limit", 100, "evaluate.limit=100 leaves out benchmark items"),
+        ("evaluate", "judge", "none", "no model judged the answers (evaluate.judge=none"),
     ):
         settings = MM_EUREKA | {section: MM_EUREKA[section] | {key: value}}
         assert presets.rap_figures(settings, "rap") == {}
@@ -612,6 +613,7 @@ def test_raps_figures_stand_in_brackets_beside_ours_or_the_table_says_why_not(
     assert "figures of RAP's Table 1 are left out, because they are of other runs: the " in content
     assert "5,159" not in content
     same = {"data.source": "mm_eureka", "data.path": "x", "model.name": PERCEPTION["model"]["name"]}
+    same["evaluate.judge"] = "endpoint"
     runs = [finish_run(name, 0.5, settings=same) for name in ("grpo_full", "rap")]
     folder = compare_runs(runs)
     _, _, _, full, rap = rap_lines(folder, "### As RAP's Table 1 and its ablation")
