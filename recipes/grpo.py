@@ -1,13 +1,14 @@
 """GRPO on selected samples (Qi et al. 2026, section 4, "GRPO-only")."""
 
-from collections import defaultdict
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
+from difftrain.difficulty.draws import full_image_verdicts
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
-from difftrain.records import Measure, Sample, Score, Selection, TrainStage, Verdict, View
+from difftrain.recipes import difficulty
+from difftrain.records import Arm, Measure, Sample, Score, Selection, TrainStage
 from difftrain.train import grpo
 from difftrain.train.dataset import TrainData, held_out, selected
 from difftrain.train.trl_args import TrainJob
@@ -33,8 +34,10 @@ def run(
     by_measure = [score for score in scores if score.measure is measure]
     strata = {score.sample_id: score.stratum for score in by_measure if score.stratum is not None}
     eval_samples = held_out(pool, trained_on, config.grpo.eval_samples)
-    # A sampler that chooses prompts starts from the probe's responses to the full image.
-    answers = probe_answers(paths) if config.grpo.chooses_prompts else {}
+    # A sampler that chooses prompts starts from the probe's responses to the full image. In later
+    # rounds these are the tuned arm's, so the control's sampler starts without evidence.
+    is_probed = arm == Arm.tuned or paths.previous is None
+    answers = probe_answers(config, paths) if config.grpo.chooses_prompts and is_probed else {}
     by_pism = [s for s in scores if s.measure is Measure.pism and s.stratum is not None]
     ratios = {score.sample_id: score.value for score in by_pism}
     data = TrainData(selected(pool, selection), eval_samples, strata, answers, ratios)
@@ -48,12 +51,15 @@ def run(
     return grpo.fit(job, data)
 
 
-def probe_answers(paths: RunPaths) -> dict[str, tuple[int, int]]:
-    """By sample the numbers of correct and of other responses to the full image."""
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for part in parquet.parts(paths.probe):
-        columns = parquet.read_columns(part, ("sample_id", "view", "verdict"))
-        for sample_id, view, verdict in zip(*columns, strict=True):
-            if view == View.full_image:
-                counts[sample_id][verdict != Verdict.correct] += 1
-    return {sample_id: (correct, others) for sample_id, (correct, others) in counts.items()}
+def probe_answers(config: RunConfig, paths: RunPaths) -> dict[str, tuple[int, int]]:
+    """By sample the numbers of correct and of other responses to the full image.
+
+    Only draws that this run needs count: another run may have added draws to the probe's folder.
+    """
+    evidence = difficulty.read_evidence(config, paths)
+    scored = {score.sample_id for score in parquet.read_rows(paths.score, Score)}
+    counts = {}
+    for sample_id in evidence.keys() & scored:
+        verdicts = full_image_verdicts(evidence[sample_id], config.difficulty, config.probe)
+        counts[sample_id] = int(verdicts.sum()), int(len(verdicts) - verdicts.sum())
+    return counts

@@ -27,6 +27,7 @@ from difftrain.config.train import (
     SftTargets,
     TrainStages,
 )
+from difftrain.difficulty.pass_rate import stratum
 from difftrain.model import family
 from difftrain.records import Measure
 
@@ -109,6 +110,21 @@ class RunConfig:
         errors = [getattr(self, stage).step_problem(processes) for stage in self.stages]
         return [error for error in errors if error]
 
+    def _pass_rate_problems(self) -> Problems:
+        """Too few draws for any stratum, or for one that is selected."""
+        draws, section = self.probe.draws, self.difficulty.section(Measure.pass_rate)
+        if draws < section.min_draws:
+            rule = f"must be at least difficulty.pass_rate.min_draws={section.min_draws}"
+            yield "probe.draws", f"{rule}: with fewer responses no sample has a stratum"
+            return
+        possible = {
+            stratum(correct, draws, section.medium_min, section.min_draws)
+            for correct in range(draws + 1)
+        }
+        if missing := [name for name in self.select.strata if name not in possible]:
+            rule = f"with probe.draws={draws} no sample is {' or '.join(missing)} by its pass rate"
+            yield "select.strata", f"{rule}; raise probe.draws or difficulty.pass_rate.medium_min"
+
     def check(self) -> Problems:
         if not self.name or not all(char.isalnum() or char in "._-" for char in self.name):
             yield "name", "may hold letters, digits, '.', '_' and '-' only"
@@ -123,10 +139,8 @@ class RunConfig:
         if target == "rationale" and self.data.source not in WITH_RATIONALE:
             rule = f"data.source={self.data.source} has no rationales; use answer"
             yield "difficulty.image_gain.target", rule
-        min_draws = self.difficulty.section(Measure.pass_rate).min_draws
-        if self.difficulty.measure is Measure.pass_rate and self.probe.draws < min_draws:
-            rule = f"must be at least difficulty.pass_rate.min_draws={min_draws}"
-            yield "probe.draws", f"{rule}: with fewer responses no sample has a stratum"
+        if self.difficulty.measure is Measure.pass_rate:
+            yield from self._pass_rate_problems()
         if self.rounds > 1 and self.model.engine is EngineKind.http:
             rule = "later rounds score with trained weights, which the server of model.engine=http"
             yield "rounds", f"{rule} does not have; use model.engine=hf or vllm, or rounds=1"

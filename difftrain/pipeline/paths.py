@@ -132,6 +132,8 @@ class RunPaths:
         section = self.config.difficulty.section(Measure.image_gain)
         settings = hashed_settings(section, "likelihood", own=False)
         settings |= self._settings_from("probe", "model", "data")
+        if self.config.grade.box_coordinates is BoxCoordinates.relative:
+            settings["box_coordinates"] = "relative"
         return self.folder("likelihood", settings, self.data, self.policy)
 
     @cached_property

@@ -15,11 +15,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from difftrain import images
+from difftrain.config.difficulty import BoxCoordinates
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty.evidence import AnswerLikelihood
 from difftrain.difficulty.image_gain import ImageGainConfig, LikelihoodTarget, WithoutImage
 from difftrain.grade import extract
-from difftrain.model import attention
+from difftrain.grade.boxes import boxes_in_model_coordinates
+from difftrain.model import attention, chat_format
 from difftrain.model.engines import kv_cache
 from difftrain.model.engines.types import Request
 from difftrain.model.loading import LoadedModel
@@ -29,22 +32,35 @@ from difftrain.pipeline.stage import Heartbeat, run_shared_stage
 from difftrain.probe.attention_pass import append_responses, measure_halving
 from difftrain.probe.run import engine_request
 from difftrain.probe.schedule import ProbeRequest
-from difftrain.records import Measure, Sample
+from difftrain.records import AnswerKind, Measure, Sample
 
 ALL_HIDDEN = 100  # percent: every kind of mask makes the whole image black
 
 
-def target_text(sample: Sample, target: LikelihoodTarget) -> tuple[str, int] | None:
-    """The response to score, and the position of its first scored character.
+def target_text(
+    sample: Sample, target: LikelihoodTarget, boxes: BoxCoordinates | None = None
+) -> tuple[str, int] | None:
+    """The response to score, with boxes as the model counts them, and the position of its first
+    scored character.
 
     None if the target is the rationale and the sample has none.
     """
+    answer = sample.answer
+    is_boxes = sample.answer_kind is AnswerKind.boxes
+    if boxes is BoxCoordinates.relative and is_boxes and sample.images:
+        answer = boxes_in_model_coordinates(answer, images.png_size(sample.images[0]))
     if target is LikelihoodTarget.answer:
-        text = extract.in_tags("", sample.answer)
+        text = extract.in_tags("", answer)
         return text, text.index(extract.OPEN_TAG) + len(extract.OPEN_TAG)
     if not (rationale := (sample.rationale or "").strip()):
         return None
-    return extract.in_tags(rationale, sample.answer), len(extract.TAGS[0])
+    return extract.in_tags(rationale, answer), len(extract.TAGS[0])
+
+
+def without_prefix(text: str, start: int, prefix: str) -> tuple[str, int]:
+    """The response without the tag that the prompt already has, and its first scored character."""
+    rest = text.removeprefix(prefix)
+    return rest, max(0, start - (len(text) - len(rest)))
 
 
 def target_tokens(loaded: LoadedModel, text: str, start: int) -> tuple[tuple[int, ...], int]:
@@ -89,8 +105,13 @@ def measure_batch(
 ) -> list[AnswerLikelihood]:
     """The likelihoods of one batch of samples; None for samples without an image or a target."""
     settings: ImageGainConfig = config.difficulty.section(Measure.image_gain)
-    targets = {sample.sample_id: target_text(sample, settings.target) for sample in samples}
-    tokens = {id_: target_tokens(loaded, *pair) for id_, pair in targets.items() if pair}
+    boxes, prefix = config.grade.box_coordinates, chat_format.thought_prefix(loaded.processor)
+    targets = {sample.sample_id: target_text(sample, settings.target, boxes) for sample in samples}
+    tokens = {
+        id_: target_tokens(loaded, *without_prefix(*pair, prefix))
+        for id_, pair in targets.items()
+        if pair
+    }
     usable = [sample for sample in samples if sample.images and sample.sample_id in tokens]
     rows = [tokens[sample.sample_id] for sample in usable]
 

@@ -116,6 +116,7 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
     """None: TRL's sampler chooses the prompts, and all groups are trained on."""
     log_folder: Path | None = None
     has_live: bool = False
+    num_sampled: int = 0  # groups since training began
     """Whether any group had unequal rewards, since the training began."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -163,6 +164,7 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
             each_reward = self.multi_objective_aggregation == "normalize_then_sum"
             weights = self.reward_weights.cpu().numpy()
             self._is_dead = zero_variance(groups, weights, each_reward)
+            self.num_sampled += len(groups)
             self._counts["sampled"] += len(groups)
             self._counts["dead_sampled"] += int(self._is_dead.sum())
             self.has_live |= not bool(self._is_dead.all())
@@ -338,8 +340,7 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
             group.logps = values
 
     def _dead_pool_text(self) -> str:
-        groups = f"{self._counts['sampled']:,.0f} groups"
-        text = f"none of the {groups} since the last step had unequal rewards"
+        text = f"none of the {self.num_sampled:,} groups of this training had unequal rewards"
         if self.history is not None:
             last_N = self.history.last_pass_rate_N
             num_sampled = int(np.isfinite(last_N).sum())
@@ -406,7 +407,9 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
         window = min(self.args.gradient_accumulation_steps, size)  # passes of an optimizer step
         for first in range(0, size, window):
             part = slice(first, first + window)
-            scale = processes * totals[part].sum() / kept[part].sum().clamp(min=1)
+            num_kept = kept[part].sum()
+            # Without any kept row the scale is 0, for a router's auxiliary loss too.
+            scale = processes * totals[part].sum() / num_kept.clamp(min=1) * (num_kept > 0)
             for batch in batches[part]:
                 batch["loss_scale"] = scale
 
@@ -462,6 +465,7 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
             folder.mkdir(parents=True, exist_ok=True)
             state = {
                 "has_live": self.has_live,
+                "num_sampled": self.num_sampled,
                 "carried": [asdict(group) for group in self._carried],
                 "history": self.history and self.history.state(),
             }
@@ -472,7 +476,7 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._is_online and checkpoint is not None:
             state = json.loads((Path(checkpoint) / STATE).read_text())
-            self.has_live = state["has_live"]
+            self.has_live, self.num_sampled = state["has_live"], state["num_sampled"]
             self._carried = [RolloutGroup(**group) for group in state["carried"]]
             if self.history is not None:
                 self.history.load_state(state["history"])

@@ -12,7 +12,7 @@ from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.setting import hashed_settings
 from difftrain.config.train import PromptSampler, SftTargets, TrainStages, ZeroVariance
-from difftrain.records import Measure
+from difftrain.records import Measure, Stratum
 
 
 def settings_classes(node: Any) -> list[type]:
@@ -155,6 +155,15 @@ def test_strata_by_pass_rate_need_as_many_draws_as_a_stratum_does() -> None:
     assert problem.startswith("probe.draws=3: must be at least difficulty.pass_rate.min_draws=4")
     config.difficulty.measure = Measure.pism
     assert list(run_config.problems(config)) == []
+
+
+def test_a_stratum_that_so_few_draws_cannot_give_is_refused() -> None:
+    config = RunConfig()
+    config.difficulty.measure, config.select.strata = Measure.pass_rate, [Stratum.hard]
+    assert list(run_config.problems(config)) == []  # one of ten draws correct
+    config.probe.draws = 8
+    (problem,) = run_config.problems(config)
+    assert "with probe.draws=8 no sample is hard by its pass rate; raise probe.draws" in problem
 
 
 def test_a_measure_without_strata_cannot_select() -> None:

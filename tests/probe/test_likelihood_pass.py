@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from difftrain.config.difficulty import BoxCoordinates
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty.evidence import AnswerLikelihood
 from difftrain.difficulty.image_gain import LikelihoodTarget, WithoutImage
@@ -22,10 +23,11 @@ from difftrain.probe.likelihood_pass import (
     run_likelihood_pass,
     target_text,
     target_tokens,
+    without_prefix,
 )
 from difftrain.probe.run import engine_request
 from difftrain.probe.schedule import ProbeRequest
-from difftrain.records import Measure, Sample, Verdict
+from difftrain.records import AnswerKind, Measure, Sample, Verdict
 
 
 def config_with(
@@ -53,6 +55,23 @@ def test_every_kind_of_gold_answer_has_a_correct_response_as_its_target(
             pair = target_text(sample, target)
             assert pair is not None
             assert grade(pair[0], sample) is Verdict.correct
+
+
+def test_boxes_are_scored_as_the_model_counts_them(shapes_samples: list[Sample]) -> None:
+    sample = next(s for s in shapes_samples if s.answer_kind is AnswerKind.boxes)
+    sample = replace(sample, answer='[{"bbox_2d": [28, 0, 56, 28], "label": "tile"}]')
+    pair = target_text(sample, LikelihoodTarget.answer, BoxCoordinates.relative)
+    assert pair is not None
+    assert "[250, 0, 500, 250]" in pair[0]  # the image has 112 x 112 pixels
+
+
+def test_a_tag_that_the_prompt_has_already_is_not_repeated() -> None:
+    text = "<think>\n</think><answer>5</answer>"
+    scored = text[text.index("5") :]
+    rest, start = without_prefix(text, text.index("5"), "<think>")
+    assert rest == text.removeprefix("<think>")
+    assert rest[start:] == scored
+    assert without_prefix(text, 7, "") == (text, 7)
 
 
 def test_scored_are_the_tokens_of_the_answer_and_of_the_tag_that_ends_it(
