@@ -107,8 +107,10 @@ def plot_agreement(
     """Plot rank correlations between measures, and PISM's strata against those of others."""
     with mpl.rc_context(fname=STYLE_FILE):
         titles = [TITLES[name].replace(" (pixels)", "") for name in names]
-        widths = [1.7, *[1] * len(counts)]
-        figure, panels = new_figure(10.4, 3.9, 1, len(widths), width_ratios=widths, squeeze=False)
+        widths = [0.3 * len(names), *[1] * len(counts)]
+        figure, panels = new_figure(
+            2.5 * sum(widths), 4.4, 1, len(widths), width_ratios=widths, squeeze=False
+        )
         plot_matrix(panels[0, 0], rho, titles, titles)
         panels[0, 0].set_title("rank correlation of the values")
         for axes, (title, table) in zip(panels[0, 1:], counts.items(), strict=True):
@@ -123,7 +125,7 @@ def plot_agreement(
             axes.set_yticks(range(4), table.index if axes is panels[0, 1] else [""] * 4)
             axes.tick_params(length=0, labelcolor=INK)
             axes.spines[:].set_visible(False)
-            axes.set_title(f"PISM down, {title.removeprefix('PISM, ')} across")
+            axes.set_title(f"PISM down,\n{title.removeprefix('PISM, ')} across")
         save(figure, path)
 
 
