@@ -98,9 +98,9 @@ def _require(stages: dict[str, Path], where: Path) -> None:
 
 def _folders_of_run(path: Path) -> ViewFolders:
     report, output_dir = manifest.read_json(path / REPORT), path.parent.parent
-    stages = {}
+    stages: dict[str, Path] = {}
     for stage, row in report["stages"].items():
-        kind = stage.split()[0]
+        kind = str(stage).split()[0]
         stages[stage] = _stage_folder(output_dir, KINDS.get(kind, kind), row["folder"])
     _require(stages, path)
 

@@ -276,6 +276,7 @@ def test_a_page_of_another_site_gets_nothing(browser: sync_api.Browser, address:
     page = context.new_page()
     page.goto(address)
     page.wait_for_selector(".card")  # the browser now has the cookie
+    page = context.new_page()
     answers = {}
     page.on("response", lambda response: answers.update({response.url: response.status}))
     page.goto(f"http://127.0.0.1:{other.server_address[1]}/")
