@@ -38,7 +38,7 @@ def select_by_id(
     reasons = {score.sample_id: _reason(score) for score in scores if score.measure is measure}
     if unknown := [sample_id for sample_id in sample_ids if sample_id not in reasons]:
         raise EmptySelectionError(
-            f"{where} lists {len(unknown)} of {len(sample_ids)} ids that are no scored sample, "
+            f"{where} lists {len(unknown)} of {len(sample_ids)} ids that are not scored samples, "
             f"such as {unknown[0]!r}: export the list from these scores, or remove the ids"
         )
     listed = {*sample_ids}

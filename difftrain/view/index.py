@@ -102,16 +102,24 @@ class SampleIndex:
         where, parameters = self._where(chosen)
         column = self._sort_column(sort)
         order = f"{column} {'DESC' if descending else 'ASC'} NULLS LAST, number"
-        shown = ["sample_id", "question", "answer", "task", "selected", "accuracy", *self.measures]
-        shown += [f"{measure}_stratum" for measure in self.measures]
-        names = ", ".join(f'"{name}"' for name in shown)
+        columns_of_card = [
+            "sample_id",
+            "question",
+            "answer",
+            "task",
+            "selected",
+            "accuracy",
+            *self.measures,
+        ]
+        columns_of_card += [f"{measure}_stratum" for measure in self.measures]
+        names = ", ".join(f'"{name}"' for name in columns_of_card)
         # Only the rows of the page are read with all their texts.
         rows = self._rows(
             f"""SELECT {names} FROM sample WHERE number IN (SELECT number FROM sample {where}
                 ORDER BY {order} LIMIT {PAGE_SIZE} OFFSET ?) ORDER BY {order}""",
             [*parameters, PAGE_SIZE * page],
         )
-        return [dict(zip(shown, row, strict=True)) for row in rows]
+        return [dict(zip(columns_of_card, row, strict=True)) for row in rows]
 
     def count(self, chosen: SampleFilter) -> int:
         """The number of samples that the filter accepts."""
@@ -210,8 +218,8 @@ class SampleIndex:
             parameters,
         )
         columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
-        shown = sum(columns[2])
-        missing = self.count(SampleFilter(chosen.text, chosen.values, chosen.ranges)) - shown
+        num_drawn = sum(columns[2])
+        missing = self.count(SampleFilter(chosen.text, chosen.values, chosen.ranges)) - num_drawn
         limits = {"x": self._limits[x], "y": self._limits[y]}
         return dict(zip(("x", "y", "n", "color"), columns, strict=True)) | {
             "missing": missing,
@@ -319,7 +327,7 @@ class SampleIndex:
     def _load_samples(self) -> None:
         for part, path in enumerate(self.parts["data"]):
             self._insert("data", _located(_read_part(path, Sample, SAMPLE_COLUMNS), part))
-        self._connection.execute("""CREATE TABLE known AS
+        self._connection.execute("""CREATE TABLE scored AS
             SELECT *, row_number() OVER () AS number FROM data
             WHERE sample_id IN (SELECT sample_id FROM score)""")
 
@@ -331,7 +339,7 @@ class SampleIndex:
             self._connection.register("batch", batch)
             self._connection.execute("""INSERT INTO rollout
                 SELECT number, b.part, b.row, view, verdict, num_tokens
-                FROM batch b JOIN known USING (sample_id)""")
+                FROM batch b JOIN scored USING (sample_id)""")
             self._connection.unregister("batch")
 
     def _rollout_batches(self) -> Iterator[pa.Table]:
@@ -389,7 +397,7 @@ class SampleIndex:
                 coalesce(names, ['{NOT_SELECTED}']) AS selected,
                 lower(concat_ws(' ', question, answer, array_to_string(options, ' '), sample_id))
                     AS search
-            FROM known
+            FROM scored
             LEFT JOIN (SELECT number, {verdicts}, avg(num_tokens) AS mean_tokens,
                 count(*) FILTER (verdict = 'unparsable') AS unparsable_n
                 FROM rollout GROUP BY number) USING (number)
@@ -398,7 +406,7 @@ class SampleIndex:
                 USING (sample_id)
             LEFT JOIN (SELECT sample_id, outcome AS decision FROM decision) USING (sample_id)
             {by_measure} ORDER BY number""")
-        for table in ("data", "known", "score"):
+        for table in ("data", "scored", "score"):
             self._connection.execute(f"DROP TABLE {table}")
         limits = {
             name: self._rows(f"SELECT min({name}), max({name}) FROM sample")[0]

@@ -362,12 +362,12 @@ def serve(folders: Sequence[Path], config: RunConfig) -> Path:
     is_open = host in ("0.0.0.0", "::")
     explorer, token = Explorer(runs, config), secrets.token_urlsafe(16)
     app = explorer.app(token, LOOPBACK | {host.lower()}, allow_addresses=is_open)
-    shown = "127.0.0.1" if is_open else host
-    shown = f"[{shown}]" if ":" in shown else shown
+    address = "127.0.0.1" if is_open else host
+    address = f"[{address}]" if ":" in address else address
     port = server_socket.getsockname()[1]
     logger.info("showing %s: %d samples", runs[0].root, explorer.index.total)
     settings = uvicorn.Config(app, log_level="warning", access_log=False)
-    server = _Server(settings, f"open: http://{shown}:{port}/?token={token}")
+    server = _Server(settings, f"open: http://{address}:{port}/?token={token}")
     try:
         server.run([server_socket])
     except KeyboardInterrupt:  # uvicorn raises it again after it has shut down

@@ -201,7 +201,7 @@ def write_large_run(root: Path, size: int, responses: int = 20) -> Path:
     Few images and texts occur again and again; all ids, scores and verdicts are drawn.
     """
     run = write_run(root, 40, name="large")
-    pictures, rng = [sample.images for sample in toy_samples(40)], np.random.default_rng(1)
+    images_of_samples, rng = [sample.images for sample in toy_samples(40)], np.random.default_rng(1)
     for stage in ("data", "probe", "score"):
         for path in parquet.parts(root / stage / f"{stage}large"):
             path.unlink()
@@ -211,7 +211,7 @@ def write_large_run(root: Path, size: int, responses: int = 20) -> Path:
         root / "data" / "datalarge",
         (
             replace(
-                template, sample_id=key, images=pictures[i % 40], task=tasks[i % 12],
+                template, sample_id=key, images=images_of_samples[i % 40], task=tasks[i % 12],
                 question=f"Question {i}: " + " ".join(rng.choice(words, 12)), answer=str(i % 17),
             )
             for i, key in enumerate(ids)

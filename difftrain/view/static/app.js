@@ -7,7 +7,7 @@ import { showSample } from "./sample.js";
 
 let run = null;
 let controller = new AbortController();
-let shown = "";  // the page that is shown, without its filters
+let currentPage = "";  // the page that is shown, without its filters
 let lastSamples = "#/samples";  // the grid's last address, for the way back
 
 /** The address as {path, query}. */
@@ -37,8 +37,8 @@ async function show() {
     else byId(`nav-${name}`).removeAttribute("aria-current");
   }
   try {
-    const isNew = key !== shown;
-    shown = key;
+    const isNew = key !== currentPage;
+    currentPage = key;
     if (isNew) { main.replaceChildren(); window.scrollTo(0, 0); }
     if (page === "sample") await showSample(main, run, decodeURIComponent(id), query, controller.signal);
     else if (page === "items") await showItems(main, run, query, controller.signal);

@@ -19,8 +19,8 @@ export async function showSample(main, run, id, query, signal) {
   const link = (target, text, rel) => (target
     ? h("a", { href: `#/sample/${encodeURIComponent(target)}?${keep}`, rel, class: "button" }, text)
     : h("span", { class: "button disabled", "aria-disabled": "true" }, text));
-  const place = near.position === null ? "not in the filtered grid" : `number ${format(near.position + 1)} of the grid`;
-  const top = h("nav", { class: "sample-nav", "aria-label": "Neighboring samples" }, back, h("span", { class: "note" }, place),
+  const position = near.position === null ? "not in the filtered grid" : `number ${format(near.position + 1)} of the grid`;
+  const top = h("nav", { class: "sample-nav", "aria-label": "Neighboring samples" }, back, h("span", { class: "note" }, position),
     link(near.previous, "← Previous", "prev"), link(near.next, "Next →", "next"));
   const sample = data.sample;
   const attention = attentionPanel(id, data);
@@ -59,7 +59,7 @@ function viewsPanel(id, data, onSelect) {
   const draws = [...new Set(rows.map((row) => row.draw))].sort((a, b) => a - b);
   const cell = (p, d) => rows.find((row) => row.mask_percent === p && row.draw === d);
   let chosen = rows[0] || null;
-  const pictures = data.image_sizes.map(([width, height], i) => h("img", { width, height, alt: "", "data-number": i }));
+  const imageNodes = data.image_sizes.map(([width, height], i) => h("img", { width, height, alt: "", "data-number": i }));
   const caption = h("figcaption", { "aria-live": "polite" });
   const slider = h("input", { type: "range", id: "mask", min: 0, max: Math.max(0, percents.length - 1), step: 1, value: 0,
     oninput: () => { const p = percents[slider.value]; select(cell(p, chosen.draw) || rows.find((row) => row.mask_percent === p)); } });
@@ -83,7 +83,7 @@ function viewsPanel(id, data, onSelect) {
     slider.value = percents.indexOf(row.mask_percent);
     slider.setAttribute("aria-valuetext", `${row.mask_percent} % masked`);
     for (const [other, button] of buttons) button.setAttribute("aria-pressed", String(other === row));
-    pictures.forEach((image, i) => {
+    imageNodes.forEach((image, i) => {
       image.src = `/image/${encodeURIComponent(id)}/${i}?percent=${row.mask_percent}&draw=${row.mask_percent ? row.draw : 0}`;
       image.alt = row.mask_percent ? `Image ${i + 1} with ${row.mask_percent} % masked, draw ${row.draw}` : `Image ${i + 1}, unmasked`;
     });
@@ -96,7 +96,7 @@ function viewsPanel(id, data, onSelect) {
   select(chosen);
   return h("section", { class: "views panel", "aria-labelledby": "views-title" }, h("h2", { id: "views-title" }, "Responses while the image disappears"),
     h("div", { class: "views-columns" },
-      h("figure", { class: "image" }, pictures, caption,
+      h("figure", { class: "image" }, imageNodes, caption,
         percents.length > 1 ? h("div", { class: "slider" }, h("label", { for: "mask" }, "Masked share"), slider) : null),
       h("div", {}, h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Verdicts" }, table), answer)));
 }
