@@ -33,12 +33,10 @@ _VISION_TOKEN = re.compile(r"(?i)image|img|video|vision|audio|<row_\d|<\|patch|<
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a family's files do not say: boxes, and what its image processor counts as area."""
+    """What a family's configuration does not say."""
 
     boxes: BoxCoordinates | None = None
     """Coordinates in which it writes boxes; None: unknown."""
-    area_frames: int = 1
-    """The image processor compares `size` with the pixels of this many frames."""
     calibrated: bool = False
     """Whether the papers' thresholds of the strata were measured on this family."""
 
@@ -50,13 +48,13 @@ FACTS = {
     "qwen3_vl_moe": Facts(BoxCoordinates.relative),
     "qwen3_5": Facts(BoxCoordinates.relative),
     "qwen3_5_moe": Facts(BoxCoordinates.relative),
-    "glm4v": Facts(BoxCoordinates.relative, area_frames=2),
-    "glm4v_moe": Facts(BoxCoordinates.relative, area_frames=2),
+    "glm4v": Facts(BoxCoordinates.relative),
+    "glm4v_moe": Facts(BoxCoordinates.relative),
     "internvl": Facts(BoxCoordinates.relative),
 }
 """By model_type. Sources of the box coordinates: the models' cards and grounding cookbooks."""
 AREA_FRAMES = {"Glm4vImageProcessor": 2, "Glm46VImageProcessor": 2}
-"""Facts.area_frames by the image processor's class, because a processor has no model_type."""
+"""Image processors that compare `size` with the pixels of this many frames, by class name."""
 
 
 def read_config(name: str, revision: str | None = None) -> Mapping[str, Any] | None:

@@ -12,12 +12,13 @@ from random import Random
 from typing import Any
 
 from difftrain import images, seeds
+from difftrain.data.prompts import LETTERS
+from difftrain.evaluate.benchmarks import wemath
 from difftrain.grade import extract
 from difftrain.records import Sample
 from difftrain.shapes import families, pool
 
 Item = dict[str, Any]
-LETTERS = "ABCDEFGHI"
 NO_CORRECT_ANSWER = "No correct answer"  # WeMath's last option
 
 VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
@@ -37,10 +38,6 @@ LOGICVISTA_SKILLS = {
 }
 WEMATH_STEPS = (2, 2, 3)  # of the problems, in turn
 WEMATH_CONCEPTS = ("Observing Figures", "Combining Plane Figures", "Translation")  # of the steps
-WEMATH_REQUIREMENT = (
-    "Regarding the format, please answer following the template below, and be sure to include two "
-    "<> symbols:\n<Thought process>: <<your thought process>> <Answer>: <<your option>>"
-)
 
 
 def _bench_samples(family_names: tuple[str, ...], seed: int) -> Iterator[Sample]:
@@ -141,7 +138,7 @@ def wemath_items(seed: int) -> Iterator[Item]:
                 "question": question,
                 **dict(zip(LETTERS, options, strict=False)),
                 "answer": LETTERS[options.index(str(answer))],
-                "requirement": WEMATH_REQUIREMENT,
+                "requirement": wemath.REQUIREMENT,
                 "image": image,
                 "sample_id": sample_id,
             }

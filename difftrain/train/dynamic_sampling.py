@@ -116,8 +116,9 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
     """None: TRL's sampler chooses the prompts, and all groups are trained on."""
     log_folder: Path | None = None
     has_live: bool = False
-    num_sampled: int = 0  # groups since training began
     """Whether any group had unequal rewards, since the training began."""
+    num_sampled: int = 0
+    """Groups that were generated since the training began."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._replayed: Replay | None = None

@@ -100,8 +100,7 @@ class SampleIndex:
     ) -> list[dict[str, Any]]:
         """The rows of one page of the grid, in order; `sort` is `sample_id` or a numeric column."""
         where, parameters = self._where(chosen)
-        column = self._sort_column(sort)
-        order = f"{column} {'DESC' if descending else 'ASC'} NULLS LAST, number"
+        order = self._order(sort, descending)
         columns_of_card = [
             "sample_id",
             "question",
@@ -131,7 +130,7 @@ class SampleIndex:
     ) -> list[str]:
         """The ids of all samples that the filter accepts, in the grid's order."""
         where, parameters = self._where(chosen)
-        order = f"{self._sort_column(sort)} {'DESC' if descending else 'ASC'} NULLS LAST, number"
+        order = self._order(sort, descending)
         rows = self._rows(f"SELECT sample_id FROM sample {where} ORDER BY {order}", parameters)
         return [sample_id for (sample_id,) in rows]
 
@@ -140,7 +139,7 @@ class SampleIndex:
     ) -> dict[str, Any]:
         """Position of a sample in the grid (from 0; None: filtered out), and the ids around it."""
         where, parameters = self._where(chosen)
-        order = f"{self._sort_column(sort)} {'DESC' if descending else 'ASC'} NULLS LAST, number"
+        order = self._order(sort, descending)
         rows = self._rows(
             f"""SELECT position, previous, next FROM (
                 SELECT sample_id, row_number() OVER w - 1 AS position,
@@ -268,10 +267,11 @@ class SampleIndex:
         """The rows of a query. Each thread needs its own cursor."""
         return self._connection.cursor().execute(sql, list(parameters)).fetchall()
 
-    def _sort_column(self, name: str) -> str:
-        if name not in ("sample_id", *self.numeric):
-            raise KeyError(name)
-        return name
+    def _order(self, column: str, descending: bool) -> str:
+        """The grid's order as SQL. Raises KeyError for a column that it cannot sort by."""
+        if column not in ("sample_id", *self.numeric):
+            raise KeyError(column)
+        return f"{column} {'DESC' if descending else 'ASC'} NULLS LAST, number"
 
     def _where(self, chosen: SampleFilter, skip: str = "") -> tuple[str, list[Any]]:
         """The SQL condition and its parameters, without the condition on `skip`."""

@@ -7,7 +7,6 @@ parquet parts, questions from its prediction files, and images from the benchmar
 import csv
 import sys
 from collections.abc import Sequence
-from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -41,6 +40,8 @@ class ItemComparison:
         }
         self._runs = [run for run in runs if run.evaluations]
         self._lock = Lock()
+        self._question_cache: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+        self._item_cache: dict[str, dict[tuple[str, str], Any]] = {}
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET enable_external_access = false")
         columns = ", ".join(f"{name} VARCHAR" for name in
@@ -126,10 +127,6 @@ class ItemComparison:
                 self._question_cache[evaluation] = dict(self._read_questions(evaluation))
         return self._question_cache[evaluation]
 
-    @cached_property
-    def _question_cache(self) -> dict[str, dict[tuple[str, str], dict[str, Any]]]:
-        return {}
-
     def _read_questions(self, evaluation: str) -> Any:
         from difftrain.evaluate import benchmark_named
 
@@ -177,7 +174,3 @@ class ItemComparison:
             config = settings_section(run, "evaluate", EvaluateConfig)
             self._item_cache[run.title] = {item.key: item.row for item in load_items(config)}
         return self._item_cache[run.title]
-
-    @cached_property
-    def _item_cache(self) -> dict[str, dict[tuple[str, str], Any]]:
-        return {}

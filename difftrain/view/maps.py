@@ -14,6 +14,7 @@ from difftrain.config.difficulty import CmabConfig, ProbeConfig, TextSpan
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import cmab
+from difftrain.grade import extract
 from difftrain.model import resolve
 from difftrain.probe.run import engine_request
 from difftrain.probe.schedule import ProbeRequest
@@ -24,7 +25,6 @@ from difftrain.view.sample import SampleReader, layer_ratios
 logger = logging.getLogger(__name__)
 
 MAX_MAPS = 64  # that are kept in memory
-ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 DIGITS = 7  # of attention weights in the page's data
 MapKey = tuple[str, int, int]  # sample id, mask percent and draw of a response
 
@@ -57,11 +57,11 @@ def answer_tokens(decoded_lengths_T: Sequence[int], text: str) -> list[int]:
 
     `decoded_lengths_T` has the length of the text up to and with each token.
     """
-    start = text.rfind(ANSWER_OPEN)
+    start = text.rfind(extract.OPEN_TAG)
     if start < 0:
         return []
-    start += len(ANSWER_OPEN)
-    end = text.find(ANSWER_CLOSE, start)
+    start += len(extract.OPEN_TAG)
+    end = text.find(extract.CLOSE_TAG, start)
     end = len(text) if end < 0 else end
     starts_T = [0, *decoded_lengths_T[:-1]]
     return [

@@ -4,7 +4,6 @@ A masked image is drawn again from the probe's seeds, so it is the image that th
 """
 
 import io
-import json
 from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from difftrain.probe import views
 from difftrain.probe.run import sampling_seed, view_spec
 from difftrain.probe.schedule import ProbeRequest
 from difftrain.records import Attention, Rollout, Sample, View
+from difftrain.report.inputs import json_lines
 from difftrain.view.folders import ViewFolders
 from difftrain.view.index import SampleIndex
 
@@ -157,11 +157,9 @@ class SampleReader:
         names = {row["name"] for row in self.index.selections(sample.sample_id)}
         result = []
         for name, folder in self.folders.training.items():
-            path = folder / "train_log.jsonl"
-            if name not in names or not path.is_file():
+            steps = json_lines(folder / "train_log.jsonl") if name in names else []
+            if not steps:
                 continue
-            lines = path.read_text().splitlines()
-            steps = [json.loads(line) for line in lines if line.strip()]
             curves = {}
             for subset in ("", sample.task, *dict.fromkeys(strata)):
                 key = f"{REWARD}/{subset}" if subset else REWARD
