@@ -22,7 +22,7 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.difficulty import Until
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism
-from difftrain.difficulty.score import gather_evidence
+from difftrain.difficulty.evidence import gather_evidence
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession

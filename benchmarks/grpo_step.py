@@ -142,8 +142,7 @@ def child(name: str, setting: str, steps: int) -> None:
 
     from difftrain import images
     from difftrain.config.model import ModelConfig
-    from difftrain.model import loading, resolve
-    from difftrain.model.engines.hf import PLACEHOLDERS
+    from difftrain.model import family, loading, resolve
     from difftrain.shapes import pool
     from difftrain.train import image_cache
     from difftrain.train.dataset import to_dataset
@@ -158,8 +157,7 @@ def child(name: str, setting: str, steps: int) -> None:
         for s in samples
     ]
     processor = loading.load_processor(ModelConfig(), side[0] ** 2, side[0] ** 2)
-    vocabulary = processor.tokenizer.get_vocab()
-    banned = [vocabulary[token] for token in PLACEHOLDERS if token in vocabulary]
+    banned = list(family.banned_tokens(processor).values())
 
     def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [float(sum(ids) % 7) for ids in completion_ids]

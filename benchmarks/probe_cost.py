@@ -48,7 +48,7 @@ import torch
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism
-from difftrain.difficulty.score import gather_evidence
+from difftrain.difficulty.evidence import gather_evidence
 from difftrain.model.engines import hf, kv_cache
 from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Completion, Request
@@ -106,7 +106,7 @@ def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
     """The completion of one request by transformers' generate, in a batch of one."""
     inputs = kv_cache.encode(loaded, [request])
     prompt_length = inputs["input_ids"].shape[1]
-    banned_ids = hf.placeholder_ids(loaded.processor.tokenizer)  # image tokens are no text
+    banned_ids = list(loaded.banned.values())  # image tokens are no text
 
     def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Add the engine's seeded Gumbel noise, so that greedy decoding samples its tokens."""

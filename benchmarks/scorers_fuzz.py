@@ -14,8 +14,12 @@ replies. Equal means the same score and the same temperatures of the judge's cal
 differences are intended and counted as explained (see `explanation`). The judge's prompts are not
 compared: difftrain's differ from VLMEvalKit's in line breaks and in the Chinese wording.
 
+In WeMath, predictions without a judge are not compared: the reference's rule for them works on
+whole tables. MathVerse, WeMath and LogicVista are compared as the reference's tables leave their
+texts (harness.table_text).
+
 Prints the counts and writes benchmarks/results/scorers_fuzz.json. 100,000 predictions for each of
-the six benchmarks take about six minutes on one core.
+the nine benchmarks take about ten minutes on one core.
 """
 
 import argparse
@@ -30,7 +34,7 @@ import string
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +43,7 @@ import pandas as pd
 
 from difftrain.evaluate import score_item
 from difftrain.evaluate.benchmarks import ocrbench
-from difftrain.evaluate.harness import API_FAILURE
+from difftrain.evaluate.harness import API_FAILURE, RULES, table_text
 from difftrain.pipeline import manifest
 
 RESULT = Path(__file__).parent / "results" / "scorers_fuzz.json"
@@ -55,7 +59,13 @@ FUNCTIONS = {
     "smp/misc.py": ("process_punctuation", "cn_string"),
     "smp/vlm.py": ("build_option_str",),
     "dataset/utils/multiple_choice.py": (
-        *("MMMU_preproc", "build_prompt", "build_prompt_cn", "build_choices"),
+        *(
+            "MMMU_preproc",
+            "build_prompt",
+            "build_prompt_cn",
+            "build_choices",
+            "build_prompt_wemath",
+        ),
         *("extract_answer_from_item", "eval_vanilla", "mcq_vanilla_eval"),
     ),
     "dataset/utils/yorn.py": ("YOrN_match_prompt", "YOrN_Extraction", "YOrN_auxeval"),
@@ -65,6 +75,12 @@ FUNCTIONS = {
     ),
     "dataset/utils/mmvet.py": ("build_mmvet_gpt4_prompt", "MMVet_auxeval"),
     "dataset/image_vqa.py": ("OCRBench.evaluate",),
+    "dataset/utils/mathverse.py": (
+        *("get_gpt4_extract_ICE", "get_gpt4_score_ICE", "build_mathverse_gpt4_extract_prompt"),
+        *("build_mathverse_gpt4_score_prompt", "post_check_score", "MathVerse_auxeval_extract"),
+        "MathVerse_auxeval_score",
+    ),
+    "dataset/utils/logicvista.py": ("build_prompt_logicvista", "LogicVista_auxeval"),
 }
 """File in the folder vlmeval -> the functions, constants and methods that are run."""
 BATCH = 2000  # predictions in one table
@@ -93,6 +109,16 @@ class ScriptedJudge:
 
     def generate(self, prompt: str, temperature: float = 0.0) -> str:
         return self(prompt, temperature)
+
+
+@dataclass
+class StrippingJudge:
+    """As the reference's client: it strips a reply, and an empty one is a failed call."""
+
+    judge: ScriptedJudge
+
+    def generate(self, prompt: str, temperature: float = 0.0) -> str:
+        return self.judge(prompt, temperature).strip() or f"{API_FAILURE}."
 
 
 # --- The reference ---
@@ -136,7 +162,8 @@ def extract(source: str, names: Sequence[str]) -> ast.Module:
 class Reference:
     """VLMEvalKit's functions at one commit. `drawn` has the cases that got a random option."""
 
-    def __init__(self, clone: Path, commit: str) -> None:
+    def __init__(self, clone: Path, date: str) -> None:
+        commit, self.rules = COMMITS[date], RULES[date]
         self.drawn: set[int] = set()
         self._judges: Sequence[ScriptedJudge | None] = ()
         self._current = -1  # number of the case that is scored
@@ -146,6 +173,7 @@ class Reference:
             **FILE_STUBS,
             "track_progress_rich": self._each,
             "logger": self,
+            "print": self.info,  # LogicVista's scorer prints every prompt
             "get_logger": lambda name: self,
         }
         for path, names in FUNCTIONS.items():
@@ -176,16 +204,27 @@ class Reference:
     ) -> list[float]:
         """The reference's score of each case."""
         self.drawn, self._judges = set(), judges
-        if benchmark in ("MMMU", "MMStar"):
+        if benchmark in ("MathVerse", "WeMath", "LogicVista"):
+            cases = [self._from_table(case) for case in cases]
+        if benchmark in ("MMMU", "MMStar", "WeMath"):
             return self._multiple_choice(benchmark, cases)
         score = {
             "MathVista": self._mathvista,
             "MMVet": self._mmvet,
             "OCRBench": self._ocrbench,
             "HallusionBench": self._hallusionbench,
+            "MathVerse": self._mathverse,
+            "LogicVista": self._logicvista,
         }[benchmark]
         lines = [{**case.item, "prediction": case.prediction} for case in cases]
         return [float(score(line, judge)) for line, judge in zip(lines, judges, strict=True)]
+
+    def _from_table(self, case: Case) -> Case:
+        """The case as the reference reads it from its tables."""
+        item = {name: table_text(value, self.rules) for name, value in case.item.items()}
+        # An option such as "None" vanishes.
+        item = {name: text for name, text in item.items() if len(name) > 1 or text != "nan"}
+        return replace(case, item=item, prediction=table_text(case.prediction, self.rules))
 
     def _multiple_choice(self, benchmark: str, cases: list[Case]) -> list[float]:
         rows = [
@@ -213,6 +252,22 @@ class Reference:
     def _mmvet(self, line: dict, judge: ScriptedJudge | None) -> float:
         judge = judge or ScriptedJudge([f"{API_FAILURE}."])
         return self.names["MMVet_auxeval"](judge, line)["score"]
+
+    def _mathverse(self, line: dict, judge: ScriptedJudge | None) -> float:
+        """Both stages; between them, the extraction passes the reference's table."""
+        if judge is None:
+            return 0.0
+        client = StrippingJudge(judge)
+        extraction = self.names["MathVerse_auxeval_extract"](client, line)["extract"]
+        seen = table_text(extraction, self.rules)
+        return float(
+            self.names["MathVerse_auxeval_score"](client, line | {"extract": seen})["score"]
+        )
+
+    def _logicvista(self, line: dict, judge: ScriptedJudge | None) -> float:
+        if judge is None:
+            return 0.0
+        return self.names["LogicVista_auxeval"](StrippingJudge(judge), line)["hit"]
 
     def _ocrbench(self, line: dict, judge: ScriptedJudge | None) -> float:
         return self.names["OCRBench"](None, Table([line]))["Final Score"]
@@ -450,6 +505,57 @@ def mmvet_case(rng: random.Random) -> Case:
     return Case(item, prediction, scripted(rng, lambda: mutated(rng, rng.choice(SCORES))))
 
 
+def mathverse_case(rng: random.Random) -> Case:
+    """A case of MathVerse: the judge's replies are an extraction and verdicts."""
+    gold = rng.choice(
+        ("B", "(B)", "A\nC", " 14 ", "21\\pi", "=\\frac{7}{4}", "0", "nan", "[-2, 5)")
+    )
+
+    def text() -> str:
+        return or_special(rng, mutated(rng, filled(rng, NUMBER_FORMS, x=gold.strip())))
+
+    replies = [rng.choice((gold, text(), "null", "=1")) for _ in range(rng.choice((1, 1, 1, 3)))]
+    replies += [rng.choice(("0", "1", "1.", " 1 ", "yes", "01", text())) for _ in range(4)]
+    item = {"question_for_eval": "How long?", "answer": gold}
+    return Case(item, text(), [] if rng.random() < 0.1 else replies)
+
+
+def wemath_case(rng: random.Random) -> Case:
+    """A case of WeMath, always with a judge."""
+    case = multiple_choice_case(rng, is_mmmu=False)
+    options = {letter: case.item[letter] for letter in case.item if len(letter) == 1}
+    return replace(case, replies=case.replies or [reply_to_choice(rng, options)])
+
+
+def logicvista_case(rng: random.Random) -> Case:
+    """A case of LogicVista, whose judge replies with letters."""
+    gold = rng.choice(("A", "B", "b", "A, C", "C, A", "A,C", "3", "ABC"))
+    forms = (
+        "A",
+        "B",
+        "AC",
+        "CA",
+        "Z",
+        "ABC",
+        "A, C",
+        "b",
+        "B.",
+        "É",
+        "Ⅱ",
+        "NONE",
+        "3",
+        "ß",
+        "İ",
+        "",
+    )
+    replies = [
+        mutated(rng, rng.choice(forms)) if rng.random() < 0.5 else rng.choice(forms)
+        for _ in range(rng.randint(1, 5))
+    ]
+    item = {"question": "Which?", "answer": gold}
+    return Case(item, or_special(rng, rng.choice(SENTENCES)), replies)
+
+
 CASES: dict[str, Callable[[random.Random], Case]] = {
     "MathVista": mathvista_case,
     "MMVet": mmvet_case,
@@ -457,6 +563,9 @@ CASES: dict[str, Callable[[random.Random], Case]] = {
     "HallusionBench": hallusionbench_case,
     "MMMU": lambda rng: multiple_choice_case(rng, is_mmmu=True),
     "MMStar": lambda rng: multiple_choice_case(rng, is_mmmu=False),
+    "MathVerse": mathverse_case,
+    "WeMath": wemath_case,
+    "LogicVista": logicvista_case,
 }
 
 
@@ -531,7 +640,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     os.environ.pop("VERBOSE", None)  # changes how the reference reads the letter A
-    references = {date: Reference(arguments.vlmevalkit, commit) for date, commit in COMMITS.items()}
+    references = {date: Reference(arguments.vlmevalkit, date) for date in COMMITS}
     counts = {date: {name: Counts() for name in CASES} for date in COMMITS}
     for name in CASES:
         for cases in batches(name, arguments.predictions, arguments.seed):

@@ -36,7 +36,7 @@ from difftrain.data import prompts
 from difftrain.grade import grade
 from difftrain.grade.extract import has_expected_format
 from difftrain.grade.pool import GraderPool
-from difftrain.model import loading, resolve
+from difftrain.model import family, loading, resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample, TrainStage, Verdict
@@ -129,12 +129,11 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
         }
         for sample in samples
     ]
-    # grpo_arguments looks up the ids of image placeholder tokens, which must not be sampled.
-    vocabulary = processor.tokenizer.get_vocab()
+    banned = family.banned_tokens(processor)  # image placeholders, which must not be sampled
     return GRPOTrainer(
         model=resolve.source(config.model.name),
         reward_funcs=[accuracy, format],
-        args=trl_args.grpo_arguments(job_of(config, folder), vocabulary),
+        args=trl_args.grpo_arguments(job_of(config, folder), banned),
         train_dataset=Dataset.from_list(rows),
         processing_class=processor,
     )

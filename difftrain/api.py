@@ -15,7 +15,7 @@ from typing import Any
 from difftrain.cli import expand_evaluate
 from difftrain.cli.overrides import compose_config
 from difftrain.config.data import FILE_SUFFIXES, TABLE_SUFFIXES
-from difftrain.config.run_config import RunConfig, resolve
+from difftrain.config.run_config import RunConfig, resolve, to_config, with_family_settings
 from difftrain.data import dataset
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline import manifest, parquet
@@ -70,7 +70,8 @@ def score_samples(samples: Sequence[Sample], model: ModelSession, *settings: str
     """One Score for each sample and measure; samples whose requests failed have none."""
     config, paths = _probe(samples, model, settings)
     sample_ids = [sample.sample_id for sample in without_failed(samples, paths.probe)]
-    scores, _without_chance_correction = difficulty.score_samples(config, paths, sample_ids)
+    evidence = difficulty.read_evidence(config, paths)
+    scores, _without_chance_correction = difficulty.score_samples(config, evidence, sample_ids)
     return scores
 
 
@@ -94,7 +95,8 @@ def _probe(
     samples: Sequence[Sample], model: ModelSession, settings: Sequence[str]
 ) -> tuple[RunConfig, RunPaths]:
     """Probe the samples as a run would; returns the resolved settings and the run's folders."""
-    config = replace(resolve(compose_config([*settings])), model=model.config, data=model.data)
+    composed = to_config(compose_config([*settings]))  # the family's settings are still null
+    config = with_family_settings(replace(composed, model=model.config, data=model.data))
     paths = RunPaths(config, samples=manifest.fingerprint([sample.sample_id for sample in samples]))
     difficulty.probe(config, paths, World(), model, list(samples))
     return config, paths

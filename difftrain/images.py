@@ -17,9 +17,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from difftrain.config.data import TOKEN_PIXELS
+from difftrain.config.data import TOKEN_SIDE
 
-FACTOR = 28  # pixels per image token and side: a patch of 14, merged 2 x 2
 MAX_ASPECT_RATIO = 200  # the processor refuses images whose sides differ by more
 MAX_PIXELS = 100_000_000  # larger images are refused by their header, before they are decoded
 MAX_FILE_BYTES = 1 << 29  # larger files are refused unread; no image of MAX_PIXELS needs as much
@@ -54,10 +53,11 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PixelBudget:
-    """Smallest and largest area of an image, in pixels."""
+    """Smallest and largest area of an image, and the side of an image token, in pixels."""
 
     min_pixels: int
     max_pixels: int
+    side: int = TOKEN_SIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,12 @@ class DecodedImage:
     rgb: bytes = field(repr=False)
     size: Size
     original_size: Size  # before the resize and after EXIF rotation; gold boxes refer to it
+    side: int = TOKEN_SIDE  # of an image token
 
     @property
     def num_tokens(self) -> int:
         """Number of image tokens that the model gets."""
-        return self.size[0] * self.size[1] // TOKEN_PIXELS
+        return self.size[0] * self.size[1] // self.side**2
 
     @property
     def is_white(self) -> bool:
@@ -95,7 +96,7 @@ def decode(raw: bytes, budget: PixelBudget) -> DecodedImage:
     except DECODE_ERRORS as error:
         raise ImageError(f"broken image: damaged or cut short ({error}); fetch it again") from error
     resized = resize_to_budget(image, budget)
-    return DecodedImage(to_png(resized), resized.tobytes(), resized.size, image.size)
+    return DecodedImage(to_png(resized), resized.tobytes(), resized.size, image.size, budget.side)
 
 
 def open_image(raw: bytes) -> Image.Image:
@@ -169,13 +170,14 @@ def fit_size(size: Size, budget: PixelBudget) -> Size:
 
 def _smart_resize(size: Size, budget: PixelBudget) -> Size:
     """The size that Qwen2-VL's processor (smart_resize of transformers) would give an image."""
-    width, height = (round(side / FACTOR) * FACTOR for side in size)
+    factor = budget.side
+    width, height = (round(side / factor) * factor for side in size)
     if width * height > budget.max_pixels:
         shrink = math.sqrt(math.prod(size) / budget.max_pixels)
-        width, height = (max(FACTOR, int(side / shrink / FACTOR) * FACTOR) for side in size)
+        width, height = (max(factor, int(side / shrink / factor) * factor) for side in size)
     elif width * height < budget.min_pixels:
         grow = math.sqrt(budget.min_pixels / math.prod(size))
-        width, height = (math.ceil(side * grow / FACTOR) * FACTOR for side in size)
+        width, height = (math.ceil(side * grow / factor) * factor for side in size)
     return width, height
 
 

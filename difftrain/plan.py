@@ -9,18 +9,22 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from difftrain.config.data import TOKEN_PIXELS, DataConfig
+from difftrain.config.data import SHAPES_PIXELS, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, PismConfig, ProbeConfig, Until
+from difftrain.config.evaluate import OFFICIAL, EvaluateConfig
+from difftrain.config.judge import by_rules_alone, model_name
 from difftrain.config.model import Dtype, EngineKind, ModelConfig
-from difftrain.config.run_config import RunConfig, format_value
+from difftrain.config.run_config import Control, RunConfig, format_value
 from difftrain.config.train import GrpoConfig, Rollouts, SftConfig, VllmMode
 from difftrain.data.build import build_dataset
 from difftrain.data.prompts import SYSTEM
 from difftrain.difficulty.pism import min_correct
+from difftrain.evaluate import benchmark_named
+from difftrain.evaluate.loading import NUM_SHAPES_ITEMS
 from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.paths import RunPaths, round_paths
 from difftrain.probe.schedule import requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
@@ -59,8 +63,8 @@ def show(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
 
     Runs the data stage first, as any run does.
     """
-    paths = RunPaths(config)
-    folder = paths.run.parent.parent / "plan" / paths.run.name
+    paths, run = RunPaths(config), round_paths(config)[-1].run
+    folder = run.parent.parent / "plan" / run.name
     build_dataset(config.data, paths.data, world)
     if world.is_first:
         settings = asdict(config)
@@ -78,6 +82,8 @@ def show(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
             recipe_settings=recipe_settings,
             **_responses(config, dataset, pilot),
             **_memory(config, round(dataset.text_tokens)),
+            evaluation=evaluation_cost(config),
+            step_rollouts=step_rollouts(config.grpo),
             step_tokens=step_tokens(config.grpo, dataset.image_tokens + dataset.text_tokens),
         )
         print(text)
@@ -108,7 +114,7 @@ def _summarize(folder: Path, data: DataConfig) -> DatasetSummary:
     counts = data_manifest["counts"]
     samples, image_tokens = counts["samples"], counts.get("images", {}).get("tokens")
     # Generated samples (data=shapes) have no image counts; their images have 4 x 4 tokens.
-    shapes_tokens = max(data.min_pixels, TOKEN_PIXELS * 16) / TOKEN_PIXELS
+    shapes_tokens = max(data.min_pixels, SHAPES_PIXELS) / data.side**2
     return DatasetSummary(
         counts=counts,
         task_sets=dict(task_sets),
@@ -193,7 +199,10 @@ def find_pilot(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
 def _responses(
     config: RunConfig, dataset: DatasetSummary, pilot: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The probe's number of responses, including the retest's, and the tokens of one response."""
+    """The probe's number of responses, including the retest's, and the tokens of one response.
+
+    Every round is taken to need as many responses as the first.
+    """
     samples, probe, difficulty = dataset.counts["samples"], config.probe, config.difficulty
     by_measure = {}  # responses if only this measure were scored; together, measures share some
     for measure in difficulty.measures:
@@ -206,11 +215,56 @@ def _responses(
         responses = expected_responses(difficulty, probe, dataset.task_sets)
         response_tokens = probe.max_new_tokens
     return {
-        "responses": responses * (1 + min(probe.retest_samples, samples) / samples),
+        "responses": responses * (config.rounds + min(probe.retest_samples, samples) / samples),
         "response_tokens": response_tokens,
         "by_measure": by_measure,
-        "grid": samples * probe.draws * len(probe.mask_percents),
+        "grid": samples * probe.draws * len(probe.mask_percents) * config.rounds,
+        "steps": [config.of_round(n).grpo.max_steps for n in range(1, config.rounds + 1)],
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationCost:
+    """What the evaluation of one checkpoint costs, and how many checkpoints there are.
+
+    `judge_calls`: the judge's replies if the rules grade all that they may, if they grade nothing,
+    and if no reply is usable. They are for JUDGE_MODEL; shapes/ benchmarks need none.
+    """
+
+    num_items: dict[str, int]  # by benchmark
+    checkpoints: tuple[str, ...]
+    max_tokens: int  # of the responses to all items
+    judge: str
+    is_judged: bool  # whether these settings call JUDGE_MODEL
+    judge_calls: tuple[int, int, int]
+    exceeds_max_calls: bool
+
+
+def evaluation_cost(config: RunConfig) -> EvaluationCost:
+    """The items, response tokens and judge's replies of the run's evaluation."""
+    evaluate = config.evaluate
+    num_items = {name: _num_items(name, evaluate) for name in evaluate.benchmarks}
+    calls = [
+        sum(benchmark_named(name).judge_calls[i] * num_items[name] for name in evaluate.official)
+        for i in range(3)
+    ]
+    max_calls = evaluate.judge_client.max_calls
+    control = ("control",) if config.control is Control.random else ()
+    return EvaluationCost(
+        num_items=num_items,
+        checkpoints=("base", "tuned", *control),
+        max_tokens=sum(num_items.values()) * evaluate.max_new_tokens,
+        judge=model_name(evaluate.judge, evaluate.benchmarks),
+        is_judged=not all(by_rules_alone(evaluate.judge, name) for name in evaluate.official),
+        judge_calls=(calls[0], calls[1], calls[2]),
+        exceeds_max_calls=max_calls is not None and calls[1] > max_calls,
+    )
+
+
+def _num_items(name: str, evaluate: EvaluateConfig) -> int:
+    if name not in OFFICIAL:
+        return evaluate.limit or NUM_SHAPES_ITEMS
+    return min(evaluate.limit or benchmark_named(name).num_items, benchmark_named(name).num_items)
 
 
 # Memory of one GPU. With P parameters (T of them trained), b bytes per weight, L layers of width H,
@@ -305,8 +359,9 @@ def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
     embeddings = vocabulary * width * (1 if is_tied else 2)
     language = embeddings + layers * (attention + 3 * width * mlp_width + 2 * width)
     vision_width, vision_mlp_width = vision["hidden_size"], vision["intermediate_size"]
+    vision_layers = vision.get("depth") or vision["num_hidden_layers"]
     merged_width = vision_width * vision.get("spatial_merge_size", 2) ** 2
-    tower = vision["depth"] * (4 * vision_width**2 + 3 * vision_width * vision_mlp_width)
+    tower = vision_layers * (4 * vision_width**2 + 3 * vision_width * vision_mlp_width)
     tower += PATCH_VALUES * vision_width + merged_width**2 + merged_width * width
     return ModelDims(
         parameters=float(language + tower),
@@ -318,7 +373,7 @@ def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
         key_heads=key_heads,
         head_size=head_size,
         vocabulary=vocabulary,
-        vision_layers=vision["depth"],
+        vision_layers=vision_layers,
         vision_width=vision_width,
         vision_mlp_width=vision_mlp_width,
     )
@@ -443,6 +498,12 @@ def generation_batch(
     return TokenBatch(rows=rows, prompt=prompt, response=response, pixels=pixels)
 
 
+def step_rollouts(grpo: GrpoConfig) -> tuple[int, int]:
+    """The fewest and the most completions that are generated for a GRPO step."""
+    fewest = grpo.prompts_per_step * grpo.num_generations
+    return fewest, fewest * (1 + grpo.max_rounds * grpo.dynamic_sampling)
+
+
 def step_tokens(grpo: GrpoConfig, prompt: float) -> tuple[float, float]:
     """Tokens of a GRPO step in a log-probability pass (policy, old and reference are one each).
 
@@ -462,7 +523,7 @@ def _memory(config: RunConfig, text_tokens: int) -> dict[str, Any]:
     dims = model_dims(resolve.source(model.name))
     if dims is None:
         return {"memory": None}
-    prompt = pixels // TOKEN_PIXELS + text_tokens
+    prompt = pixels // config.data.side**2 + text_tokens
     batch = generation_batch(model, prompt, config.probe.max_new_tokens, pixels)
     cached_prompts = model.max_concurrency if model.engine is EngineKind.hf else 0
     weight_bytes = 4 if model.dtype is Dtype.float32 else 2

@@ -45,13 +45,18 @@ class Verdict(StrEnum):
 
 
 class Measure(StrEnum):
-    """The difficulty measures of Qi et al. 2026 (pism, cmab) and of the paper RAP (the others)."""
+    """The difficulty measures of Qi et al. 2026 (pism, cmab), of RAP (cde, ace, drm), and ours.
+
+    The module difficulty/<name>.py defines a measure, and its name here registers it.
+    """
 
     pism = "pism"  # the masked share of the image at which the model fails
     cmab = "cmab"  # attention to the image, divided by attention to the text
     cde = "cde"  # accuracy with the image minus accuracy without it
     ace = "ace"  # how much a response depends on one of its own tokens
     drm = "drm"  # the share of incorrect responses to the full image
+    pass_rate = "pass_rate"  # the share of correct responses, as a posterior mean
+    image_gain = "image_gain"  # log-probability of the gold answer with the image minus without
 
 
 class Stratum(StrEnum):

@@ -5,7 +5,8 @@ reasons: which items a benchmark contains, and with which seed a model was train
 the items, so the results of a single seed show only the variance of items.
 
 Axes: S seeds, I items, C clusters, R bootstrap resamples. A cluster is a set of items that are
-resampled together: HallusionBench's questions on one figure; elsewhere a single item.
+resampled together: HallusionBench's questions on one figure, MathVerse's versions of one problem;
+elsewhere a single item.
 """
 
 from collections import defaultdict

@@ -42,10 +42,13 @@ def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: 
     """5.1  Compare every sample with the items of the benchmarks that are on this machine.
 
     Raises ConfigError if an arm trains on a benchmark item, unless evaluate.contamination=warn.
+    With several rounds any sample may be selected later, so none may be a benchmark item.
     """
     samples = parquet.read_rows(paths.data, Sample)
     folders = [folder for arm in arms for folder in paths.selections(arm)]
-    budget = PixelBudget(config.data.min_pixels, config.data.max_pixels)
+    budget = PixelBudget(config.data.min_pixels, config.data.max_pixels, config.data.side)
+    if config.rounds > 1:
+        folders = [paths.score]
     contamination.check(samples, folders, paths.contamination, config.evaluate, budget, world)
 
 
@@ -70,7 +73,7 @@ def evaluate(
     """Generate and grade one checkpoint's responses; `name` names the checkpoint in the results."""
     responses, results = paths.responses(arm), paths.evaluation(arm)
     folders = grade.EvaluationFolders(responses, results, paths.judge_replies)
-    pixels = config.data.min_pixels, config.data.max_pixels
+    pixels = config.data.min_pixels, config.data.max_pixels, config.data.side
     grade.evaluate(session.engine, folders, name, config.evaluate, config.model, pixels, world)
     return results
 

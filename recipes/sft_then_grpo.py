@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from difftrain.config.difficulty import Until
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import Dropped, SftTargets
+from difftrain.model import chat_format, loading
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
@@ -81,14 +82,18 @@ def make_targets(
 ) -> dict[str, str | Dropped]:
     """Each sample's target (the response to learn), or the reason why it has none."""
     if config.sft.targets is SftTargets.rationale:
-        return {sample.sample_id: sft.from_rationale(sample) for sample in samples}
+        boxes = config.grade.box_coordinates
+        return {sample.sample_id: sft.from_rationale(sample, boxes) for sample in samples}
     needed = requirements(config.difficulty, config.probe)
     # Only draws that every sample has: other runs may add draws of some samples to the probe.
     draws = config.probe.draws if needed.until is Until.grid else needed.full_image
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
     correct = sft.correct_rollouts(rollouts, draws)
     ids = [sample.sample_id for sample in samples]
-    return {id_: sft.from_rollouts(correct.get(id_, []), config.seed) for id_ in ids}
+    data = config.data
+    processor = loading.load_processor(config.model, data.min_pixels, data.max_pixels)
+    prefix = chat_format.thought_prefix(processor)  # the rollouts begin behind it
+    return {id_: sft.from_rollouts(correct.get(id_, []), config.seed, prefix) for id_ in ids}
 
 
 def run(

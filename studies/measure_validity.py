@@ -11,11 +11,14 @@ alone gives the answer ("prior"), or nobody can answer it ("noise"). The measure
 * CDE (the paper RAP): accuracy with the image minus accuracy without it
 * ACE (RAP): how biased attention is towards one token of the response
 * DRM (RAP): one minus the accuracy with the image
+* pass rate (ours): the accuracy with the image, as a posterior mean
+* image gain (ours): log-probability of the gold answer with the image minus without; once for the
+  answer alone, once for the generator's rationale and the answer
 
-The script generates the tiny model's responses (rollouts) in six steps. Each step adds what another
-measure needs; finished steps are not repeated. Writes measure_validity.md, .json and _*.svg to
-studies/results. Seconds are processor seconds on one thread, which other load on the machine
-changes little. Under half an hour on two cores.
+The script generates the tiny model's responses (rollouts) in eight steps. Each step adds what
+another measure needs; finished steps are not repeated. Writes measure_validity.md, .json and
+_*.svg to studies/results. Seconds are processor seconds on one thread, which other load on the
+machine changes little. Under half an hour on two cores.
 
 Axes: N samples, R mask ratios (shares of the image that are masked), K draws (responses per ratio),
 M draws without the image.
@@ -49,8 +52,8 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.difficulty import PismConfig
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import ace, cde
+from difftrain.difficulty.evidence import AnswerLikelihood, Evidence, gather_evidence
 from difftrain.difficulty.pism import guess_rate, min_correct
-from difftrain.difficulty.score import Evidence, gather_evidence
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -63,16 +66,25 @@ from difftrain.shapes.families import GRID, LETTERS, LEVELS
 
 logger = logging.getLogger(__name__)
 
+WITH_OURS = "difficulty.extra_measures=[cmab, cde, ace, drm, pass_rate, image_gain]"
 STEPS = {
     "PISM": ["difficulty=pism", "difficulty.extra_measures=[]"],
     "and CDE, DRM": ["difficulty=all", "difficulty.extra_measures=[cde, drm]"],
     "and CMAB, ACE": ["difficulty=all"],
     "and chance": ["difficulty=all", "difficulty.pism.chance_correction=text_only"],
+    "and gain": ["difficulty=all", "difficulty.pism.chance_correction=text_only", WITH_OURS],
+    "gain with rationale": [
+        "difficulty=all",
+        "difficulty.pism.chance_correction=text_only",
+        WITH_OURS,
+        "difficulty.image_gain.target=rationale",
+    ],
     "rectangle": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=rectangle"],
     "patches": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=patches"],
 }
-"""The settings of each step. The first four write to one probe (a folder of rollouts), and each of
-them adds what its measures still lack. "and chance" corrects PISM for correct guesses."""
+"""The settings of each step. The first six share one probe (a folder of rollouts), and each of them
+adds what its measures still lack. "and chance" corrects PISM for correct guesses; the two steps
+after it generate nothing, but pass over gold answers."""
 OTHER_MASKS = ("rectangle", "patches")
 """Steps with another shape of mask. Their probes begin with a copy of the full-image rollouts."""
 
@@ -91,10 +103,14 @@ class StepResult:
     cost: dict[str, float] = field(default_factory=dict)
 
 
-def count_rows(paths: RunPaths) -> tuple[int, int]:
-    """How many rollouts and attention rows (one per attention pass) a step's folders have."""
-    rollouts = len(parquet.read_rows(paths.probe, Rollout))
-    return rollouts, len(parquet.read_rows(paths.attention, Attention))
+def count_rows(paths: RunPaths) -> tuple[int, int, int]:
+    """How many rollouts, attention rows and likelihood rows a step's folders have.
+
+    An attention row costs one forward pass, a likelihood row two.
+    """
+    rows = ((paths.probe, Rollout), (paths.attention, Attention))
+    rollouts, attention = (len(parquet.read_rows(*pair)) for pair in rows)
+    return rollouts, attention, len(parquet.read_rows(paths.likelihood, AnswerLikelihood))
 
 
 def run_step(config: RunConfig, session: ModelSession, timing: Path, step: str) -> None:
@@ -102,17 +118,18 @@ def run_step(config: RunConfig, session: ModelSession, timing: Path, step: str) 
     paths = RunPaths(config)
     if manifest.read_manifest(paths.score) is not None:
         return
-    rollouts, passes = count_rows(paths)
+    rollouts, passes, likelihoods = count_rows(paths)
     session.model  # noqa: B018  # this property loads the model, here before the clock starts
     cpu_started, wall_started = time.process_time(), time.time()
     samples = difficulty.load_samples(config, paths, World())
     difficulty.probe(config, paths, World(), session, samples)
     cpu, wall = time.process_time() - cpu_started, time.time() - wall_started
-    new_rollouts, new_passes = count_rows(paths)
+    new_rollouts, new_passes, new_likelihoods = count_rows(paths)
     earlier = read_timing(timing).get(step, {})  # of an interrupted run
     added = {
         "generations": new_rollouts - rollouts,
         "attention_passes": new_passes - passes,
+        "likelihood_passes": 2 * (new_likelihoods - likelihoods),
         "cpu": cpu,
         "wall": wall,
     }
@@ -228,6 +245,10 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
         measured |= measure_columns(results[kind].scores, f"pism_{kind}", "pism")
     for measure in ("cmab", "cde", "ace", "drm"):
         measured |= measure_columns(last.scores, measure, measure)
+    for measure in ("pass_rate", "image_gain"):
+        measured |= measure_columns(results["and gain"].scores, measure, measure)
+    with_rationale = results["gain with rationale"].scores
+    measured |= measure_columns(with_rationale, "image_gain_rationale", "image_gain")
     # The generator sets requires_image, and gen_difficulty (0 easiest, 1 hardest).
     truth = {
         "task": {s.sample_id: s.task for s in last.samples},
@@ -320,6 +341,8 @@ def needed_requests(evidence: Evidence, pism: PismConfig, cde_rollouts: int) -> 
         "CDE": with_image | text_only,
         "ACE": frozenset({("ladder", 0, 0)}),
         "DRM": with_image,
+        "pass rate": frozenset(("ladder", 0, draw) for draw in range(num_draws)),
+        "image gain": frozenset[tuple[str, int, int]](),
     }
     measures = ("PISM", "CMAB", "CDE", "ACE", "DRM")
     together = frozenset[tuple[str, int, int]]().union(*map(requests.get, measures))
@@ -338,7 +361,7 @@ def attention_passes(evidence: Iterable[Evidence]) -> dict[str, int]:
 
 
 def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
-    """Rollouts, passes and processor seconds of each measure; `ratio` is relative to PISM.
+    """Rollouts, forward passes and processor seconds of each measure; `ratio` is relative to PISM.
 
     Seconds are counts times the average cost of a rollout or of an attention pass.
     """
@@ -355,12 +378,16 @@ def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
     attention = results["and CMAB, ACE"].cost
     pass_seconds = attention["cpu"] / attention["attention_passes"]
     passes = attention_passes(evidence.values())
+    seconds = {name: count * pass_seconds for name, count in passes.items()}
+    likelihood = results["and gain"].cost
+    passes["image gain"] = int(likelihood["likelihood_passes"])
+    seconds["image gain"] = likelihood["cpu"]
     return {
         name: {
             "rollouts": count,
             "per_sample": count / len(evidence),
-            "attention_passes": passes.get(name, 0),
-            "seconds": count * rollout_seconds + passes.get(name, 0) * pass_seconds,
+            "forward_passes": passes.get(name, 0),
+            "seconds": count * rollout_seconds + seconds.get(name, 0),
             "ratio": count / rollouts["PISM"],
         }
         for name, count in rollouts.items()
@@ -368,9 +395,10 @@ def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
 
 
 RESULTS = Path(__file__).resolve().parent / "results"
-COMPARED = ("pism", "pism_chance", "cmab", "cde", "ace", "drm")
+COMPARED = ("pism", "pism_chance", "cmab", "cde", "ace", "drm", "pass_rate", "image_gain",
+            "image_gain_rationale")  # fmt: skip
 """The measures whose values the page compares with one another."""
-STRATIFYING = ("pism", "pism_chance", "pism_rectangle", "pism_patches", "cmab", "drm")
+STRATIFYING = ("pism", "pism_chance", "pism_rectangle", "pism_patches", "cmab", "drm", "pass_rate")
 """The measures that put samples into strata."""
 STRATA = ("easy", "medium", "hard", "unsolved")
 
@@ -436,7 +464,8 @@ def measure(results: dict[str, StepResult], frame: pd.DataFrame) -> dict[str, An
     correlations = {name: difficulty_correlation(frame, name) for name in TITLES}
     rho, num_samples = rank_correlations(frame, COMPARED)
     confusions = {
-        TITLES[name]: confusion(frame, "pism", name) for name in ("cmab", "drm", "pism_chance")
+        TITLES[name]: confusion(frame, "pism", name)
+        for name in ("cmab", "drm", "pass_rate", "pism_chance")
     }
     with_ace = frame.dropna(subset=["ace"])
     return {

@@ -10,6 +10,8 @@ measures, with the symbols of their values on the page, are
 * CDE (D): accuracy with the image minus accuracy without it (the paper RAP)
 * ACE (log ψ): how biased attention is towards one token of the response (RAP)
 * DRM (D_diff): one minus the accuracy with the image (RAP)
+* pass rate (p): the accuracy with the image, as a posterior mean (ours)
+* image gain: log-probability of the gold answer with the image minus without (ours)
 
 RAP selects samples by CDE, ACE and DRM.
 """
@@ -105,8 +107,10 @@ def plot_agreement(
     """Plot rank correlations between measures, and PISM's strata against those of others."""
     with mpl.rc_context(fname=STYLE_FILE):
         titles = [TITLES[name].replace(" (pixels)", "") for name in names]
-        widths = [1.7, *[1] * len(counts)]
-        figure, panels = new_figure(10.4, 3.9, 1, len(widths), width_ratios=widths, squeeze=False)
+        widths = [0.3 * len(names), *[1] * len(counts)]
+        figure, panels = new_figure(
+            2.5 * sum(widths), 4.4, 1, len(widths), width_ratios=widths, squeeze=False
+        )
         plot_matrix(panels[0, 0], rho, titles, titles)
         panels[0, 0].set_title("rank correlation of the values")
         for axes, (title, table) in zip(panels[0, 1:], counts.items(), strict=True):
@@ -121,7 +125,7 @@ def plot_agreement(
             axes.set_yticks(range(4), table.index if axes is panels[0, 1] else [""] * 4)
             axes.tick_params(length=0, labelcolor=INK)
             axes.spines[:].set_visible(False)
-            axes.set_title(f"PISM down, {title.removeprefix('PISM, ')} across")
+            axes.set_title(f"PISM down,\n{title.removeprefix('PISM, ')} across")
         save(figure, path)
 
 
@@ -209,9 +213,10 @@ EXPECTED_SIGN = {
     "drm": "above 0",
     "cde": "below 0",
     "cde_readable": "below 0",
+    "pass_rate": "below 0",
 }
 """The sign that a measure's correlation with gen_difficulty should have: the model fails earlier on
-harder samples, and its accuracy is lower. CMAB and ACE have no expected sign."""
+harder samples, and its accuracy is lower. CMAB, ACE and image gain have no expected sign."""
 MAX_COST_RATIO = 1.4
 """This study's limit: all measures together need at most this many times PISM's rollouts."""
 TARGET_AUC = 0.9
@@ -267,9 +272,10 @@ def separation(result: dict[str, Any]) -> list[str]:
         "",
         "AUC of samples that need the image over prior samples, which the text alone answers. The",
         "sign of each measure is set so that high means `needs the image`: a low λ* (PISM), a high",
-        "ρ̄ (CMAB), a high D (CDE), a low log ψ (ACE), a high D_diff (DRM). Noise samples (nobody",
-        "can answer them) are left out. A measure of responses says nothing about a sample that",
-        "the model never answers correctly, so the second AUC leaves these samples out; CMAB has",
+        "ρ̄ (CMAB), a high D (CDE), a low log ψ (ACE), a high D_diff (DRM), a low pass rate, a high",
+        "image gain. Noise samples (nobody can answer them) are left out. A measure of responses",
+        "says nothing about a sample that the model never answers correctly, so the second AUC",
+        "leaves these samples out; CMAB has",
         "no value for them anyway. An AUC below 0.5 means that the measure ranks the other way.",
         "Samples that the model cannot answer raise PISM's AUC (their λ* = 0",
         "counts as needing the image). Chance-aware PISM (with the chance correction) gives λ* = 0",
@@ -296,6 +302,11 @@ def separation(result: dict[str, Any]) -> list[str]:
         "incorrect. `Parsable only` has no value for a sample without a parsable response, with or "
         "without the image.",
         *FLAWS,
+        "",
+        "Image gain needs no response: it is how much more likely the image makes the gold answer.",
+        "Scored is the answer after an empty thought or, with `rationale`",
+        "(difficulty.image_gain.target), the generator's rationale and the answer. The tiny model",
+        "reads the image while it thinks, so only the second can show that it uses the image.",
         *by_family(result),
     ]
 
@@ -350,7 +361,7 @@ def gen_difficulty(result: dict[str, Any]) -> list[str]:
 def decisions(result: dict[str, Any]) -> list[str]:
     """Section 3: strata and selections by truth."""
     by_truth = result["decisions"]
-    names = ("pism", "pism_chance", "pism_rectangle", "pism_patches", "cmab", "drm")
+    names = ("pism", "pism_chance", "pism_rectangle", "pism_patches", "cmab", "drm", "pass_rate")
     rows = [
         [TITLES[name], *(strata_counts(row[name]) for row in by_truth.values())] for name in names
     ]
@@ -458,19 +469,21 @@ def costs(result: dict[str, Any]) -> list[str]:
     """Section 7: rollouts and seconds."""
     rows = [
         [name, f"{cost['rollouts']:.0f}", f"{cost['per_sample']:.1f}",
-         f"{cost['attention_passes']:.0f}", f"{cost['seconds']:.0f}", f"{cost['ratio']:.2f}"]
+         f"{cost['forward_passes']:.0f}", f"{cost['seconds']:.0f}", f"{cost['ratio']:.2f}"]
         for name, cost in result["cost"].items()
     ]  # fmt: skip
     ratio = result["cost"]["all together"]["ratio"]
     verdict = "within" if ratio <= MAX_COST_RATIO else "above"
     minutes = sum(step["cpu"] for step in result["step_cost"].values()) / 60
-    heads = ["measure", "rollouts", "per sample", "attention passes", "processor seconds"]
+    heads = ["measure", "rollouts", "per sample", "forward passes", "processor seconds"]
     return [
         "## 7. What it costs",
         "",
-        "Rollouts are those that each measure alone needs; an attention pass is a teacher-forced",
-        "forward pass over one response. Seconds are processor seconds on one thread, from the",
-        "measured average cost of a rollout and of a pass.",
+        "Rollouts are those that each measure alone needs; forward passes are teacher-forced, over",
+        "one response (CMAB, ACE) or one gold answer (image gain, with and without the image).",
+        "Seconds are processor seconds on one thread, from the measured average cost of a rollout",
+        "and of an attention pass; those of the image gain are measured. Beside other measures the",
+        "pass rate needs no rollout of its own.",
         *table([*heads, "times PISM's rollouts"], rows),
         f"All together (PISM, CMAB, CDE, ACE and DRM) need {ratio:.2f} times the rollouts of PISM "
         f"alone, {verdict} the limit of {MAX_COST_RATIO}. Probing for this page took "

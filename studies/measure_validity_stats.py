@@ -9,6 +9,8 @@ difficult it is (`gen_difficulty`, 0 easiest, 1 hardest). The difficulty measure
 * CDE: accuracy with the image minus accuracy without it
 * ACE: how biased attention is towards one token of the response
 * DRM: one minus the accuracy with the image
+* pass rate: the accuracy with the image, as a posterior mean
+* image gain: log-probability of the gold answer with the image minus without
 
 A stratum (easy, medium, hard, unsolved) is a range of a measure's values.
 `frame` has one row per sample and one column per measure; a missing value is NaN, and the
@@ -37,10 +39,14 @@ TITLES = {
     "cde_readable": "CDE, parsable only",
     "ace": "ACE",
     "drm": "DRM",
+    "pass_rate": "pass rate",
+    "image_gain": "image gain",
+    "image_gain_rationale": "image gain, rationale",
 }
 """Titles of the columns. Chance-aware PISM is corrected for correct guesses. `cde_readable` is CDE
 over the responses that could be parsed. The seeds of its intervals depend on its name: with another
-name, its intervals would differ."""
+name, its intervals would differ. Image gain scores the gold answer after an empty thought, or after
+the generator's rationale, whose tokens count too."""
 NEEDS_IMAGE_SIGN = {
     "pism": -1,
     "pism_chance": -1,
@@ -51,6 +57,9 @@ NEEDS_IMAGE_SIGN = {
     "cde_readable": 1,
     "ace": -1,
     "drm": 1,
+    "pass_rate": -1,
+    "image_gain": 1,
+    "image_gain_rationale": 1,
 }
 """Sign that multiplies a measure, so that a high value means that a sample needs the image."""
 ANSWER_GROUPS = {

@@ -66,6 +66,19 @@ def test_fit_size_is_the_processors_size_and_the_processor_does_not_change_it_ag
 
 
 @pytest.mark.parametrize(
+    ("size", "expected"),
+    [((800, 600), (800, 608)), ((448, 448), (448, 448)), ((112, 112), (128, 128))],
+)
+def test_images_get_whole_tokens_of_another_familys_size(size, expected):
+    budget = PixelBudget(4096, 1_638_400, side=32)  # Qwen3-VL: patches of 16, merged 2 x 2
+    assert images.fit_size(size, budget) == expected
+    assert smart_resize(size[1], size[0], 32, 4096, 1_638_400) == expected[::-1]
+    assert images.DecodedImage(b"", b"", expected, size, 32).num_tokens == (
+        expected[0] * expected[1] // 1024
+    )
+
+
+@pytest.mark.parametrize(
     "budget", [PixelBudget(3136, 3136), PixelBudget(3136, 12544), PixelBudget(784, 100_352)]
 )
 def test_a_thin_image_gets_a_size_that_the_processor_keeps_or_is_refused(budget):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "vocabulary.md"
+MEASURES = sorted((ROOT / "difftrain" / "difficulty").glob("*.py"))
 HEAD = """\
 # Vocabulary
 
@@ -35,7 +36,7 @@ group, `L` layers, `T` response tokens, `S` seeds.
 | draw | one of several responses sampled for the same prompt |
 | mask ratio | the share of the image that is masked |
 | recipe | a row of a results table: which samples go to SFT and to GRPO |
-| measure | a way to score difficulty: pism, cmab, cde, ace, drm |
+| measure | a way to score difficulty: pism, cmab, cde, ace, drm, pass_rate, image_gain |
 | stratum | easy, medium, hard or unsolved |
 | control | an equal-size random selection, trained for the same steps |
 """
@@ -121,6 +122,7 @@ def choice_lines() -> Iterator[str]:
     """Every enumeration of records and settings with its values."""
     yield "\n| choice | values | meaning |\n|---|---|---|"
     paths = [ROOT / "difftrain" / "records.py", *sorted((ROOT / "difftrain/config").glob("*.py"))]
+    paths += MEASURES
     for path in paths:
         for name, values, meaning in choices(path):
             yield f"| {name} | {', '.join(values)} | {meaning} |"
@@ -143,6 +145,11 @@ def setting_lines() -> Iterator[str]:
                 shown = shown_default(default)
                 default_cell = f"`{shown}` " if shown else ""
                 yield f"| `{prefix}{name}` | {default_cell}| {text} |"
+        if node.name == "DifficultyConfig":  # a measure's module may have its section
+            for path in MEASURES:
+                for section in classes(path):
+                    if section.name.endswith("Config"):
+                        yield from walk(section, f"{prefix}{path.stem}.")
 
     yield "\n| setting | default | meaning |\n|---|---|---|"
     yield from walk(config_classes["RunConfig"], "")

@@ -52,6 +52,18 @@ groups (GROUP=NAME):
 common: output_dir=DIR seed=N name=NAME control=random data.limit=N
 every key with its default: {program} --cfg job"""
 
+VIEW_USAGE = """\
+usage: {program} [RUN|SCORES ...] [view.host=ADDRESS] [view.port=N] [KEY=VALUE ...]
+
+Shows a finished run (OUTPUT/run/NAME) or finished scores (OUTPUT/score/NAME) in the browser:
+a grid of samples to filter and sort, every response under every mask, attention maps, and the
+benchmark items that two checkpoints answer differently. Of several runs, the samples are the
+first one's, and their benchmark items can be compared. Without a folder, it shows the newest
+run below output_dir. Attention maps of scores need the probe's model: model=NAME.
+
+It prints an address with a token and runs until Ctrl-C. Only this machine can open it, unless
+view.host names another address."""
+
 SHELLS = ("bash", "zsh")
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -118,6 +130,13 @@ COMMANDS = {
     ),
     "probe": Command("Run only data and probe.", "difftrain.pipeline.chain:probe"),
     "score": Command("Run only data, probe and score.", "difftrain.pipeline.chain:score"),
+    "thresholds": Command(
+        """Propose thresholds of the strata for this model from a scored pool.
+
+Scores the samples first, unless that is done. The papers' thresholds were set for Qwen2.5-VL; the
+proposal puts them at quantiles of this pool's scores that give the papers' shares of strata.""",
+        "difftrain.pipeline.chain:propose_thresholds",
+    ),
     "evaluate": Command(
         """Evaluate any checkpoint or hub id on the benchmarks, outside any recipe:
 
@@ -156,6 +175,7 @@ OTHER_COMMANDS = {
     "compare": "Compare two finished evaluations, item by item.",
     "grade": "Explain how one response is graded: gold=TEXT response=TEXT.",
     "sweep": "Run many recipes over measures, data and seeds, and compare them in one table.",
+    "view": "Look at the samples of a run or of scores in the browser, filter and compare them.",
     "completion": "Print the script for shell completion: completion bash|zsh.",
 }
 
@@ -263,6 +283,16 @@ def explain_grade(program: str, arguments: list[str]) -> str:
     return grade_case.explain(fields, checked_config(program, settings).grade)
 
 
+def view(program: str, arguments: list[str]) -> Path:
+    """Serve the explorer until it is interrupted; returns the folder that it showed."""
+    settings, folders = [], []
+    for item in arguments:
+        is_setting = item.startswith("-") or ("=" in item and not Path(item).is_dir())
+        (settings if is_setting else folders).append(item)
+    config = checked_config(program, settings)
+    return resolve_name("difftrain.view.server:serve")([*map(Path, folders)], config)
+
+
 def completion(arguments: list[str]) -> str:
     """The completion script of a shell. It offers every GROUP=NAME, and every KEY= with the values
     that a flag or a choice can have. Raises ConfigError for an unknown shell."""
@@ -297,7 +327,12 @@ def run(name: str, program: str, arguments: list[str]) -> None:
         return
     if name == "report" and arguments[:1] == ["compare"]:
         name, program, arguments = "report compare", f"{program} compare", arguments[1:]
-    if name.endswith("compare"):
+    if name == "view":
+        if {"-h", "--help"} & {*arguments}:
+            print(VIEW_USAGE.format(program=program))
+            return
+        folder = view(program, arguments)
+    elif name.endswith("compare"):
         try:
             folder = compare(name, program, arguments)
         except ValueError as error:

@@ -63,6 +63,9 @@ def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
         except HydraException:
             errors.append(f"{argument}: not of the form KEY=VALUE")
             continue
+        if override.key_or_group == "evaluate.benchmarks" and isinstance(override.value(), str):
+            # One name, of a benchmark or of a set.
+            override = parser.parse_override(f"{override.key_or_group}=[{override.value()}]")
         if override.key_or_group != "debug" or override.value() is not None:
             overrides.append(override)
     return overrides, errors

@@ -22,7 +22,8 @@ Duplicates = StrEnum("Duplicates", ["drop", "keep"])
 WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
 """Sources whose rows have the reasoning. In others, `solution` is only the gold answer."""
 SHAPES_PIXELS = 112 * 112  # size of every shapes image; gold boxes use its pixel coordinates
-TOKEN_PIXELS = 28 * 28  # of one image token of Qwen2.5-VL: 2 x 2 patches of 14 x 14 pixels
+TOKEN_SIDE = 28  # pixels on a side of an image token of Qwen2.5-VL
+TOKEN_PIXELS = TOKEN_SIDE**2  # of one image token of Qwen2.5-VL: 2 x 2 patches of 14 x 14 pixels
 AREA_RULE = f"must be at least {TOKEN_PIXELS}, one image token"  # error message of pixel limits
 PIXEL_STAGES = ("files", "probe", "responses", "preflight")  # stages that depend on image sizes
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -97,6 +98,11 @@ class DataConfig:
     """Smaller images are enlarged to this area (Qwen2.5-VL: 56 x 56 pixels, 4 tokens)."""
     max_pixels: int = setting(1_254_400, fingerprint=PIXEL_STAGES)
     """Larger images are shrunk to this area (Qi et al. 2026, section 4): 1600 tokens."""
+    token_side: int | None = setting(
+        None, fingerprint=(), at_least=1, rule="must be at least 1, or null"
+    )
+    """Pixels on a side of an image token; images get whole tokens. null: as in config.json of
+    model.name, 28 if it cannot be read (Qwen2.5-VL; Qwen3-VL and Qwen3.5 have 32)."""
 
     def check(self) -> Problems:
         yield from self._path_problems()
@@ -129,6 +135,16 @@ class DataConfig:
             yield "path", "there is no such file" if is_file else "there is no such file or folder"
         if self.revision is not None and not self.on_hub:
             yield "revision", "is allowed only with a hub id (data.path=owner/name)"
+
+    @property
+    def side(self) -> int:
+        """token_side, or Qwen2.5-VL's if it is not set."""
+        return self.token_side or TOKEN_SIDE
+
+    @property
+    def side_for_fingerprint(self) -> dict[str, int]:
+        """What token_side adds to the fingerprints of PIXEL_STAGES; nothing for Qwen2.5-VL's."""
+        return {} if self.side == TOKEN_SIDE else {"token_side": self.side}
 
     @property
     def on_hub(self) -> bool:

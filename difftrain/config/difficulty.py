@@ -2,14 +2,18 @@
 
 Each value names its paper: "Qi et al." is Qi et al. 2026, "RAP" is Truth in the Few; values without
 a paper are our own. A draw is one sampled response; a mask ratio is the hidden share of the image.
-The measures are PISM, CMAB, CDE, ACE and DRM; the strata are easy, medium, hard and unsolved.
+The measures of the papers are PISM, CMAB, CDE, ACE and DRM; the others' settings are in the module
+of the measure. The strata are easy, medium, hard and unsolved.
 """
 
 import itertools
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
 
 from difftrain.config.setting import Problems, setting
+from difftrain.difficulty.definition import definition
 from difftrain.records import Measure, Stratum
 
 MaskKind = StrEnum("MaskKind", ["pixels", "rectangle", "patches"])
@@ -30,8 +34,8 @@ TextCredit = StrEnum("TextCredit", ["strict", "exact", "similarity", "anls", "vq
 """When an answer text is correct, and its credit if it is not."""
 BoxesCredit = StrEnum("BoxesCredit", ["exact", "f1"])
 """The credit of a box list that is only partly right."""
-STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
-"""Measures that give each sample a stratum; CDE and ACE only keep or drop it."""
+BoxCoordinates = StrEnum("BoxCoordinates", ["pixels", "relative"])
+"""How a model counts in its boxes: pixels of the image that it gets, or 0 to 1000 on each side."""
 RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)
 """The measures by which RAP selects; leaving one out is an ablation."""
 ATTENTION_STAGES = ("attention", "score")  # depend on how attention is measured
@@ -163,7 +167,20 @@ class DrmConfig:
     """A share of at least this is hard, a lower one medium; RAP's selection ignores this limit."""
 
 
+C = TypeVar("C", bound=type)
+
+
+def _with_measure_sections(cls: C) -> C:
+    """Class decorator: add the section of each measure whose own module has its settings."""
+    for measure in Measure:
+        if measure not in cls.__annotations__ and (section := definition(measure).settings):
+            cls.__annotations__[measure.value] = section
+            setattr(cls, measure.value, field(default_factory=section))
+    return cls
+
+
 @dataclass(kw_only=True, slots=True)
+@_with_measure_sections
 class DifficultyConfig:
     """Which measures are scored, and which measure's strata the selection uses."""
 
@@ -182,9 +199,14 @@ class DifficultyConfig:
         """All measures to score, without repetition; `measure` comes first."""
         return list(dict.fromkeys([self.measure, *self.extra_measures]))
 
+    def section(self, measure: Measure) -> Any:
+        """The settings of a measure."""
+        return getattr(self, measure.value)
+
     def check(self) -> Problems:
-        if self.measure not in STRATIFYING:
-            yield "measure", f"must be a measure with strata: {', '.join(STRATIFYING)}"
+        if not definition(self.measure).has_strata:
+            stratifying = [name for name in Measure if definition(name).has_strata]
+            yield "measure", f"must be a measure with strata: {', '.join(stratifying)}"
         if len(set(self.extra_measures)) < len(self.extra_measures):
             yield "extra_measures", "names a measure twice"
         corrected = self.pism.chance_correction is not ChanceCorrection.none
@@ -203,6 +225,9 @@ class SelectConfig:
     """The measures by which RAP selects: cde, ace, drm, or some of them; empty without RAP."""
     random: bool = False
     """true: train on random scored samples instead, as many as the strata or RAP select."""
+    ids: str | None = setting(None, fingerprint=())  # paths.py hashes the file's content
+    """A text file with one sample_id per line (the explorer exports it). GRPO trains on exactly
+    these samples; select.strata and select.rap then have no influence."""
     sft_strata: list[Stratum] = setting(default_factory=list, fingerprint=("select_sft",))
     """The strata on which SFT trains before GRPO; empty if the recipe has no SFT."""
     sft_random: bool = setting(False, fingerprint=("select_sft",))
@@ -220,6 +245,18 @@ class SelectConfig:
             yield "sft_random", "needs select.sft_strata, which set the number of samples"
         if any(measure not in RAP_MEASURES for measure in self.rap):
             yield "rap", f"may name only {', '.join(RAP_MEASURES)}"
+        if self.ids is not None and not Path(self.ids).expanduser().is_file():
+            yield "ids", "there is no such file"
+        elif self.ids is not None and not self.listed_ids:
+            yield "ids", "the file lists no sample_id (one per line)"
+
+    @property
+    def listed_ids(self) -> list[str]:
+        """The ids in the file `ids`, each once, sorted; empty without a file."""
+        if self.ids is None:
+            return []
+        lines = Path(self.ids).expanduser().read_text(encoding="utf-8").splitlines()
+        return sorted({line.strip() for line in lines} - {""})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -238,6 +275,10 @@ class GradeConfig:
     Either way an answer is correct only if f1 = 1."""
     boxes_iou: float = setting(0.5, above=0, at_most=1)
     """Smallest intersection over union at which two boxes match."""
+    box_coordinates: BoxCoordinates | None = setting(None, fingerprint=())
+    """pixels: responses have boxes in pixels of the image that the model gets (Qwen2.5-VL);
+    relative: in 0 to 1000 along both sides (Qwen3-VL, GLM-4V, InternVL). null: as model.name's
+    family has them (difftrain/model/family.py), pixels if that is unknown."""
     number_tolerance: float = setting(0.0, at_least=0, below=0.5)
     """Largest relative error at which a decimal number is still correct; 0: must be equal."""
     convert_units: bool = False

@@ -22,13 +22,29 @@ HUB_IDS = {
     "HallusionBench": "lmms-lab/HallusionBench",
     "MMMU": "MMMU/MMMU",
     "MMStar": "Lin-Chen/MMStar",
+    "MathVerse": "AI4Math/MathVerse",
+    "WeMath": "We-Math/We-Math",
+    "LogicVista": "lscpku/LogicVista",
 }
 """Hub id of each benchmark. The hub still finds a data set by this id after it is renamed."""
 OFFICIAL = tuple(HUB_IDS)
-BUILT_IN = tuple(f"shapes/{name}" for name in OFFICIAL)
+SETS = {
+    "paper1": ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"),
+    "rap": ("MathVista", "MMStar", "MathVerse", "WeMath", "MMVet", "LogicVista"),
+    "all": OFFICIAL,
+}
+"""Benchmarks of Qi et al. 2026 and of RAP, in the order of their tables, and all of them."""
+SETS |= {f"shapes/{key}": tuple(f"shapes/{name}" for name in SETS[key]) for key in list(SETS)}
+BUILT_IN = SETS["shapes/paper1"]
+"""The built-in benchmarks of an evaluation whose settings name none."""
+MINIATURES = SETS["shapes/all"]
+"""All built-in benchmarks."""
 TSV_FILES = {name: f"{name}.tsv" for name in OFFICIAL}
 TSV_FILES |= {"MathVista": "MathVista_MINI.tsv", "MMMU": "MMMU_DEV_VAL.tsv"}
+TSV_FILES["MathVerse"] = "MathVerse_MINI.tsv"
 """The name of each benchmark's file in the reference harness."""
+OLD_TSV_FILES = {"MathVerse": "MathVerse_MINIV.tsv"}
+"""The file's name as published, under which older versions of the harness kept it."""
 MIN_PIXELS, MAX_PIXELS = 1280 * TOKEN_PIXELS, 16384 * TOKEN_PIXELS
 """Limits of the reference harness for Qwen2.5-VL: it enlarges small images to 1 megapixel."""
 OCRBENCH_MIN_PIXELS = 100 * TOKEN_PIXELS  # the harness's lower limit for OCRBench
@@ -55,6 +71,9 @@ class ItemPaths:
     HallusionBench: str | None = None
     MMMU: str | None = None
     MMStar: str | None = None
+    MathVerse: str | None = None
+    WeMath: str | None = None
+    LogicVista: str | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,8 +84,8 @@ class HarnessOverrides:
     """
 
     fallback: Fallback = Fallback.wrong
-    """For MMMU and MMStar, if three replies of the judge name no option: wrong, or a random option
-    as in the reference, but the same in every run. Without a judge such items are wrong."""
+    """For MMMU, MMStar and WeMath, if three replies of the judge name no option: wrong, or a random
+    option as in the reference, but the same in every run. Without a judge such items are wrong."""
     list_items: bool = False
     """true: MathVista's two items with a list as gold answer can be correct (reference: never)."""
     zero: bool = False
@@ -90,7 +109,8 @@ class EvaluateConfig:
     benchmarks: list[str] = setting(
         default_factory=lambda: list(BUILT_IN), fingerprint=("evaluate",)
     )
-    """Names as in the tables of Qi et al. 2026; built-in benchmarks have the prefix shapes/."""
+    """Names as in the papers' tables, or a set: paper1 (Qi et al. 2026), rap or all. Built-in
+    benchmarks and their sets have the prefix shapes/."""
     source: ItemSource = setting(ItemSource.hub, fingerprint=("evaluate",))
     """Where official items are read: from the hub; in the folder `path`/NAME (parquet, save_to_disk
     or a clone of the hub's data set); or in the reference harness's file `path`/NAME.tsv."""
@@ -103,7 +123,8 @@ class EvaluateConfig:
     limit: int | None = setting(
         None, fingerprint=("evaluate",), at_least=1, or_null="for all items"
     )
-    """Number of items per benchmark, evenly spaced; null takes all (300 of a built-in one)."""
+    """Number of items per benchmark, evenly spaced (of MathVerse and WeMath: their problems, with
+    all their items); null takes all (300 of a built-in one)."""
     min_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
     """Smaller images are enlarged to this; null: as the reference, or data.min_pixels (shapes/)."""
     max_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
@@ -126,13 +147,18 @@ class EvaluateConfig:
     JUDGE_BASE_URL; none: only rules score, and the share of items that they cannot is printed."""
     judge_client: JudgeClientConfig = setting(default_factory=JudgeClientConfig, fingerprint=())
     contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
-    """error: refuse to train if a selected sample is in a benchmark to evaluate, in a built-in one,
-    or in an official one found at `path` or `paths`; warn: only list such samples."""
+    """error: refuse to train if a selected sample is in a benchmark to evaluate, in a shapes/paper1
+    one, or in an official one found at `path` or `paths`; warn: only list such samples."""
+
+    def __post_init__(self) -> None:
+        """Replace a set by its benchmarks, so that both spellings have the same fingerprint."""
+        members = [SETS.get(name, (name,)) for name in self.benchmarks]
+        self.benchmarks = [name for names in members for name in names]
 
     def check(self) -> Problems:
         if not self.benchmarks:
             yield "benchmarks", "must name at least one benchmark"
-        allowed = (*OFFICIAL, *BUILT_IN)
+        allowed = (*OFFICIAL, *MINIATURES, *SETS)
         for name in self.benchmarks:
             if name not in allowed:
                 rule = f"is not one of {', '.join(allowed)}{did_you_mean(name, allowed)}"
@@ -180,7 +206,8 @@ class EvaluateConfig:
             return (ItemSource.folder, str(path)) if is_local else (ItemSource.hub, location)
         root = Path(self.path or "").expanduser()
         if self.source is ItemSource.tsv:
-            return ItemSource.tsv, str(root / TSV_FILES[name])
+            path, old_path = root / TSV_FILES[name], root / OLD_TSV_FILES.get(name, TSV_FILES[name])
+            return ItemSource.tsv, str(path if path.exists() else old_path)
         if self.source is ItemSource.folder:
             hub = HUB_IDS[name]
             paths = [root / name, root / hub, root / hub.split("/")[1]]  # NAME, or a clone's folder

@@ -30,8 +30,8 @@ class JudgeClientConfig:
 
     max_concurrency: int = setting(8, at_least=1, at_most=256)
     """Number of calls that may be open at the same time."""
-    max_attempts: int = setting(5, at_least=1, at_most=20)
-    """Attempts for one reply (VLMEvalKit, the reference harness: 5 in 2025)."""
+    max_attempts: int = setting(3, at_least=1, at_most=20)
+    """Attempts for one reply (run.py of VLMEvalKit, the reference harness: 3 in 2025, now 6)."""
     timeout_s: float = setting(60.0, above=0, at_most=3600)
     """Limit from sending a request to the last byte of the reply."""
     backoff_s: float = setting(1.0, at_least=0, at_most=60)

@@ -82,7 +82,7 @@ class VllmConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """A vision-language model with the architecture of Qwen2.5-VL."""
+    """A vision-language model of a family that works (docs/support_matrix.md)."""
 
     name: str = "tiny"
     """`tiny` ships with the package; otherwise a local folder or a hub id."""

@@ -1,4 +1,4 @@
-"""Settings of the report, the export and the plan (the cost estimate)."""
+"""Settings of the report, the export, the plan (the cost estimate) and the explorer."""
 
 import re
 from dataclasses import dataclass, field
@@ -55,3 +55,17 @@ class PlanConfig:
     """Number of GPUs over which training shards weights, gradients and optimizer states."""
     pilot: int = setting(200, at_least=1)
     """Samples of the pilot: the plan extrapolates from an earlier probe with this data.limit."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ViewConfig:
+    """Where the explorer (the view command) listens; no other command reads it."""
+
+    host: str = "127.0.0.1"
+    """127.0.0.1 serves this machine only, 0.0.0.0 every machine that has the address with token."""
+    port: int = setting(8321, at_least=0, at_most=65535)
+    """The port; 0 takes any free one."""
+
+    def check(self) -> Problems:
+        if not self.host:
+            yield "host", "must not be empty"

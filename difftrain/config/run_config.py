@@ -5,20 +5,31 @@ Hydra takes the types of the tree from RunConfig. `resolve` turns Hydra's DictCo
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from difftrain import seeds
 from difftrain.config.data import WITH_RATIONALE, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, GradeConfig, ProbeConfig, SelectConfig
 from difftrain.config.evaluate import EvaluateConfig
-from difftrain.config.model import ModelConfig
-from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker
+from difftrain.config.model import EngineKind, ModelConfig
+from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker, ViewConfig
 from difftrain.config.setting import Problems, limit_problems, setting
-from difftrain.config.train import STAGES, GrpoConfig, SftConfig, SftTargets, TrainStages
+from difftrain.config.train import (
+    STAGES,
+    GrpoConfig,
+    PromptSampler,
+    SftConfig,
+    SftTargets,
+    TrainStages,
+)
+from difftrain.difficulty.pass_rate import stratum
+from difftrain.model import family
+from difftrain.records import Measure
 
 
 class ConfigError(ValueError):
@@ -47,6 +58,9 @@ class RunConfig:
     """Seed from which every random choice of this run is derived (at most 32 bits, as in NumPy)."""
     output_dir: str = setting("outputs", fingerprint=())
     """The folder that contains the folders of all stages."""
+    rounds: int = setting(1, fingerprint=(), at_least=1)
+    """How often samples are scored, selected and trained on. Each round after the first scores them
+    with the checkpoint of the round before, and trains it on (docs/rounds.md)."""
     control: Control = Control.none
     """random: also train on as many random samples for as many steps, and report both."""
     report_to: Tracker = setting(Tracker.none, fingerprint=())
@@ -63,16 +77,53 @@ class RunConfig:
     report: ReportConfig = setting(default_factory=ReportConfig, fingerprint=())
     export: ExportConfig = setting(default_factory=ExportConfig, fingerprint=())
     plan: PlanConfig = setting(default_factory=PlanConfig, fingerprint=())
+    view: ViewConfig = setting(default_factory=ViewConfig, fingerprint=())
 
     @property
     def stages(self) -> tuple[Any, ...]:
         """The training stages (records.TrainStage) that run, in order."""
         return STAGES[self.train_stages]
 
+    def of_round(self, number: int) -> "RunConfig":
+        """The settings of one round, from 1 to `rounds`; with one round, these settings.
+
+        The rounds share grpo.max_steps, and the first ones get what does not divide. Only the first
+        round has this seed and SFT.
+        """
+        if self.rounds == 1:
+            return self
+        config = self
+        if (total := self.grpo.max_steps) is not None:
+            steps = total // self.rounds + (number <= total % self.rounds)
+            config = replace(config, grpo=replace(self.grpo, max_steps=steps))
+        if number == 1:
+            return config
+        return replace(
+            config,
+            seed=seeds.derive(self.seed, "round", number),
+            train_stages=TrainStages.grpo,
+            select=replace(self.select, sft_strata=[], sft_random=False),
+        )
+
     def step_problems(self, processes: int) -> list[str]:
         """An error for each training stage whose steps cannot be divided among the processes."""
         errors = [getattr(self, stage).step_problem(processes) for stage in self.stages]
         return [error for error in errors if error]
+
+    def _pass_rate_problems(self) -> Problems:
+        """Too few draws for any stratum, or for one that is selected."""
+        draws, section = self.probe.draws, self.difficulty.section(Measure.pass_rate)
+        if draws < section.min_draws:
+            rule = f"must be at least difficulty.pass_rate.min_draws={section.min_draws}"
+            yield "probe.draws", f"{rule}: with fewer responses no sample has a stratum"
+            return
+        possible = {
+            stratum(correct, draws, section.medium_min, section.min_draws)
+            for correct in range(draws + 1)
+        }
+        if missing := [name for name in self.select.strata if name not in possible]:
+            rule = f"with probe.draws={draws} no sample is {' or '.join(missing)} by its pass rate"
+            yield "select.strata", f"{rule}; raise probe.draws or difficulty.pass_rate.medium_min"
 
     def check(self) -> Problems:
         if not self.name or not all(char.isalnum() or char in "._-" for char in self.name):
@@ -81,6 +132,26 @@ class RunConfig:
         if missing := [measure for measure in self.select.rap if measure not in measures]:
             where = "difficulty.extra_measures (difficulty=rap or difficulty=all)"
             yield "select.rap", f"needs {', '.join(missing)} in {where}"
+        if Measure.image_gain in measures and self.model.engine is EngineKind.http:
+            rule = "image_gain needs log-probabilities of this process; use model.engine=hf or vllm"
+            yield "model.engine", f"{rule}, or leave out image_gain"
+        target = self.difficulty.section(Measure.image_gain).target
+        if target == "rationale" and self.data.source not in WITH_RATIONALE:
+            rule = f"data.source={self.data.source} has no rationales; use answer"
+            yield "difficulty.image_gain.target", rule
+        if self.difficulty.measure is Measure.pass_rate:
+            yield from self._pass_rate_problems()
+        if self.rounds > 1 and self.model.engine is EngineKind.http:
+            rule = "later rounds score with trained weights, which the server of model.engine=http"
+            yield "rounds", f"{rule} does not have; use model.engine=hf or vllm, or rounds=1"
+        if self.grpo.max_steps is not None and self.grpo.max_steps < self.rounds:
+            yield (
+                "rounds",
+                f"must be at most grpo.max_steps={self.grpo.max_steps}, which they share",
+            )
+        if self.grpo.sampler is PromptSampler.curriculum and Measure.pism not in measures:
+            rule = "curriculum orders by PISM's failure ratio"
+            yield "grpo.sampler", f"{rule}, so difficulty.extra_measures must name pism"
         has_sft, stages_text = "sft" in self.stages, f"train_stages={self.train_stages}"
         if has_sft and not self.select.sft_strata:
             yield "select.sft_strata", f"must name at least one stratum for {stages_text}"
@@ -135,7 +206,26 @@ def require_valid(config: RunConfig) -> RunConfig:
 
 
 def resolve(composed: DictConfig) -> RunConfig:
+    """A composed DictConfig as RunConfig. Raises ConfigError with all problems.
+
+    Settings that follow from the model's family, and are null, get the family's value.
+    """
+    return with_family_settings(to_config(composed))
+
+
+def to_config(composed: DictConfig) -> RunConfig:
     """A composed DictConfig as RunConfig. Raises ConfigError with all problems."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
     return require_valid(config)
+
+
+def with_family_settings(config: RunConfig) -> RunConfig:
+    """The same settings; those that follow from the model's family, and are null, get its value."""
+    if config.data.token_side is None or config.grade.box_coordinates is None:
+        architecture = family.read_config(config.model.name, config.model.revision) or {}
+        if config.data.token_side is None:
+            config.data.token_side = family.side_from_config(architecture)
+        if config.grade.box_coordinates is None:
+            config.grade.box_coordinates = family.facts(architecture.get("model_type")).boxes
+    return config

@@ -15,11 +15,12 @@ from typing import Any
 Problems = Iterator[tuple[str, str]]
 """What a section's check() yields: (field, rule) for each value that breaks a rule."""
 STAGES = {
-    "shapes", "files", "preflight", "probe", "attention", "score", "retest", "select_sft", "train",
-    "responses", "evaluate",
+    "shapes", "files", "preflight", "probe", "attention", "likelihood", "score", "retest",
+    "select_sft", "train", "responses", "evaluate",
 }  # fmt: skip
 """Stages that `fingerprint` may name. The data stage has two names: shapes (synthetic) and files.
-preflight checks that the model can be trained; retest probes some samples again."""
+preflight checks that the model can be trained; likelihood measures that of gold answers; retest
+probes some samples again."""
 LIMITS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
 RULES = {  # the error message for each combination of limits
     ("at_least",): "must be at least {at_least}",

@@ -29,6 +29,12 @@ SharedPrompt = StrEnum("SharedPrompt", ["auto", "never"])
 """Whether a group's prompt is computed once."""
 Rollouts = StrEnum("Rollouts", ["engine", "generate"])
 """What generates the rollouts if vLLM does not."""
+ZeroVariance = StrEnum("ZeroVariance", ["keep", "drop"])
+"""Whether groups whose completions all get the same reward take part in the loss."""
+PromptSampler = StrEnum("PromptSampler", [
+    "uniform", "learnable", "skip_dead", "curriculum", "mirrored_j",
+])  # fmt: skip
+"""Which prompts GRPO asks next (select/prompt_history.py)."""
 SftTargets = StrEnum("SftTargets", ["rationale", "rollouts"])
 """The responses on which SFT trains."""
 Dropped = StrEnum("Dropped", [
@@ -119,6 +125,9 @@ GRPO_KEYS = SHARED_KEYS | {
     **dict.fromkeys(("max_completion_length", "eval_steps"), "grpo.{key}"),
     **dict.fromkeys(("loss_type", "generation_kwargs", "num_generations_eval"), ""),
 }
+
+ENTROPY_KEYS = ("entropy_coef", "use_adaptive_entropy")
+"""TRL keys that add a term to GRPO's loss which has a denominator of its own."""
 
 
 @cache
@@ -283,6 +292,33 @@ class GrpoConfig:
     rollouts: Rollouts = Rollouts.engine
     """engine: the probe's, which prefills a prompt once and seeds each completion; generate:
     transformers' own, on copies of the prompt. Without effect where grpo.vllm.mode is set."""
+    dynamic_sampling: bool = False
+    """true: sample further prompts instead of zero-variance groups, whose completions all get the
+    same reward (DAPO's dynamic sampling)."""
+    max_rounds: int = setting(4, at_least=1)
+    """Rounds of further prompts for one batch of rollouts, after its first one (dynamic_sampling).
+    Then the batch is filled with zero-variance groups."""
+    max_carry_steps: int = setting(1, at_least=0)
+    """Optimizer steps that a group with unequal rewards may wait if its batch was full
+    (dynamic_sampling); it is trained on with the log-probabilities of the policy that generated
+    it. 0: it is not trained on."""
+    zero_variance: ZeroVariance = ZeroVariance.keep
+    """keep: zero-variance groups of a batch are trained on as TRL does, by their KL term; drop:
+    they leave the loss, its KL term and its denominator."""
+    sampler: PromptSampler = PromptSampler.uniform
+    """Which prompts come next. uniform: each once in random order; learnable: those of a high
+    p(1-p), the pass rate p drawn from its posterior; skip_dead: as uniform, but a prompt is skipped
+    the more often, the more zero-variance groups it had in a row (GRESO); curriculum: from easy to
+    hard by PISM's failure ratio; mirrored_j: mostly prompts of a low pass rate (POLARIS)."""
+    history_decay: float = setting(0.5, above=0, at_most=1)
+    """Weight of a prompt's earlier answers in its pass rate, each time it is sampled again."""
+    retest_share: float = setting(0.1, above=0, at_most=1)
+    """Share of draws for the least recently sampled prompt, so that none is left out forever;
+    for skip_dead the smallest probability that a prompt is sampled at its turn. Without effect with
+    sampler=uniform."""
+    task_floor: float = setting(0.02, at_least=0, at_most=1)
+    """Smallest share of the sampled prompts that each task gets; without effect with
+    sampler=uniform."""
     lora: LoraConfig = setting(default_factory=LoraConfig, fingerprint=("train", "preflight"))
     vllm: RolloutVllmConfig = field(default_factory=RolloutVllmConfig)
     trl: dict[str, Any] = field(default_factory=dict)
@@ -292,6 +328,11 @@ class GrpoConfig:
     def shares_prompts(self) -> bool:
         """Whether a group's prompt is computed once if the model allows it."""
         return self.shared_prompt is SharedPrompt.auto
+
+    @property
+    def chooses_prompts(self) -> bool:
+        """Whether our sampler, with a history of each prompt, replaces TRL's."""
+        return self.dynamic_sampling or self.sampler is not PromptSampler.uniform
 
     @property
     def reward_weights(self) -> dict[str, float]:
@@ -310,6 +351,14 @@ class GrpoConfig:
                 f"divisible by the number of processes ({processes}); nearest: {valid_prompts}, "
                 f"or num_generations {valid_group}"
             )
+        if self.chooses_prompts and prompts % processes:
+            key = "dynamic_sampling" if self.dynamic_sampling else "sampler"
+            nearest = nearest_numbers(prompts, lambda n: n % processes == 0)
+            return (
+                f"grpo.prompts_per_step={prompts}: with grpo.{key}={getattr(self, key)} it must be "
+                f"divisible by the number of processes ({processes}), because each process holds "
+                f"whole groups; nearest: {nearest}"
+            )
         gpus = self.vllm.tensor_parallel_size
         if self.vllm.mode is VllmMode.colocate and processes % gpus:
             nearest = nearest_numbers(gpus, lambda n: n <= processes and processes % n == 0)
@@ -320,4 +369,8 @@ class GrpoConfig:
         return None
 
     def check(self) -> Problems:
-        return _stage_problems(TrainStage.grpo, self, GRPO_KEYS)
+        yield from _stage_problems(TrainStage.grpo, self, GRPO_KEYS)
+        uses_entropy = [key for key in ENTROPY_KEYS if self.trl.get(key)]
+        if self.zero_variance is ZeroVariance.drop and uses_entropy:
+            rule = f"drop does not go with grpo.trl.{uses_entropy[0]}, whose term it would rescale"
+            yield "zero_variance", f"{rule}; use keep, or grpo.dynamic_sampling=true"

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from difftrain.config.data import TOKEN_PIXELS, DataConfig, Source
+from difftrain.config.data import DataConfig, Source
 from difftrain.data import dataset
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.pipeline import manifest, parquet
@@ -112,7 +112,8 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     duplicates = {"exact": stats.exact_duplicates, "near": len(stats.near_duplicates)}
     counts |= {"other_tasks": stats.other_tasks, "duplicates": duplicates}
     pixels = [config.min_pixels, config.max_pixels]
-    tokens = [math.ceil(config.min_pixels / TOKEN_PIXELS), config.max_pixels // TOKEN_PIXELS]
+    token_pixels = config.side**2
+    tokens = [math.ceil(config.min_pixels / token_pixels), config.max_pixels // token_pixels]
     counts["images"] = stats.images | {"budget_pixels": pixels, "budget_tokens": tokens}
     reasons = f" ({rejects}; see {QUARANTINE})" if num_rejected else ""
     totals = f"{num_rows} rows, {num_samples} samples, {num_rejected} quarantined"

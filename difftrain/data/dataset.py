@@ -167,7 +167,8 @@ def _convert(
         image = storage.resolve_reference(reference)
         if isinstance(image, str):
             image = row.find_image(files, image) if row.find_image else files.read_image(image)
-        decoded.append(images.decode(image, PixelBudget(config.min_pixels, config.max_pixels)))
+        budget = PixelBudget(config.min_pixels, config.max_pixels, config.side)
+        decoded.append(images.decode(image, budget))
     if decoded and row.blank_is_none and all(image.is_white for image in decoded):
         if config.text_only is TextOnly.reject:
             raise ImageError("no image: only the blank image of a text-only row")
@@ -242,7 +243,10 @@ def fingerprint(config: DataConfig) -> str:
     names it. A replaced image goes unnoticed if its size in bytes is the same.
     """
     stage = "shapes" if config.source is Source.shapes else "files"  # see DataConfig
-    return manifest.fingerprint([hashed_settings(config, stage, own=False), inputs(config)])
+    settings = hashed_settings(config, stage, own=False)
+    if stage == "files":
+        settings |= config.side_for_fingerprint
+    return manifest.fingerprint([settings, inputs(config)])
 
 
 def inputs(config: DataConfig) -> dict[str, str]:

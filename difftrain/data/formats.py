@@ -58,6 +58,10 @@ MM_EUREKA = Columns(
     "image_urls images image", "conversations question", "answer", "answer", "subject",
     default_task="math",
 )  # fmt: skip
+# The instruction that some of MM-Eureka's user turns begin with. SYSTEM (prompts.py) replaces it.
+EUREKA_INSTRUCTION = re.compile(
+    r"You should first thinks? about the reasoning process.*?end with </answer>\.?", re.DOTALL
+)
 
 
 ORSTA_TASKS = ("math", "puzzle", "science", "chart", "detection", "grounding", "counting", "ocr")
@@ -95,6 +99,7 @@ def from_mm_eureka(row: Row, context: RowContext) -> RawRow:
     """MM-Eureka: {conversations, answer, image_urls}, or {message (a chat as text), answer}.
 
     Paths are from the authors' machine; images may be in zips. Text-only rows name a blank image.
+    A format instruction and "Question:" before the question are removed.
     """
     if isinstance(row.get("message"), str):
         try:
@@ -118,11 +123,18 @@ def from_mm_eureka(row: Row, context: RowContext) -> RawRow:
     return replace(
         raw,
         images=() if is_blank else raw.images,
-        question=raw.question.removeprefix("Question:").strip(),
+        question=_eureka_question(raw.question),
         gold=answers.require_comparable(raw.gold),
         find_image=storage.read_by_tail,
         blank_is_none=True,
     )
+
+
+def _eureka_question(text: str) -> str:
+    question = EUREKA_INSTRUCTION.sub("", text).strip().removeprefix("Question:").strip()
+    if not question:
+        raise RowError("empty question: there is no text besides the instruction")
+    return question
 
 
 MULBERRY_MARKER = "The final answer is:"

@@ -69,6 +69,10 @@ class Folder:
     def open(self, name: str) -> IO[bytes]:
         return (self.root / name).open("rb")
 
+    def open_archive(self, name: str) -> IO[bytes]:
+        """Open a zip, whose members are read in any order."""
+        return self.open(name)
+
     def has_file(self, name: str) -> bool:
         return (self.root / name).is_file()
 
@@ -96,7 +100,8 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A hub dataset, read in pieces without downloads. Every method may raise HubUnavailable."""
+    """A hub dataset. Rows and single images are read in pieces, without downloads; zips with images
+    are downloaded once, into the hub client's cache. Every method may raise HubUnavailable."""
 
     repository: str
     revision: str | None = None
@@ -119,6 +124,15 @@ class Hub:
             file: Any = HfFileSystem().open(f"{self.root}/{name}", "rb")
         # fsspec's readline has no size limit, so a file without line breaks would fill memory.
         return io.BufferedReader(file, 1 << 20)
+
+    def open_archive(self, name: str) -> IO[bytes]:
+        """Open a zip after downloading it: reading thousands of members in pieces takes longer."""
+        with self.request():
+            return Path(
+                HfApi().hf_hub_download(
+                    self.repository, name, repo_type="dataset", revision=self.revision
+                )
+            ).open("rb")
 
     def has_file(self, name: str) -> bool:
         return name in hub_files(self)
@@ -246,7 +260,7 @@ def _zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]
     members = defaultdict[str, list[tuple[zipfile.ZipFile, str]]](list)
     for name in [name for name in storage.names() if name.endswith(".zip")]:
         try:
-            archive = zipfile.ZipFile(storage.open(name))
+            archive = zipfile.ZipFile(storage.open_archive(name))
         except zipfile.BadZipFile as error:
             message = f"{name} is not a readable zip ({error}); download it again"
             raise EmptyDatasetError(message) from error

@@ -10,7 +10,9 @@ import math
 
 import numpy as np
 
-from difftrain.config.difficulty import Normalize
+from difftrain.config.difficulty import DifficultyConfig, Normalize, ProbeConfig
+from difftrain.difficulty.definition import Definition, ProbeDraws
+from difftrain.difficulty.evidence import Evidence
 
 
 class ColumnProducts:
@@ -72,3 +74,25 @@ def bias(
 def is_biased(log_psi: float | None, lambda_a: float = 0.1) -> bool:
     """Whether the largest log psi is above log lambda_a; False if it is None."""
     return log_psi is not None and log_psi > math.log(lambda_a)
+
+
+def score(
+    evidence: Evidence, _config: DifficultyConfig, _probe: ProbeConfig
+) -> tuple[float | None, None]:
+    """The largest log psi of the first response, as the attention pass computed it.
+
+    Raises ValueError if the response has tokens, but no attention row.
+    """
+    if row := evidence.attention.get(0):  # of draw 0, the first response
+        return row.max_log_psi, None
+    if evidence.first_num_tokens != 0:
+        raise ValueError("the attention of the first response was not measured")
+    return None, None
+
+
+MEASURE = Definition(
+    meaning="how much the model's attention concentrates on single tokens of its own response",
+    score=score,
+    draws=lambda _config, _probe: ProbeDraws(full_image=1),
+    keeps=lambda value, config: not is_biased(value, config.ace.lambda_a),
+)

@@ -5,7 +5,10 @@ Axes: M rollouts (graded responses) with or without the image. A verdict is 1 if
 
 import numpy as np
 
+from difftrain.config.difficulty import DifficultyConfig, ProbeConfig
 from difftrain.difficulty import EPS
+from difftrain.difficulty.definition import Definition, ProbeDraws
+from difftrain.difficulty.evidence import Evidence
 
 
 def count_correct(verdicts_M: np.ndarray) -> tuple[int, int]:
@@ -35,3 +38,19 @@ def discrepancy(with_image_M: np.ndarray, text_only_M: np.ndarray, absolute: boo
 def is_kept(discrepancy: float, lambda_c: float = 0.5) -> bool:
     """Whether the answer depends on the image: the discrepancy is above lambda_c."""
     return discrepancy > lambda_c + EPS
+
+
+def score(
+    evidence: Evidence, config: DifficultyConfig, _probe: ProbeConfig
+) -> tuple[float | None, None]:
+    """The discrepancy of one sample. Raises ValueError if rollouts are missing."""
+    tables = evidence.full_image_M, evidence.text_only_M
+    return discrepancy(*tables, config.cde.absolute), None
+
+
+MEASURE = Definition(
+    meaning="how much more often the model is correct with the image than without it",
+    score=score,
+    draws=lambda _, probe: ProbeDraws(full_image=probe.cde_rollouts, text_only=probe.cde_rollouts),
+    keeps=lambda value, config: is_kept(value, config.cde.lambda_c),
+)

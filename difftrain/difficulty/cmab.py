@@ -5,6 +5,9 @@ Source: Qi et al. 2026, Eq. 4 and Fig. 2. Axes: L decoder layers, T response tok
 
 import numpy as np
 
+from difftrain.config.difficulty import DifficultyConfig, ProbeConfig, Tokens
+from difftrain.difficulty.definition import Definition, ProbeDraws
+from difftrain.difficulty.evidence import Evidence
 from difftrain.records import Stratum
 
 
@@ -45,3 +48,30 @@ def stratum(
     if hard_min <= rho <= hard_max:
         return Stratum.hard
     return Stratum.medium if easy_below <= rho <= easy_above else Stratum.easy
+
+
+def score(
+    evidence: Evidence, config: DifficultyConfig, _probe: ProbeConfig
+) -> tuple[float | None, Stratum | None]:
+    """Balance and stratum of the first correct response to the full image.
+
+    A text-only sample has neither. Raises ValueError if a solved sample has no attention row.
+    """
+    cmab, value = config.cmab, None
+    correct = np.flatnonzero(evidence.correct_RK[0] == 1)  # draws at ratio 0
+    if len(correct) and (row := evidence.attention.get(int(correct[0]))):
+        if not row.image_tokens:
+            return None, None
+        value = balance(np.array(row.image_LT), np.array(row.text_LT), cmab.epsilon)
+        if cmab.tokens is Tokens.mean:  # attention per token, not in total
+            value *= row.text_tokens / row.image_tokens
+    limits = cmab.easy_below, cmab.hard_min, cmab.hard_max, cmab.easy_above
+    return value, stratum(value, bool(len(correct)), *limits)
+
+
+MEASURE = Definition(
+    meaning="how the model's attention is balanced between image and text",
+    score=score,
+    has_strata=True,
+    draws=lambda _config, _probe: ProbeDraws(first_correct=True),
+)

@@ -9,7 +9,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from difftrain.config.difficulty import (
+    ChanceCorrection,
+    DifficultyConfig,
+    PismConfig,
+    ProbeConfig,
+    Until,
+)
 from difftrain.difficulty import EPS
+from difftrain.difficulty.definition import Definition, ProbeDraws
+from difftrain.difficulty.evidence import Evidence
 from difftrain.records import Stratum
 
 
@@ -121,3 +130,48 @@ def settled_stratum(
     ratios = [None if row is None else float(ratio_R[row]) for row in rows]
     strata = {stratum(ratio, hard_max, easy_min, easy_inclusive) for ratio in ratios}
     return strata.pop() if len(strata) == 1 else None
+
+
+def minimums(config: PismConfig, num_draws: int, text_only_M: Iterable[int]) -> list[int]:
+    """How many correct draws pass a ratio: without and, if it is on, with chance correction."""
+    rates = (
+        [None]
+        if config.chance_correction is ChanceCorrection.none
+        else [None, guess_rate(text_only_M)]
+    )
+    return [min_correct(num_draws, config.tau, rate, config.alpha) for rate in rates]
+
+
+def score(
+    evidence: Evidence, config: DifficultyConfig, probe: ProbeConfig
+) -> tuple[float | None, Stratum | None]:
+    """The failure ratio (None: never fails) and stratum of one sample.
+
+    With probe.until=stratum the value is also None if the draws determine only the stratum. Raises
+    ValueError if draws are missing.
+    """
+    pism, table_RK = config.pism, evidence.correct_RK
+    ratio_R = np.array(probe.mask_percents) / 100
+    minimum = minimums(pism, probe.draws, evidence.text_only_M)[-1]
+    limits = (pism.hard_max, pism.easy_min, pism.easy_inclusive)
+    settled = settled_stratum(table_RK, ratio_R, minimum, *limits)
+    value = None
+    needs_ratio = probe.until is not Until.stratum or settled is None
+    undecided, _ = undecided_rows(table_RK, minimum)
+    if needs_ratio or not undecided:
+        value = failure_ratio(table_RK, ratio_R, minimum=minimum)
+    return value, settled
+
+
+def _draws(config: DifficultyConfig, probe: ProbeConfig) -> ProbeDraws:
+    """Draws without the image for the correction; probe/schedule.py decides on masked ones."""
+    is_corrected = config.pism.chance_correction is ChanceCorrection.text_only
+    return ProbeDraws(text_only=probe.cde_rollouts * is_corrected)
+
+
+MEASURE = Definition(
+    meaning="the share of the image that must be masked before the model fails",
+    score=score,
+    has_strata=True,
+    draws=_draws,
+)

@@ -1,4 +1,4 @@
-"""Six benchmarks, prompted and scored as the reference evaluation harness (VLMEvalKit) does it.
+"""Nine benchmarks, prompted and scored as the reference evaluation harness (VLMEvalKit) does it.
 
 This module neither loads items (loading.py does) nor runs a model (generate.py does). Built-in
 benchmarks, named shapes/NAME and drawn by difftrain/shapes, have the prompts and scorers of NAME.
@@ -8,7 +8,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from difftrain.evaluate import harness
-from difftrain.evaluate.benchmarks import hallusionbench, mathvista, mmmu, mmstar, mmvet, ocrbench
+from difftrain.evaluate.benchmarks import (
+    hallusionbench,
+    logicvista,
+    mathverse,
+    mathvista,
+    mmmu,
+    mmstar,
+    mmvet,
+    ocrbench,
+    wemath,
+)
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import ItemResult, ItemStatus
 
@@ -16,16 +26,28 @@ __all__ = ["aggregate", "build_prompt", "score_item"]
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (mathvista, mmvet, ocrbench, hallusionbench, mmmu, mmstar)
+    for module in (
+        *(mathvista, mmvet, ocrbench, hallusionbench, mmmu, mmstar),
+        *(mathverse, wemath, logicvista),
+    )
 }
 # The harness's name of a data set -> our name of the benchmark, if they differ.
 HARNESS_NAMES = {"MathVista_MINI": "MathVista", "MMMU_DEV_VAL": "MMMU"}
 HARNESS_NAMES["MMMU_DEV_VAL(validation)"] = "MMMU"
+HARNESS_NAMES |= dict.fromkeys(mathverse.HARNESS_NAMES, "MathVerse")
+COT_VARIANTS = {
+    "MathVerse_MINI_Vision_Only_cot": mathverse.COT_VARIANT,
+    "WeMath_COT": wemath.COT_VARIANT,
+}
+"""The harness's names of data sets with another prompt, which asks to reason first. They can be
+prompted and scored, but the settings of an evaluation cannot name them."""
 
 
 def benchmark_named(name: str) -> Benchmark:
     """The benchmark NAME, from NAME, shapes/NAME or the harness's name. Raises ValueError."""
     unprefixed = name.removeprefix("shapes/")
+    if unprefixed in COT_VARIANTS:
+        return COT_VARIANTS[unprefixed]
     our_name = HARNESS_NAMES.get(unprefixed, unprefixed)
     if our_name not in BENCHMARKS:
         raise ValueError(f"benchmark={name!r}: must be one of: {', '.join(BENCHMARKS)}")
@@ -56,8 +78,8 @@ def grade_prediction(
         rules = harness.RULES[rules]
     if prediction is None:
         return ItemGrade(score=None, error="there is no prediction")
-    if rules.texts_become_nan and prediction in harness.NAN_TEXTS:  # as pandas would read it
-        prediction = "nan"
+    if rules.texts_become_nan or definition.reads_tables:
+        prediction = harness.table_text(prediction, rules)
     try:
         return definition.grade(prediction, item, judge, rules)
     except harness.JudgeDown as error:
@@ -75,7 +97,8 @@ def score_item(
 
     None if `prediction` is None or the judge raises an error. 0.0 if the rules cannot decide and
     there is no judge. A judge may return the text harness.API_FAILURE instead of raising. If it
-    returns nothing else, the score is 0.0, as in the harness, or None for MMMU and MMStar.
+    returns nothing else, the score is 0.0, as in the harness, or None for MMMU, MMStar and WeMath.
+    Without a judge, WeMath gives None for a text that the harness reads as missing, such as "".
     """
     return grade_prediction(benchmark, prediction, item, judge, rules).score
 
@@ -105,16 +128,18 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     Rows without a score are ignored. The names are the harness's: Overall and the categories.
     HallusionBench's are aAcc, fAcc and qAcc (the accuracies over items, figures and questions),
     alone and after a category: `VD aAcc`. MMMU's names begin with `dev ` for rows of the dev split.
-    OCRBench's values are counts of correct items.
+    OCRBench's values are counts of correct items. MathVerse's names begin with the version
+    (`Vision Only Angle`), and Overall is the mean over the versions. WeMath's are shares of its
+    525 problems, of which a missing one counts as mastered, as in the harness.
     """
     definition = benchmark_named(benchmark)
     results = []
     for i, row in enumerate(rows):
         item: Item = {"index": str(i), **row.get("item", row)}  # an item without an id gets `i`
-        if "key" in item:
+        if definition is hallusionbench.BENCHMARK and "key" in item:
             item = dict(zip(hallusionbench.ID_COLUMNS, item["key"], strict=True))
         score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
-        if "prediction" in row and "score" not in row:
+        if "prediction" in row and not {"score", "hit"} & row.keys():
             score = score_item(benchmark, row["prediction"], item)
         grade = ItemGrade(None if score is None else float(score))
         results.append(item_result(benchmark, item, response=None, grade=grade))
@@ -123,6 +148,10 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     if definition is mmmu.BENCHMARK:
         dev = {f"dev {name}": row for name, row in tables.get("dev", {}).items()}
         table = tables.get("validation", {}) | dev
+    if definition.name == wemath.BENCHMARK.name:
+        return wemath.harness_figures(results)
+    if definition.name == mathverse.BENCHMARK.name:
+        return mathverse.harness_figures(results)
     values = {}
     for name, row in table.items():
         if definition is hallusionbench.BENCHMARK:

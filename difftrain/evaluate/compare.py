@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from difftrain.evaluate import summary
-from difftrain.evaluate.summary import paired_difference
+from difftrain.evaluate.summary import paired_difference, scored_units
 from difftrain.evaluate.write_results import render
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
@@ -25,7 +25,10 @@ ITEMS_PREFIX = "items of "  # manifest.json has an input `items of NAME`, a hash
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkComparison:
-    """Means over the items scored in both evaluations. An item is won if its score rose."""
+    """Means over the items scored in both evaluations. An item is won if its score rose.
+
+    WeMath's problems count instead of its items.
+    """
 
     benchmark: str
     before: float
@@ -102,7 +105,8 @@ def compare_results(
         for side, results in zip(("first", "second"), sides, strict=True):
             if reason := summary.no_score_reason(name, results):
                 raise ValueError(f"{name} of the {side} has no score to compare: {reason}")
-        scores = [(a.score or 0.0, b.score or 0.0) for a, b in pair_results(*sides)]  # never None
+        pairs = pair_results(*map(scored_units, sides))
+        scores = [(a.score or 0.0, b.score or 0.0) for a, b in pairs]  # never None
         before_mean, after_mean = (sum(side) / len(side) for side in zip(*scores, strict=True))
         difference = paired_difference(*sides, resamples=resamples)
         won, lost = sum(b > a for a, b in scores), sum(b < a for a, b in scores)

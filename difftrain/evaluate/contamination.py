@@ -32,7 +32,7 @@ from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
-from difftrain.records import Sample, Selection
+from difftrain.records import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +133,10 @@ class ItemIndex:
         self._by_question: dict[str, list[int]] = defaultdict(list)
         self._item_of_image, signatures = [], []
         for i, item in enumerate(items):
-            text = str(item.row.get("question") or item.row.get("query") or "")
-            self._questions.append(normalize_question(text))
+            # MathVerse's column `question` begins with an instruction.
+            columns = ("question_for_eval", "question", "query")
+            text = next((item.row[name] for name in columns if item.row.get(name)), "")
+            self._questions.append(normalize_question(str(text)))
             if len(self._questions[i].split()) >= MIN_QUESTION_WORDS:
                 self._by_question[self._questions[i]].append(i)
             for part in build_prompt(item.benchmark, item.row):
@@ -240,13 +242,15 @@ def check(
 ) -> None:
     """Compare every sample with the available benchmarks, before the first training step.
 
-    Raises ConfigError if a sample to train on (`selections` has folders of Selection rows) is also
-    in a benchmark, unless evaluate.contamination=warn.
+    Raises ConfigError if a sample to train on is also in a benchmark, unless
+    evaluate.contamination=warn. `selections` has folders of rows with their sample_id.
     """
     compare_with_benchmarks(samples, folder, config, budget, world)
     if config.contamination is ContaminationPolicy.warn:
         return
-    selected = {row.sample_id for path in selections for row in parquet.read_rows(path, Selection)}
+    selected: set[str] = set()
+    for part in (part for path in selections for part in parquet.parts(path)):
+        selected.update(*parquet.read_columns(part, ["sample_id"]))
     rows = parquet.read_rows(folder, SampleOverlap)
     hits = [row for row in rows if row.kind is not None and row.sample_id in selected]
     if not hits:

@@ -126,9 +126,16 @@ class ResponseStore:
         return self._stored[key] if key in self._stored else self._failed[key]
 
 
-def pixel_budgets(config: EvaluateConfig, data_pixels: tuple[int, int]) -> dict[str, PixelBudget]:
-    """The pixel limits of each benchmark; shapes/ ones default to `data_pixels` (min, max)."""
-    return {name: PixelBudget(*config.pixels(name, data_pixels)) for name in config.benchmarks}
+def pixel_budgets(config: EvaluateConfig, data_pixels: tuple[int, ...]) -> dict[str, PixelBudget]:
+    """The pixel limits of each benchmark; shapes/ ones default to `data_pixels`.
+
+    `data_pixels` are the smallest and largest area and, if it is not 28, an image token's side.
+    """
+    smallest, largest, *side = data_pixels
+    return {
+        name: PixelBudget(*config.pixels(name, (smallest, largest)), *side)
+        for name in config.benchmarks
+    }
 
 
 def widest_budget(budgets: Mapping[str, PixelBudget]) -> tuple[int, int]:
@@ -184,7 +191,7 @@ def generate_responses(
     items: Sequence[tuple[ResponseKey, BenchmarkItem]],
     store: ResponseStore,
     config: EvaluateConfig,
-    data_pixels: tuple[int, int],
+    data_pixels: tuple[int, ...],
     heart: Heartbeat,
     rows_per_part: int,
 ) -> None:

@@ -50,8 +50,10 @@ def grade_response(
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.row, judge, configured_rules(config))
-    if judge is not None:  # no call follows a usable reply, so at most one reply is usable
-        num_usable = 1 if grade.graded_by is GradedBy.judge else 0
+    if judge is not None:
+        num_usable = grade.usable_replies
+        if num_usable is None:  # no call follows a usable reply, so at most one reply is usable
+            num_usable = int(grade.graded_by is GradedBy.judge)
         judge_client.usage.add("unusable", judge.num_replies - num_usable)
     return item_result(item.benchmark, item.row, stored.response, grade)
 
@@ -83,7 +85,7 @@ def evaluate(
     checkpoint: str,
     config: EvaluateConfig,
     model: ModelConfig,
-    data_pixels: tuple[int, int],
+    data_pixels: tuple[int, ...],
     world: World,
 ) -> None:
     """Write a response and a result for every item, the scores and manifest.json.
@@ -119,7 +121,7 @@ def evaluate(
         unscored = sum(result.score is None for result in results)
         counts = {"items": len(results), "unscored": unscored, "no_response": no_response}
         counts |= {"judge": judge_client.counts(), "engines": read_engine_info(store.folder)}
-        values = write_results.scores_md_values(config, counts, str(model.dtype), data_pixels)
+        values = write_results.scores_md_values(config, counts, str(model.dtype), data_pixels[:2])
         all_items = list(items.values())
         write_results.write(folders.results, checkpoint, all_items, results, config, values)
         return counts

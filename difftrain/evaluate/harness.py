@@ -1,4 +1,4 @@
-"""Code that the six benchmarks share: columns of items, rules, judge calls, grades and tables.
+"""Code that the benchmarks share: columns of items, rules, judge calls, grades and tables.
 
 "The harness" and "the reference" both mean VLMEvalKit, the reference evaluation harness.
 """
@@ -32,9 +32,10 @@ NAN_TEXTS = {
     *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 }
 """The harness reads its files with pandas, which reads these texts as missing values (NaN)."""
+MAX_CELL = 32_767  # characters in a cell of the harness's tables (XLSX files)
 API_FAILURE = "Failed to obtain answer via API"  # the harness's text for a failed call, no period
 # The judge is called again at the next temperature until a reply is usable.
-RISING_TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
+RISING_TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)
 EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice
 
 
@@ -45,16 +46,18 @@ class HarnessRules:
     letter_near_end: bool  # a lone letter counts only among the last four tokens (since 2025-08-04)
     bounded_length: bool  # option texts are matched only in short predictions (since 2025-08-04)
     answer_is: bool  # "answer is X" is matched, even if X begins a word (since 2026-06-17)
+    formulas: bool = False  # a text that begins with = comes back as 0 (until 2026-07-22)
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
     """The default changes one rule: if the harness guesses a random option, the score is 0."""
     texts_become_nan: bool = False
-    """Whether a prediction in NAN_TEXTS is graded as `nan`. False outside of an evaluation."""
+    """Whether table_text changes a prediction before it is graded. False outside of an evaluation,
+    where only benchmarks with `reads_tables` do that."""
 
 
 RULES = {  # score_item accepts all three dates, the setting evaluate.rules only the last two
-    "2025-07": HarnessRules(letter_near_end=False, bounded_length=False, answer_is=False),
-    "2025-11": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=False),
-    "2026-08": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=True),
+    "2025-07": HarnessRules(False, False, answer_is=False, formulas=True),
+    "2025-11": HarnessRules(True, True, answer_is=False, formulas=True),
+    "2026-08": HarnessRules(True, True, answer_is=True, formulas=False),
 }
 """Date -> rules of the harness's commits 44d698f8, 19c0e386 (Qi et al. 2026 use it), e8e78f05."""
 
@@ -66,18 +69,37 @@ def configured_rules(config: EvaluateConfig) -> HarnessRules:
     return replace(RULES[config.rules], overrides=overrides, texts_become_nan=texts_become_nan)
 
 
+def table_text(value: Any, rules: HarnessRules) -> str:
+    """A text as the harness reads it back from its tables, XLSX files that pandas reads.
+
+    Texts in NAN_TEXTS become `nan`, long ones are cut, a carriage return becomes `_x000D_`. By old
+    rules a text that begins with = is a formula, and its value is 0. With overrides.kept_texts all
+    texts stay.
+    """
+    text = "nan" if is_empty(value) else str(value)
+    if rules.overrides.kept_texts:
+        return "" if is_empty(value) else text
+    if text in NAN_TEXTS:
+        return "nan"
+    if rules.formulas and text.startswith("="):
+        return "0"
+    return text[:MAX_CELL].replace("\r", "_x000D_")
+
+
 @dataclass(frozen=True, slots=True)
 class ItemGrade:
     """The score (0 to 1) of a prediction, the answer extracted from it, and who decided.
 
     If the judge failed, `score` is None and `error` is the reason. If neither a rule nor a judge
     decided, `graded_by` is None. The score is then 0, or a random option's if overrides say so.
+    `usable_replies` counts the judge's replies that were used; None: one if it decided, else none.
     """
 
     score: float | None
     extracted: str | None = None
     graded_by: GradedBy | None = None
     error: str | None = None
+    usable_replies: int | None = None
 
 
 UNDECIDED = ItemGrade(0.0)
@@ -111,6 +133,12 @@ def first_usable(
         if (parsed := parse(replies[-1])) is not None:
             return parsed, replies
     return None, replies
+
+
+def usable_text(reply: str) -> str | None:
+    """A reply without blanks around it, or None for a failed call, which an empty reply is too."""
+    stripped = reply.strip()
+    return None if not stripped or f"{API_FAILURE}." in stripped else stripped
 
 
 def table_row(results: Iterable[ItemResult]) -> TableRow:
@@ -204,4 +232,12 @@ class Benchmark:
     tsv_columns: tuple[str, ...]  # columns that the harness's TSV file must have
     tsv_md5s: tuple[str, ...]  # of all versions of the harness's TSV file, the newest first
     to_harness: Callable[[dict[str, Any], int], dict[str, Any]]  # (hub row, its number) -> TSV row
+    complete_rows: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda rows: rows
+    """From all rows of `to_harness`, the benchmark's items."""
     hub_configs: tuple[str, ...] = ()  # the data set's configs; empty if it has only one
+    problem: Callable[[Item], str | None] = lambda item: None
+    """The problem to which the item belongs, if evaluate.limit must not separate its items."""
+    reads_tables: bool = False
+    """Whether a prediction passes table_text outside of an evaluation too."""
+    judge_calls: tuple[int, int, int] = (0, 0, 0)
+    """Replies of the judge for one item: at least, if the judge is needed, and at most."""

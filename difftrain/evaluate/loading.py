@@ -98,11 +98,12 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
         )
     for number, row in enumerate(rows):
         _check_gradable(benchmark, row, number, config)
-    ids = [benchmark.item_id(row) for row in rows]
-    if len(set(ids)) < len(ids):
-        duplicate = next(item_id for item_id in ids if ids.count(item_id) > 1)
-        raise SchemaError(f"{name}: item {duplicate} is in {location} twice")
-    return evenly_spaced(rows, config.limit)
+    indices = [str(row["index"]) for row in rows if row.get("index") is not None]
+    for ids in ([benchmark.item_id(row) for row in rows], indices):
+        if len(set(ids)) < len(ids):
+            duplicate = next(item_id for item_id in ids if ids.count(item_id) > 1)
+            raise SchemaError(f"{name}: item {duplicate} is in {location} twice")
+    return limited(benchmark, rows, config.limit)
 
 
 def _check_gradable(benchmark: Benchmark, row: Row, number: int, config: EvaluateConfig) -> None:
@@ -122,6 +123,25 @@ def evenly_spaced(rows: list[Any], limit: int | None) -> list[Any]:
     if limit is None or limit >= len(rows):
         return rows
     return [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def limited(benchmark: Benchmark, rows: list[Row], limit: int | None) -> list[Row]:
+    """`limit` rows: those of evenly spaced problems, if the benchmark's items name their problem.
+
+    Then only the last problem may lack items.
+    """
+    by_problem: dict[str | None, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_problem[benchmark.problem(row)].append(row)
+    if limit is None or limit >= len(rows) or None in by_problem:
+        return evenly_spaced(rows, limit)
+    number = -(-limit * len(by_problem) // len(rows))
+    while True:
+        problems = evenly_spaced(list(by_problem), number)
+        kept = [row for problem in problems for row in by_problem[problem]]
+        if len(kept) >= limit:  # at the latest if all problems are kept
+            return kept[:limit]
+        number += 1
 
 
 def _fill_missing_images(row: Row) -> Row:
@@ -343,7 +363,7 @@ def _dataset_rows(benchmark: Benchmark, source: ItemSource, location: str) -> li
         except (ValueError, KeyError, TypeError) as error:
             problem = f"row {number} does not have the official form: {error}"
             raise SchemaError(f"{name}: {problem}") from error
-    return rows
+    return rows if is_harness_form else benchmark.complete_rows(rows)
 
 
 @cache

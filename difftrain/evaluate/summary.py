@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from difftrain import stats
 from difftrain.evaluate.benchmarks.hallusionbench import figure_of
+from difftrain.evaluate.benchmarks.wemath import problem_results
 from difftrain.records import ItemResult, ItemStatus
 
-JUDGE_ONLY = "MMVet"  # the benchmark that no rule can grade
+JUDGE_ONLY = ("MMVet", "MathVerse", "LogicVista")  # benchmarks that no rule can grade
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A mean score with its 95 % interval over `n` scored items.
+    """A mean score with its 95 % interval over `n` scored items (of WeMath: problems).
 
     `failed` is the sum of `undecided`, `skipped`, `no_response` and the items on which the judge
     failed. Only `undecided` items are in the mean, with score 0 (or a random option's score if
@@ -35,12 +36,26 @@ class Summary:
 
 
 def cluster_of(benchmark: str, item_id: str) -> str:
-    """The group that the bootstrap resamples together: HallusionBench's figure, else the item."""
+    """The group that the bootstrap resamples together: HallusionBench's figure, MathVerse's problem
+    (if its items name it), else the item."""
+    if benchmark.endswith("MathVerse"):
+        return item_id.rpartition("/")[0] or item_id
     return figure_of(item_id) if benchmark.endswith("HallusionBench") else item_id
 
 
+def scored_units(results: Sequence[ItemResult]) -> list[ItemResult]:
+    """The results whose mean is a benchmark's score: WeMath's problems, all others' items."""
+    is_wemath = [result.benchmark.endswith("WeMath") for result in results]
+    items = [result for result, joined in zip(results, is_wemath, strict=True) if not joined]
+    steps = [result for result, joined in zip(results, is_wemath, strict=True) if joined]
+    return items + problem_results(steps)
+
+
 def summarize(benchmark: str, results: Sequence[ItemResult], resamples: int = 2000) -> Summary:
-    """A benchmark's score (for HallusionBench aAcc). Raises ValueError if there are no results."""
+    """A benchmark's score; HallusionBench's is aAcc, WeMath's the strict score over problems.
+
+    Raises ValueError if there are no results.
+    """
     return _summary(results, no_score_reason(benchmark, results), resamples)
 
 
@@ -61,7 +76,7 @@ def _summary(results: Sequence[ItemResult], reason: str | None, resamples: int) 
     counts = (failed, count_undecided(results), reason, skipped, count_no_response(results))
     if reason:
         return Summary(None, None, None, 0, *counts)  # no score, no interval, no scored item
-    tables = stats.score_tables([results], cluster_of)  # one list per seed
+    tables = stats.score_tables([scored_units(results)], cluster_of)  # one list per seed
     estimate = stats.pool(tables, "bootstrap", resamples)[stats.MEAN]  # over benchmarks
     return Summary(estimate.mean, estimate.low, estimate.high, estimate.n, *counts)
 
@@ -73,6 +88,9 @@ def paired_difference(
 
     A paired bootstrap gives its interval. Raises ValueError if the items differ or there are none.
     """
+    keys_before, keys_after = ({(r.benchmark, r.item_id) for r in side} for side in (before, after))
+    if keys_before == keys_after:  # else stats raises an error about the items
+        before, after = scored_units(before), scored_units(after)
     tables = stats.difference_tables([before], [after], cluster_of)
     return stats.pool(tables, "paired", resamples)[stats.MEAN]
 
@@ -90,13 +108,16 @@ def count_no_response(results: Sequence[ItemResult]) -> int:
 def no_score_reason(benchmark: str, results: Sequence[ItemResult]) -> str | None:
     """Why a benchmark with these results has no score; None if it has one."""
     if not results or any(r.score is not None and r.graded_by is not None for r in results):
+        if results and all(unit.score is None for unit in scored_units(results)):
+            return "no problem has a score on all its steps and on the whole"
         return None
     num_unscored = sum(result.score is None for result in results)
     if num_unscored:
         rest = ", and the others are undecided" if num_unscored < len(results) else ""
         return f"{num_unscored} of {len(results)} items got no score{rest}"
-    if benchmark.removeprefix("shapes/") == JUDGE_ONLY:
-        return f"{JUDGE_ONLY} needs a judge: none was called, or none of its replies was a score"
+    if (name := benchmark.removeprefix("shapes/")) in JUDGE_ONLY:
+        usable = "was a score" if name == "MMVet" else "could be used"
+        return f"{name} needs a judge: none was called, or none of its replies {usable}"
     return f"neither a rule nor a judge decided any of the {len(results)} items"
 
 

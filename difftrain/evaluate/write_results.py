@@ -41,6 +41,7 @@ TEMPLATES = jinja2.Environment(
 OUTCOMES = ("rule", "judge", "undecided", "drawn", "judge_failed", "skipped", "no_response")
 COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
 """Columns that are not fractions; `norm` is OCRBench's Final Score Norm."""
+COUNT_SUFFIX = " n"  # of WeMath's columns of counts
 
 
 def has_nothing_to_retry(content: Mapping[str, Any]) -> bool:
@@ -187,7 +188,7 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def scores_md_values(
-    config: EvaluateConfig, counts: Mapping[str, Any], dtype: str, data_pixels: tuple[int, int]
+    config: EvaluateConfig, counts: Mapping[str, Any], dtype: str, data_pixels: tuple[int, ...]
 ) -> dict[str, Any]:
     """The values of scores.md.jinja that are not results. `counts` are those of manifest.json."""
     judge = model_name(config.judge, config.benchmarks)
@@ -222,7 +223,8 @@ def _table_lines(table: Table) -> list[list[str]]:
     def cell(row: TableRow, column: str) -> str:
         if (value := row.get(column)) is None:
             return ""
-        return f"{value:g}" if column in COUNT_COLUMNS else f"{100 * value:.2f}"
+        is_count = column in COUNT_COLUMNS or column.endswith(COUNT_SUFFIX)
+        return f"{value:g}" if is_count else f"{100 * value:.2f}"
 
     rows = [[name, *(cell(row, column) for column in columns)] for name, row in table.items()]
     return [["", *(column.replace("_", " ") for column in columns)], *rows]

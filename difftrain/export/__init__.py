@@ -23,12 +23,13 @@ from huggingface_hub import HfApi
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from difftrain.config.data import TOKEN_PIXELS, DataConfig
+from difftrain.config.data import DataConfig
 from difftrain.config.report import ExportFormat
 from difftrain.config.run_config import RunConfig
 from difftrain.data import dataset, prompts
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.data.storage import hub_request
+from difftrain.difficulty.definition import definition
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -143,10 +144,11 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
         config=config,
         counts=counts,
         measures=measures,
+        meanings={measure: definition(measure).meaning for measure in measures},
         rejected=data_manifest["counts"]["quarantined"] if data_manifest else 0,
         revision=manifest.git_revision() or "unknown",
         settings=json.dumps(settings, indent=2, sort_keys=True),
-        token_pixels=TOKEN_PIXELS,
+        token_side=config.data.side,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     return {"samples": len(rows), "selected": len(selected)}

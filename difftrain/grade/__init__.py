@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from difftrain.config.difficulty import GradeConfig, TextCredit
+from difftrain import images
+from difftrain.config.difficulty import BoxCoordinates, GradeConfig, TextCredit
 from difftrain.grade import boxes, choice, count, extract, math, number, text, vqa
 from difftrain.grade.decision import GradeDecision
 from difftrain.grade.pool import GradeFailure, GraderPool
@@ -53,6 +54,9 @@ def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT
         text = _boxed_list(response, gold, sample.answer_kind) or answer
         if sample.answer_kind is AnswerKind.number:
             decision = number.decide(text, gold, sample.options, rules, sample.question)
+        elif rules.box_coordinates is BoxCoordinates.relative and grader is boxes:
+            size = images.png_size(sample.images[0])
+            decision = boxes.decide(text, gold, sample.options, rules, size)
         else:
             decision = grader.decide(text, gold, sample.options, rules)
         if best is None or (decision.credit or 0.0) > (best.credit or 0.0):
@@ -102,7 +106,13 @@ def grade_batch(
     pool: GraderPool, responses: Sequence[str], samples: Sequence[Sample], rules: GradeConfig
 ) -> list[GradeResult | GradeFailure]:
     """Grade responses[i] to samples[i] in the pool's workers, under its time limit."""
-    imageless_samples = [replace(sample, images=()) for sample in samples]  # less data to send
+    needs_image = rules.box_coordinates is BoxCoordinates.relative
+    imageless_samples = [  # less data to send
+        sample
+        if needs_image and sample.answer_kind is AnswerKind.boxes
+        else replace(sample, images=())
+        for sample in samples
+    ]
     calls = [(*pair, rules) for pair in zip(responses, imageless_samples, strict=True)]
     return pool.run(grade_with_credit, calls, _preparation(samples))
 

@@ -12,6 +12,7 @@ from difftrain.grade.normalize import normalize_text
 
 MAX_CHARS = 50_000  # longer answers are unparsable
 MAX_BOXES = 500  # longer lists are unparsable
+RELATIVE_SIDE = 1000  # of an image, in the coordinates of Qwen3-VL, GLM-4V and InternVL
 MAX_COORDINATE = 1e7  # pixels; a box beyond it is malformed
 
 _FENCE = re.compile(r"```[a-zA-Z]*")  # of a Markdown code block
@@ -414,10 +415,45 @@ def f1(boxes: Sequence[Box], gold: Sequence[Box], min_iou: float) -> float:
     return 2 * num_matched / (len(boxes) + len(gold))
 
 
-def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> GradeDecision:
+def boxes_in_model_coordinates(text: str, size: tuple[int, int]) -> str:
+    """A JSON list of boxes in pixels of an image of this size, with corners in 0 to 1000 instead.
+
+    A text that is not such a list is returned unchanged.
+    """
+    try:
+        items = json.loads(text)
+        scaled = [
+            item
+            | {
+                "bbox_2d": [
+                    round(value * RELATIVE_SIDE / side)
+                    for value, side in zip(item["bbox_2d"], size * 2, strict=True)
+                ]
+            }
+            for item in items
+        ]
+    except (ValueError, TypeError, KeyError):
+        return text
+    return json.dumps(scaled, ensure_ascii=False)
+
+
+def in_pixels(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[Box, ...]:
+    """Boxes with corners in 0 to 1000 along both sides of an image of this size, in its pixels."""
+    x, y = (side / RELATIVE_SIDE for side in size)
+    return tuple(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y, b.label) for b in boxes)
+
+
+def decide(
+    answer: str,
+    gold: str,
+    options: tuple[str, ...],
+    rules: GradeConfig,
+    size: tuple[int, int] | None = None,
+) -> GradeDecision:
     """With grade.boxes=f1 the F1 score. Otherwise 1 if all boxes match, else 0.
 
-    Corners without labels are read only where the gold is one box.
+    Corners without labels are read only where the gold is one box. `size`: that of the image, if
+    the answer's corners are relative to it (grade.box_coordinates); the gold's are pixels.
     """
     gold_list = _parsed_gold(gold)
     gold_boxes = gold_list.boxes if gold_list else ()
@@ -426,10 +462,11 @@ def decide(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
         return GradeDecision(None, None, gold, "no list of boxes")
     if answer_list.is_bare and len(gold_boxes) != 1:
         return GradeDecision(None, None, gold, "corners without labels, but several gold boxes")
-    score = f1(answer_list.boxes, gold_boxes, rules.boxes_iou) if gold_list else 0.0
+    boxes = answer_list.boxes if size is None else in_pixels(answer_list.boxes, size)
+    score = f1(boxes, gold_boxes, rules.boxes_iou) if gold_list else 0.0
     if rules.boxes is BoxesCredit.exact:
         score = float(score == 1)
-    texts = _to_text(answer_list.boxes), _to_text(gold_boxes)
+    texts = _to_text(boxes), _to_text(gold_boxes)
     return GradeDecision(
         score, *texts, "corners" if answer_list.is_bare else f"{rules.boxes} boxes"
     )

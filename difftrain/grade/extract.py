@@ -52,6 +52,13 @@ def answer(response: str) -> str | None:
     return (content if boxed is None else boxed).strip() or None
 
 
+def in_tags(thought: str, answer: str) -> str:
+    """Thought and answer in the format that the prompt asks for; tags inside them are removed."""
+    for tag in TAGS:
+        thought, answer = thought.replace(tag, ""), answer.replace(tag, "")
+    return f"<think>{thought.strip()}</think>{OPEN_TAG}{answer.strip()}{CLOSE_TAG}"
+
+
 def has_expected_format(response: str) -> bool:
     """GRPO's format reward: think tags, then answer tags, each once, and no other text."""
     return all(response.count(tag) == 1 for tag in TAGS) and bool(_FORMAT.fullmatch(response))

@@ -24,6 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from difftrain.config.difficulty import AceConfig, Heads, TextSpan
 from difftrain.difficulty.ace import ColumnProducts
+from difftrain.model import family
 
 KERNEL_NAME = "difftrain_masses"
 EXTRA_COLUMNS = 8  # per head: two indicators, then zeros; kernels need a multiple of 8
@@ -87,7 +88,10 @@ def summarize(
 ) -> list[AttentionSummary]:
     """Masses of each row's response and, if `ace` is given, its largest log psi.
 
-    Runs one teacher-forced pass in memory linear in tokens, and restores the attention setting.
+    The layers L are those with full attention (ACE takes the last of them), and always the model's
+    first and last, which CMAB leaves out; one of these without attention has masses of 0. Runs one
+    teacher-forced pass in memory linear in tokens (quadratic in models that need masks), and
+    restores the attention setting.
     Raises ValueError if the indicators do not have the inputs' shape.
     """
     shape = tuple(inputs["input_ids"].shape)
@@ -96,28 +100,33 @@ def summarize(
         if indicator_shape != shape:
             raise ValueError(f"the {name} indicator has shape {indicator_shape}, not {shape}")
     indicators_BS2 = torch.stack([spans.image_BS, spans.text_BS], dim=-1).to(model.device)
-    inputs, (indicators_BS2, response_BS) = _pad_right(
+    inputs, (indicators_BS2, response_BS) = pad_right(
         model, inputs, (indicators_BS2, spans.response_BS.bool().to(model.device))
     )
     start = int(response_BS.any(dim=0).int().argmax())  # the earliest response position
-    last_layer = model.get_decoder().config.num_hidden_layers - 1
-    layer_masses: list[Tensor] = []
+    measured = family.measured_layers(model.config)
+    last = len(family.layer_types(model.config)) - 1
+    layer_masses: dict[int, Tensor] = {}
     max_log_psi_B: list[float | None] = [None] * len(response_BS)
 
-    def record(module: Any, query: Any, key: Any, value: Any, _mask: Any, **rest: Any) -> Any:
-        if ace is not None and module.layer_idx == last_layer:
+    def record(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
+        if ace is not None and module.layer_idx == measured[-1]:
             for i, (q, k, response_S) in enumerate(zip(query, key, response_BS, strict=True)):
                 position_T = response_S.nonzero()[:, 0]
                 max_log_psi_B[i] = _max_log_psi(q, k, position_T, rest["scaling"], ace)
-        output, masses_BS2 = _attend(module, query, key, value, indicators_BS2, start, **rest)
-        layer_masses.append(masses_BS2)
+        output, masses_BS2 = _attend(module, query, key, value, indicators_BS2, start, mask, **rest)
+        layer_masses[module.layer_idx] = masses_BS2
         return output, None  # no attention weights
 
     with attention_function(model, record):
         model.base_model(**inputs, use_cache=False)
+    if missing := [layer for layer in measured if layer not in layer_masses]:
+        raise ValueError(f"layers {missing} do not use transformers' attention interface")
+    none = torch.zeros_like(next(iter(layer_masses.values())))
+    rows_L = [layer_masses.get(layer, none) for layer in sorted({0, *measured, last})]
     summaries = []
     for row, max_log_psi in enumerate(max_log_psi_B):
-        masses_LT2 = torch.stack([m[row, response_BS[row, start:]] for m in layer_masses]).cpu()
+        masses_LT2 = torch.stack([m[row, response_BS[row, start:]] for m in rows_L]).cpu()
         summaries.append(AttentionSummary(masses_LT2[..., 0], masses_LT2[..., 1], max_log_psi))
     return summaries
 
@@ -137,16 +146,23 @@ def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> 
 
 
 def _attend(
-    module: Any, query: Any, key: Any, value: Any, indicators_BS2: Any, start: int, **rest: Any
-) -> tuple[Tensor, Tensor]:
+    module: Any, query: Any, key: Any, value: Any, indicators_BS2: Any, start: int, mask: Any,
+    **rest: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """A layer's output, and the masses of the positions from `start` on, mean over heads.
 
     Positions before `start` precede every response, so their masses are not computed. Query and key
-    get zeros as extra columns, which do not change their products.
+    get zeros as extra columns, which do not change their products. A `mask` B 1 S S is that of
+    sliding layers or of image tokens that attend to each other both ways: then no key is cut off.
     """
     length, size = query.shape[2], value.shape[3]
     outputs, masses = [], []
-    if start:
+    if start and mask is not None:
+        before = mask[:, :, :start]
+        outputs.append(
+            sdpa_attention_forward(module, query[:, :, :start], key, value, before, **rest)[0]
+        )
+    elif start:
         q, k, v = (tensor[:, :, :start] for tensor in (query, key, value))
         outputs.append(sdpa_attention_forward(module, q, k, v, None, **rest)[0])  # None: causal
     columns = indicators_BS2[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
@@ -155,11 +171,13 @@ def _attend(
     for begin in range(start, length, CHUNK_ROWS):
         end = min(begin + CHUNK_ROWS, length)
         chunk = functional.pad(query[:, :, begin:end], (0, EXTRA_COLUMNS))
-        positions = torch.arange(end, device=query.device)
-        causal = (positions[None] <= positions[begin:, None])[None, None]
-        output, _ = sdpa_attention_forward(
-            module, chunk, key[:, :, :end], value[:, :, :end], causal, **rest
-        )
+        if mask is None:
+            positions = torch.arange(end, device=query.device)
+            visible = (positions[None] <= positions[begin:, None])[None, None]
+            k, v = key[:, :, :end], value[:, :, :end]
+        else:
+            visible, k, v = mask[:, :, begin:end], key, value
+        output, _ = sdpa_attention_forward(module, chunk, k, v, visible, **rest)
         outputs.append(output[..., :size])
         masses.append(output[..., size : size + 2].float().mean(dim=2))
     return torch.cat(outputs, dim=1), torch.cat(masses, dim=1)
@@ -204,7 +222,7 @@ def log_attention_rows(
         yield first, log_HCT
 
 
-def _pad_right(
+def pad_right(
     model: PreTrainedModel, inputs: Inputs, indicators: Sequence[Tensor]
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Inputs and indicators with padding moved to the right, where causal attention ignores it."""
@@ -212,17 +230,33 @@ def _pad_right(
     is_token_BS = inputs["attention_mask"].bool()
     order_BS = (~is_token_BS).int().argsort(dim=1, stable=True)  # padding last
     rows = torch.arange(len(order_BS), device=order_BS.device)[:, None]
-    keys = ("input_ids", "attention_mask", "mm_token_type_ids")
-    moved = {key: inputs[key][rows, order_BS] for key in keys if key in inputs}
-    images = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
-    position_3BS = rotary_positions(model, {**moved, **images})
-    padded = {"input_ids": moved["input_ids"], "position_ids": position_3BS, **images}
+    moved = {key: inputs[key][rows, order_BS] for key in family.per_token_keys(inputs)}
+    padded = decoder_inputs(model, {**inputs, **moved})
     return padded, [indicator[rows, order_BS] for indicator in indicators]
 
 
+def decoder_inputs(model: Any, inputs: Inputs) -> dict[str, Any]:
+    """What the model takes of right-padded inputs, with positions.
+
+    Padding behind the tokens needs no mask. It is passed only to models that build their masks from
+    it: those with sliding layers, and those whose image tokens attend to each other both ways.
+    """
+    inputs = {**inputs, "position_ids": rotary_positions(model, inputs)}
+    needs_mask = "token_type_ids" in inputs or family.SLIDING in family.layer_types(model.config)
+    if not needs_mask:
+        del inputs["attention_mask"]
+    inputs.pop("mm_token_type_ids", None)  # the positions were computed from it
+    return family.forward_inputs(model, inputs)
+
+
 def rotary_positions(model: Any, inputs: Inputs) -> Tensor:
-    """Rotary positions of right-padded inputs, 3 B S: time, row and column, all equal in text."""
+    """Rotary positions of right-padded inputs: 3 B S (time, row and column, all equal in text).
+
+    B S for models that number the tokens.
+    """
     ids_BS = inputs["input_ids"]
+    if not family.uses_rotary_grid(model):
+        return torch.arange(ids_BS.shape[1], device=ids_BS.device).expand(ids_BS.shape)
     if "image_grid_thw" not in inputs:
         return torch.arange(ids_BS.shape[1], device=ids_BS.device).expand(3, *ids_BS.shape)
     names = ("image_grid_thw", "attention_mask", "mm_token_type_ids")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from difftrain.config.model import ModelConfig
-from difftrain.model import resolve
+from difftrain.config.run_config import ConfigError
+from difftrain.model import family, resolve
 
 
 class ModelNotFound(OSError):
@@ -32,31 +33,49 @@ class LoadedModel:
     @property
     def image_token(self) -> int:
         """The id of the placeholder token; a prompt has one per image token."""
-        return self.model.config.image_token_id
+        return family.image_token_id(self.model.config)  # pyright: ignore[reportReturnType]
+
+    @property
+    def banned(self) -> dict[str, int]:
+        """Text and id of the tokens that a response must not contain."""
+        return family.banned_tokens(self.processor, self.model.config)
 
 
 def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any:
-    """The processor, padding on the left; images between the two areas are not resized."""
+    """The processor, padding on the left; images between the two areas are not resized.
+
+    A family whose processor chooses the size of images itself keeps its rule.
+    """
     processor = AutoProcessor.from_pretrained(
         resolve.source(config.name), revision=config.revision, trust_remote_code=False
     )
     processor.tokenizer.padding_side = "left"
-    # Qwen's image processor takes areas in pixels under these two names.
-    processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    family.set_pixel_budget(processor.image_processor, min_pixels, max_pixels)
     return processor
+
+
+def load_architecture(config: ModelConfig) -> Any:
+    """The model's configuration in transformers' classes, without its weights."""
+    source = resolve.source(config.name)
+    return AutoConfig.from_pretrained(source, revision=config.revision, trust_remote_code=False)
 
 
 def with_pixel_budget(loaded: LoadedModel, min_pixels: int, max_pixels: int) -> LoadedModel:
     """The same model with other pixel limits; `loaded` does not change."""
     processor = copy(loaded.processor)
     processor.image_processor = copy(processor.image_processor)
-    processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    family.set_pixel_budget(processor.image_processor, min_pixels, max_pixels)
     return LoadedModel(loaded.model, processor)
 
 
 def load(config: ModelConfig, min_pixels: int, max_pixels: int) -> LoadedModel:
-    """The model and its processor, ready to generate. Raises ModelNotFound with a hint."""
+    """The model and its processor, ready to generate. Raises ModelNotFound with a hint.
+
+    Raises ConfigError for a family that difftrain does not support, before the weights are read.
+    """
     try:
+        if reason := family.refusal(load_architecture(config)):
+            raise ConfigError([f"model.name={config.name}: cannot be used: {reason}"])
         processor = load_processor(config, min_pixels, max_pixels)
         model: Any = AutoModelForImageTextToText.from_pretrained(
             resolve.source(config.name),

@@ -1,11 +1,13 @@
 """The chain of stages, and the commands that run it. All commands get the same three arguments.
 
 data -> probe -> score -> select -> train -> evaluate -> report; finished work is not repeated.
+With rounds=N, probe to train come N times (recipes/rounds.py).
 Arms are the models that a run compares: base, tuned (on selected samples), control (on random).
 The preflight checks first that the model can be trained; the retest probes some samples again.
 """
 
 import itertools
+import logging
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -13,21 +15,23 @@ from pathlib import Path
 
 from difftrain import plan
 from difftrain.config.report import Tracker
-from difftrain.config.run_config import Control, RunConfig, TrainStages
+from difftrain.config.run_config import ConfigError, Control, RunConfig, TrainStages
 from difftrain.data import dataset
+from difftrain.difficulty import thresholds
 from difftrain.evaluate import write_results
-from difftrain.pipeline import finished, manifest, retest
+from difftrain.pipeline import finished, manifest, parquet, retest
 from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.model_session import ModelSession
-from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.paths import RunPaths, round_paths
 from difftrain.pipeline.stage import run_stage
-from difftrain.recipes import benchmarks, difficulty, grpo, sft_then_grpo
-from difftrain.records import Arm, Sample, TrainStage
+from difftrain.recipes import benchmarks, difficulty, grpo, rounds, sft_then_grpo
+from difftrain.records import Arm, Measure, Sample, Score, TrainStage
 from difftrain.report import build
-from difftrain.report.inputs import ArmFolders, RunInputs
+from difftrain.report.inputs import ArmFolders, RoundFolders, RunInputs
 from difftrain.report.trackers import check_login, send_report
 from difftrain.train import preflight
 
+logger = logging.getLogger(__name__)
 SELECT = {TrainStage.sft: sft_then_grpo.select_sft, TrainStage.grpo: difficulty.select}
 TRAIN = {TrainStages.grpo: grpo.run, TrainStages.sft_then_grpo: sft_then_grpo.run}
 PREFLIGHT_ROWS = 256  # number of data rows that check_model reads, to find samples with images
@@ -49,6 +53,32 @@ def score(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     return difficulty.score(config, RunPaths(config), world)
 
 
+def propose_thresholds(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
+    """Print settings that give this model's strata the papers' shares; returns their folder.
+
+    Raises ConfigError if a measure with thresholds has too few scores.
+    """
+    paths = RunPaths(config)
+    folder = paths.output_dir / "thresholds" / score(config, world, recipe_settings).name
+    measures = [item for item in config.difficulty.measures if item in thresholds.PAPER_SHARES]
+    if not measures:
+        raise ConfigError([f"difficulty.measure={config.difficulty.measure}: has no thresholds"])
+    if world.is_first:
+        scores = parquet.read_rows(paths.score, Score)
+        proposals = {}
+        for measure in measures:
+            try:
+                limits = thresholds.propose(scores, measure)
+            except ValueError as error:
+                raise ConfigError([f"difficulty.{error}"]) from error
+            shares = thresholds.shares_under(scores, measure, limits)
+            proposals[measure.value] = {"settings": limits, "shares": shares}
+            print(" ".join(f"difficulty.{measure}.{name}={x}" for name, x in limits.items()))
+            print("  " + ", ".join(f"{name} {100 * x:.1f} %" for name, x in shares.items()))
+        manifest.write_json(folder / "thresholds.json", proposals)
+    return folder
+
+
 def evaluate(config: RunConfig, world: World, _recipe_settings: list[str]) -> Path:
     """Evaluate the base model (model.name) on the benchmarks; returns the item results' folder."""
     paths, session = RunPaths(config), ModelSession(config.model, config.data)
@@ -63,7 +93,8 @@ def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """
     if world.is_first:
         check_login(config.report_to)
-    paths, session = RunPaths(config, trained=True), ModelSession(config.model, config.data)
+    all_rounds = round_paths(config, trained=True)
+    paths, session = all_rounds[0], ModelSession(config.model, config.data)
     if manifest.read_manifest(paths.probe) is None:
         session.check_engine()
     samples = difficulty.load_samples(config, paths, world)
@@ -76,6 +107,7 @@ def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
         return {name: result.detail for name, result in results.items()}
 
     run_stage(paths.preflight, world, check_training, inputs={})
+    session.is_checked = True  # by the preflight
     difficulty.probe(config, paths, world, session, samples)
     difficulty.score(config, paths, world)
     arms = trained_arms(config)
@@ -88,12 +120,35 @@ def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     session = session.in_process()
     benchmarks.evaluate_base(config, paths, world, session)
     session.release()
-    for arm in arms:
-        TRAIN[config.train_stages](config, paths, world, arm)
-        benchmarks.evaluate_arm(config, paths, world, arm)
+    train_rounds(config, all_rounds, world, samples)
     if world.is_first:
-        write_report(config, paths, recipe_settings)
-    return paths.run
+        write_report(config, all_rounds, recipe_settings)
+    return all_rounds[-1].run
+
+
+def train_rounds(
+    config: RunConfig, all_rounds: list[RunPaths], world: World, samples: list[Sample]
+) -> None:
+    """Train the arms in every round, and evaluate them after the last.
+
+    A later round first scores and selects again. If too few samples are selected, the run ends
+    with the checkpoints of the round before.
+    """
+    arms = trained_arms(config)
+    for number, current in enumerate(all_rounds, 1):
+        if number > 1:
+            rounds.score_again(current, world, samples)
+            if reason := rounds.stop_reason(current):
+                logger.warning("round %d trains nothing, so the run ends: %s", number, reason)
+                for arm in arms:
+                    benchmarks.evaluate_arm(config, all_rounds[number - 2], world, arm)
+                return
+            for arm in arms:
+                difficulty.select(current.config, current, world, arm)
+        for arm in arms:
+            TRAIN[current.config.train_stages](current.config, current, world, arm)
+            if number == config.rounds:
+                benchmarks.evaluate_arm(config, current, world, arm)
 
 
 def check_model(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
@@ -112,11 +167,11 @@ def check_model(config: RunConfig, world: World, recipe_settings: list[str]) -> 
 
 def report(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """Write the report of a finished run again. Raises MissingArtifact if a stage is missing."""
-    paths = RunPaths(config, trained=True)
+    all_rounds = round_paths(config, trained=True)
     if world.is_first:
         check_login(config.report_to)
-        write_report(config, paths, recipe_settings)
-    return paths.run
+        write_report(config, all_rounds, recipe_settings)
+    return all_rounds[-1].run
 
 
 def run_preflight(
@@ -133,39 +188,66 @@ def trained_arms(config: RunConfig) -> list[str]:
     return [Arm.tuned, Arm.control] if config.control is Control.random else [Arm.tuned]
 
 
-def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str]) -> None:
-    """Write the report with the recipe's KEY=VALUE list, link the checkpoint, send the report."""
+def arm_folders(paths: RunPaths, arm: str) -> ArmFolders:
+    """The folders of one arm in one round."""
+    folders = ArmFolders(select=paths.selection(arm), train=paths.grpo(arm))
+    if TrainStage.sft in paths.config.stages:
+        sft_select = paths.selection(arm, TrainStage.sft)
+        folders = replace(folders, sft_select=sft_select, sft=paths.sft(arm))
+    return folders
+
+
+def write_report(config: RunConfig, all_rounds: list[RunPaths], recipe_settings: list[str]) -> None:
+    """Write the report with the recipe's KEY=VALUE list, link the checkpoint, send the report.
+
+    If a round could not train, the report is on the rounds before it, and says why.
+    """
     arms = trained_arms(config)
-    folders = {arm: ArmFolders(select=paths.selection(arm), train=paths.grpo(arm)) for arm in arms}
-    if TrainStage.sft in config.stages:
-        for arm in arms:
-            sft_select = paths.selection(arm, TrainStage.sft)
-            folders[arm] = replace(folders[arm], sft_select=sft_select, sft=paths.sft(arm))
-    results = {arm: paths.evaluation(arm) for arm in (Arm.base, *arms)}
+    paths, run = all_rounds[0], all_rounds[-1].run
+    trained, stop_reason = rounds.trained_rounds(all_rounds)
+    last = trained[-1]
+    results = {arm: last.evaluation(arm) for arm in (Arm.base, *arms)}
+    measures_likelihood = Measure.image_gain in config.difficulty.measures
+    later_rounds = [
+        RoundFolders(
+            number=number,
+            probe=scored.probe,
+            attention=scored.attention if manifest.read_manifest(scored.attention) else None,
+            likelihood=scored.likelihood if measures_likelihood else None,
+            score=scored.score,
+            arms={arm: arm_folders(scored, arm) for arm in arms if scored in trained},
+        )
+        for number, scored in enumerate(all_rounds[1 : len(trained) + 1], 2)
+    ]
     inputs = RunInputs(
-        folder=paths.run,
+        folder=run,
         settings=asdict(config),
         recipe_difference=recipe_settings,
         data=paths.data,
         probe=paths.probe,
         attention=paths.attention if manifest.read_manifest(paths.attention) else None,
+        likelihood=paths.likelihood if measures_likelihood else None,
         score=paths.score,
         retest=paths.reliability if config.probe.retest_samples else None,
-        arms=folders,
+        arms={arm: arm_folders(paths, arm) for arm in arms},
+        later_rounds=later_rounds,
+        stop_reason=stop_reason,
         evaluations=results,
         differences=benchmarks.differences(results, config.evaluate.resamples),
         contamination=paths.contamination if manifest.read_manifest(paths.contamination) else None,
     )
     report = build.write_report(inputs)
-    for name in ("adapter", "checkpoint"):  # checkpoint last: it marks a sweep's run as finished
-        if (source := paths.grpo(Arm.tuned) / name).is_dir():
-            link_tree(source, paths.run / name)
+    # An adapter of a later round belongs to the checkpoint before it, not to the base model.
+    # checkpoint comes last: it marks a sweep's run as finished.
+    for name in ("adapter", "checkpoint") if len(trained) == 1 else ("checkpoint",):
+        if (source := last.grpo(Arm.tuned) / name).is_dir():
+            link_tree(source, run / name)
     if config.report_to is not Tracker.none:
         send_report(config.report_to, inputs, report)
     if all(map(write_results.is_finished, results.values())):  # else the next run tries again
         stages = [*inputs.stages().values(), paths.preflight]
-        checkpoints = [paths.grpo(arm) / "checkpoint" for arm in arms]
-        finished.mark_finished(paths, recipe_settings, stages, checkpoints)
+        checkpoints = [paths.grpo(arm) / "checkpoint" for paths in trained for arm in arms]
+        finished.mark_finished(all_rounds[-1], recipe_settings, stages, checkpoints)
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.manifest import MANIFEST
-from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.paths import RunPaths, round_paths
 
 FINISHED = "finished.json"
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """Run all stages, unless this run is finished; returns the run's folder."""
-    paths = RunPaths(config, trained=True)
+    paths = round_paths(config, trained=True)[-1]
     if is_finished(paths, recipe_settings):
         logger.info("this run is finished, there is nothing to do")
         return paths.run

@@ -20,6 +20,7 @@ class ModelSession:
     def __init__(self, config: ModelConfig, data: DataConfig) -> None:
         self.config, self.data = config, data
         self._engines: dict[tuple[int, int], Engine] = {}
+        self.is_checked = False  # whether its family was compared with transformers
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -34,7 +35,7 @@ class ModelSession:
         pixels = min_pixels or self.data.min_pixels, max_pixels or self.data.max_pixels
         if pixels not in self._engines:
             if self.config.engine is EngineKind.http:
-                engine = server_check.connect(self.config, pixels[1])  # checks the largest image
+                engine = server_check.connect(self.config, pixels[1], self.data.side)
             elif self.config.engine is EngineKind.vllm:
                 self.release()  # vLLM needs a GPU with free memory
                 engine = VllmEngine(self.config, pixels)

@@ -116,19 +116,51 @@ def parts(folder: Path) -> list[Path]:
 
 def read_part(path: Path, record: type[R]) -> list[R]:
     """The records of one part. Raises SchemaError if it has other columns than the record."""
+    file = _open_part(path, record)
+    groups = range(file.num_row_groups)
+    cells = [(g, row) for g in groups for row in range(file.metadata.row_group(g).num_rows)]
+    return _to_records(path, record, file.read(columns=_text_columns(record)), cells)
+
+
+def read_rows_at(path: Path, record: type[R], rows: Sequence[int]) -> list[R]:
+    """The records in these rows of a part, in rising order; reads only their row groups.
+
+    Raises SchemaError if the part has other columns than the record.
+    """
+    file, first, records, names = _open_part(path, record), 0, [], _text_columns(record)
+    for group in range(file.num_row_groups):
+        last = first + file.metadata.row_group(group).num_rows
+        if in_group := sorted(row - first for row in rows if first <= row < last):
+            table = file.read_row_group(group, columns=names).take(in_group)
+            records += _to_records(path, record, table, [(group, row) for row in in_group])
+        first = last
+    return records
+
+
+def _open_part(path: Path, record: type) -> pq.ParquetFile:
     file, names = pq.ParquetFile(path), schema(record).names
     if not file.schema_arrow.equals(schema(record)):
         problem = f"{path} holds {file.schema_arrow.names}, but {record.__name__} needs {names}"
         raise SchemaError(problem)
-    hints, images = get_type_hints(record), _image_columns(record)
-    table = file.read(columns=[name for name in names if name not in images])
+    return file
+
+
+def _text_columns(record: type) -> list[str]:
+    """The columns that are read at once; images are not."""
+    return [name for name in schema(record).names if name not in _image_columns(record)]
+
+
+def _to_records(
+    path: Path, record: type[R], table: pa.Table, cells: Sequence[tuple[int, int]]
+) -> list[R]:
+    """The table's rows as records; `cells` are their row groups and rows in the part."""
+    hints, names = get_type_hints(record), schema(record).names
     columns: dict[str, Iterable[Any]] = {
         name: map(_column_type(hints[name])[1], table.column(name).to_pylist())
         for name in table.column_names
     }
-    rows_by_group = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    cells = [(group, row) for group, rows in enumerate(rows_by_group) for row in range(rows)]
-    columns |= {name: [LazyImages(path, name, *cell) for cell in cells] for name in images}
+    for name in _image_columns(record):
+        columns[name] = [LazyImages(path, name, *cell) for cell in cells]
     rows = zip(*(columns[name] for name in names), strict=True)
     return [record(**dict(zip(names, row, strict=True))) for row in rows]
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import seeds
+from difftrain.config.data import PIXEL_STAGES
+from difftrain.config.difficulty import BoxCoordinates
 from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.config.setting import hashed_settings
 from difftrain.data import dataset
-from difftrain.model import resolve
+from difftrain.difficulty.definition import definition
+from difftrain.model import family, resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Arm, Measure, TrainStage
 
@@ -27,13 +30,15 @@ class RunPaths:
 
     `trained`: the run evaluates trained checkpoints, so this process generates the responses to
     benchmarks (model.in_process). `retest`: paths of the second probe, with its own seed and output
-    folder. `samples`: the fingerprint of samples that do not come from config.data.
+    folder. `samples`: the fingerprint of samples that do not come from config.data. `previous`: the
+    paths of the round before, whose checkpoints this round scores with and trains on.
     """
 
     config: RunConfig
     trained: bool = False
     retest: bool = False
     samples: str | None = None
+    previous: "RunPaths | None" = None
 
     @cached_property
     def output_dir(self) -> Path:
@@ -56,16 +61,35 @@ class RunPaths:
         settings: dict[str, Any] = {}
         for section in sections:
             settings |= hashed_settings(getattr(self.config, section), stage, own=False)
+        if "data" in sections and stage in PIXEL_STAGES:
+            settings |= self.config.data.side_for_fingerprint
         return settings
+
+    def _without_unused(self, difficulty: dict[str, Any]) -> dict[str, Any]:
+        """The difficulty settings without the sections of other measures, if their own modules
+        define these. So a further measure changes no fingerprint of a run that does not use it."""
+        measures = self.config.difficulty.measures
+        unused = {name for name in Measure if name not in measures and definition(name).settings}
+        return {name: value for name, value in difficulty.items() if name not in unused}
 
     @cached_property
     def model(self) -> str:
         """The base model's fingerprint."""
+        if self.previous:
+            return self.previous.model
         return resolve.identity(self.config.model.name, self.config.model.revision)
+
+    @cached_property
+    def policy(self) -> str:
+        """The fingerprint of the model that the probe samples: the base model's, in later rounds
+        that of the former round's training."""
+        return self.previous.grpo(Arm.tuned).name if self.previous else self.model
 
     @cached_property
     def data(self) -> Path:
         """Samples and rejected rows (the quarantine)."""
+        if self.previous:
+            return self.previous.data
         return self.folder("data", {}, self.samples or dataset.fingerprint(self.config.data))
 
     @cached_property
@@ -86,7 +110,9 @@ class RunPaths:
             "mask_version": MASK_VERSION,
             "seed": self.seed,
         }
-        return self.folder("probe", settings, self.data, self.model)
+        if self.config.grade.box_coordinates is BoxCoordinates.relative:
+            settings["box_coordinates"] = "relative"
+        return self.folder("probe", settings, self.data, self.policy)
 
     @cached_property
     def attention(self) -> Path:
@@ -95,14 +121,31 @@ class RunPaths:
         settings = hashed_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
             settings["ace"] = hashed_settings(difficulty.ace, "attention", own=False)
+        model = family.read_config(self.config.model.name, self.config.model.revision)
+        if layers := family.other_layers(model or {}):
+            settings["layers"] = layers
         return self.folder("attention", settings, self.probe)
+
+    @cached_property
+    def likelihood(self) -> Path:
+        """How likely the gold answers are with and without the image (measure image_gain)."""
+        section = self.config.difficulty.section(Measure.image_gain)
+        settings = hashed_settings(section, "likelihood", own=False)
+        settings |= self._settings_from("probe", "model", "data")
+        if self.config.grade.box_coordinates is BoxCoordinates.relative:
+            settings["box_coordinates"] = "relative"
+        return self.folder("likelihood", settings, self.data, self.policy)
 
     @cached_property
     def score(self) -> Path:
         """Each sample's scores, by all difficulty measures."""
-        settings = hashed_settings(self.config.difficulty, "score")
+        difficulty = self.config.difficulty
+        settings = self._without_unused(hashed_settings(difficulty, "score"))
         settings |= self._settings_from("score", "probe")
-        return self.folder("score", settings, self.probe, self.attention)
+        inputs = [self.probe, self.attention]
+        if Measure.image_gain in difficulty.measures:
+            inputs.append(self.likelihood)
+        return self.folder("score", settings, *inputs)
 
     @cached_property
     def reliability(self) -> Path:
@@ -123,6 +166,8 @@ class RunPaths:
         if stage is TrainStage.sft:
             settings = self._settings_from("select_sft", "select", "sft")
             is_random = select.sft_random
+        elif select.ids:
+            settings["ids"] = select.listed_ids
         settings |= {"stage": stage, "arm": arm}
         if is_random or arm != Arm.tuned:
             settings["seed"] = self.seed
@@ -131,8 +176,9 @@ class RunPaths:
         return self.folder("select", settings, self.score)
 
     def selections(self, arm: str) -> list[Path]:
-        """The selected samples of every training stage of an arm."""
-        return [self.selection(arm, stage) for stage in self.config.stages]
+        """The selected samples of every training stage of an arm, former rounds' included."""
+        before = self.previous.selections(arm) if self.previous else []
+        return [*before, *(self.selection(arm, stage) for stage in self.config.stages)]
 
     def sft(self, arm: str) -> Path:
         """Checkpoint and log of an arm's SFT."""
@@ -140,9 +186,11 @@ class RunPaths:
         return self.folder("train", settings, self.selection(arm, TrainStage.sft), self.model)
 
     def grpo(self, arm: str) -> Path:
-        """Checkpoint and log of an arm's GRPO, which starts from its SFT or else the base model."""
-        has_sft = TrainStage.sft in self.config.stages
-        start = self.sft(arm) if has_sft else self.model
+        """Checkpoint and log of an arm's GRPO, which starts from the former round, SFT or base."""
+        if self.previous:
+            start = self.previous.grpo(arm)
+        else:
+            start = self.sft(arm) if TrainStage.sft in self.config.stages else self.model
         return self.folder("train", self._training(TrainStage.grpo), self.selection(arm), start)
 
     def _training(self, stage: TrainStage) -> dict[str, Any]:
@@ -206,6 +254,16 @@ class RunPaths:
         """The run's own folder: its report and its checkpoint."""
         settings = hashed_settings(self.config)
         settings["model"] |= self.config.model.engine_settings
+        settings["difficulty"] = self._without_unused(settings["difficulty"])
         settings["evaluate"] = self._evaluation_settings
         folder = self.folder("run", settings, self.grpo(Arm.tuned))
         return folder.with_name(f"{self.config.name}-{folder.name}")
+
+
+def round_paths(config: RunConfig, trained: bool = False) -> list[RunPaths]:
+    """The folders of each round of a run (one round, unless `rounds` is set)."""
+    rounds: list[RunPaths] = []
+    for number in range(1, config.rounds + 1):
+        previous = rounds[-1] if rounds else None
+        rounds.append(RunPaths(config.of_round(number), trained=trained, previous=previous))
+    return rounds

@@ -14,7 +14,7 @@ from scipy import stats
 from difftrain import seeds
 from difftrain.config.difficulty import DifficultyConfig
 from difftrain.config.run_config import RunConfig
-from difftrain.difficulty import ace, cde
+from difftrain.difficulty.definition import definition
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -74,7 +74,8 @@ def write_scores_and_agreement(
     completed = schedule.without_failed(samples, second_paths.probe)
     # dict keys: no repetitions, in the order of the samples
     retested = dict.fromkeys(row.sample_id for row in completed if row.sample_id in scored)
-    second_scores, _ = difficulty.score_samples(config, second_paths, list(retested))
+    evidence = difficulty.read_evidence(config, second_paths)
+    second_scores, _ = difficulty.score_samples(config, evidence, list(retested))
     parquet.write_all(paths.reliability, second_scores)
     first_scores = [score for score in first_scores if score.sample_id in retested]
     both_scores = (first_scores, second_scores)
@@ -94,14 +95,13 @@ def write_scores_and_agreement(
 
 
 def score_label(score: Score, config: DifficultyConfig) -> str:
-    """A score's label: its stratum or, for CDE and ACE, whether the threshold keeps the sample."""
+    """A score's label: its stratum or, without strata, whether the threshold keeps the sample."""
     if score.stratum is not None:
         return score.stratum
-    if score.measure is Measure.cde and score.value is not None:
-        return "kept" if cde.is_kept(score.value, config.cde.lambda_c) else "dropped"
-    if score.measure is Measure.ace and score.value is not None:
-        return "dropped" if ace.is_biased(score.value, config.ace.lambda_a) else "kept"
-    return "no value"
+    keeps = definition(score.measure).keeps
+    if score.value is None or keeps is None:
+        return "no value"
+    return "kept" if keeps(score.value, config) else "dropped"
 
 
 def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, float]:

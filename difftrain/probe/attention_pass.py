@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional
@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from difftrain.config.run_config import RunConfig
-from difftrain.model import attention, loading
+from difftrain.model import attention, family, loading
 from difftrain.model.engines import kv_cache
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import parquet
@@ -29,6 +29,9 @@ from difftrain.probe.schedule import ProbeRequest, without_failed
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")  # what is measured
+R = TypeVar("R")  # a row of the results
 
 ResponseKey = tuple[str, int]  # the sample_id and draw of a response
 Pair = tuple[Sample, Rollout]  # a sample and one response to it
@@ -78,18 +81,20 @@ def append_responses(
     inputs: dict[str, torch.Tensor], responses: Sequence[tuple[int, ...]], pad_id: int
 ) -> dict[str, torch.Tensor]:
     """The prompts' inputs with each response appended, padded on the left to one length."""
-    ids, type_ids = [], []
+    type_keys = {*family.per_token_keys(inputs)} - {"input_ids", "attention_mask"}
+    ids: list[torch.Tensor] = []
+    types: dict[str, list[torch.Tensor]] = {key: [] for key in type_keys}
     for i, response in enumerate(responses):
         is_prompt = inputs["attention_mask"][i].bool()
         response_ids = torch.tensor(response, dtype=torch.long, device=is_prompt.device)
         ids.append(torch.cat([inputs["input_ids"][i][is_prompt], response_ids]))
-        prompt_types = inputs["mm_token_type_ids"][i][is_prompt]
-        type_ids.append(functional.pad(prompt_types, (0, len(response))))  # pads with 0: text
+        for key in type_keys:  # pads with 0: text
+            types[key].append(functional.pad(inputs[key][i][is_prompt], (0, len(response))))
     pad_left = partial(pad_sequence, batch_first=True, padding_side="left")
     return {
         **inputs,
+        **{key: pad_left(rows) for key, rows in types.items()},
         "input_ids": pad_left(ids, padding_value=pad_id),
-        "mm_token_type_ids": pad_left(type_ids),
         "attention_mask": pad_left([torch.ones_like(row) for row in ids]),
     }
 
@@ -98,6 +103,12 @@ def measure_batch(
     loaded: LoadedModel, pairs: Sequence[Pair], config: RunConfig, seed: int
 ) -> list[Attention]:
     """Attention rows of one batch of responses to the full image (0 percent hidden)."""
+    if not family.takes_area(loaded.processor.image_processor):
+        with_images = [pair for pair in pairs if pair[0].images]
+        if 0 < len(with_images) < len(pairs):  # such processors refuse to mix them
+            others = [pair for pair in pairs if not pair[0].images]
+            batches = (with_images, others)
+            return [row for b in batches for row in measure_batch(loaded, b, config, seed)]
     unmasked = [ProbeRequest(sample, percent=0, draw=row.draw) for sample, row in pairs]
     requests = [engine_request(request, config.probe, seed) for request in unmasked]
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
@@ -122,19 +133,28 @@ def measure_batch(
     ]
 
 
-def measure_halving(
-    measure: Callable[[Sequence[Pair]], list[Attention]], pairs: Sequence[Pair]
-) -> list[Attention]:
+def measure_halving(measure: Callable[[Sequence[T]], list[R]], batch: Sequence[T]) -> list[R]:
     """The rows of a batch. Measures it in halves if it is too large for the memory."""
     try:
-        return measure(pairs)
+        return measure(batch)
     except (RuntimeError, MemoryError) as error:
-        if not loading.is_out_of_memory(error) or len(pairs) == 1:
+        if not loading.is_out_of_memory(error) or len(batch) == 1:
             raise
-    logger.warning("out of memory with a batch of %d responses: halving it", len(pairs))
+    logger.warning("out of memory with a batch of %d responses: halving it", len(batch))
     loading.free_memory()
-    half = len(pairs) // 2
-    return measure_halving(measure, pairs[:half]) + measure_halving(measure, pairs[half:])
+    half = len(batch) // 2
+    return measure_halving(measure, batch[:half]) + measure_halving(measure, batch[half:])
+
+
+def measured_layers(config: RunConfig) -> dict[str, str]:
+    """For the manifest: CMAB's and ACE's layers, if some of the model lack full attention."""
+    architecture = loading.load_architecture(config.model)
+    if len(measured := family.measured_layers(architecture)) == len(
+        family.layer_types(architecture)
+    ):
+        return {}
+    balance = family.layers_text(family.balance_layers(architecture), architecture)
+    return {"cmab_layers": balance, "ace_layer": str(measured[-1])}
 
 
 def run_attention_pass(
@@ -192,7 +212,8 @@ def run_attention_pass(
         work,
         is_complete=all_pairs_measured,
         close=lambda: {"responses": len(pairs)},  # the counts for the manifest
-        settings={"text": difficulty.cmab.text, "ace": ace},  # text: which tokens count as text
+        # text: which tokens count as text
+        settings=lambda: {"text": difficulty.cmab.text, "ace": ace, **measured_layers(config)},
         inputs={"probe": probe_folder.name},
         is_finished=is_manifest_current,
         lock=probe_folder,  # so that no launch adds rollouts meanwhile

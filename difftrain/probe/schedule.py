@@ -21,7 +21,8 @@ from difftrain.config.difficulty import (
 )
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import pism
-from difftrain.difficulty.score import Evidence
+from difftrain.difficulty.definition import probe_draws
+from difftrain.difficulty.evidence import Evidence
 from difftrain.model.engines.types import GenerationError
 from difftrain.pipeline import parquet
 from difftrain.records import Measure, Rollout, Sample, View
@@ -117,16 +118,15 @@ class ProbeRequirements:
 
 def requirements(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeRequirements:
     """The draws that the measures of these settings need."""
-    measures, num_rollouts = difficulty.measures, probe.cde_rollouts
-    config = difficulty.pism if Measure.pism in measures else None
+    needs = probe_draws(difficulty, probe)
+    config = difficulty.pism if Measure.pism in difficulty.measures else None
     corrected = config is not None and config.chance_correction is ChanceCorrection.text_only
-    uses_rollouts = Measure.cde in measures or Measure.drm in measures
     return ProbeRequirements(
         pism=config,
         until=probe.until,
-        first_correct=Measure.cmab in measures,
-        full_image=num_rollouts if uses_rollouts else int(Measure.ace in measures),  # ACE: one
-        text_only=num_rollouts if corrected or Measure.cde in measures else 0,
+        first_correct=needs.first_correct,
+        full_image=needs.full_image,
+        text_only=needs.text_only,
         chance_corrected=corrected,
     )
 
@@ -204,11 +204,7 @@ class ProbeState:
         """How many correct draws pass a ratio: without and (if it is on) with chance correction."""
         if (config := self.required.pism) is None:
             return []
-        rates: list[float | None] = [None]
-        if self.required.chance_corrected:
-            rates.append(pism.guess_rate(self.evidence[sample_id].text_only_M))
-        draws = self.probe.draws
-        return [pism.min_correct(draws, config.tau, rate, config.alpha) for rate in rates]
+        return pism.minimums(config, self.probe.draws, self.evidence[sample_id].text_only_M)
 
     def next_requests(self, sample: Sample) -> list[ProbeRequest]:
         """The requests that come next for a sample; empty when all its results are settled.

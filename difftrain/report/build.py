@@ -8,6 +8,7 @@ Scores are fractions of 1. text.py writes the sentences and tables, html.py writ
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,10 +16,13 @@ import pandas as pd
 from difftrain.config.difficulty import Until
 from difftrain.data.quarantine import RejectedRow
 from difftrain.grade import reward_hacking
+from difftrain.model import family
 from difftrain.pipeline import manifest
 from difftrain.records import Measure, Stratum
+from difftrain.report.flow import rounds_summary
 from difftrain.report.html import render_page
 from difftrain.report.inputs import RunData, RunInputs, load_run
+from difftrain.report.sampling import summarize_groups
 from difftrain.report.text import DIVERGENCE, render_markdown
 
 # Compared arms. base: the untrained model; control: trained on randomly selected samples.
@@ -51,7 +55,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
     measure, data_settings = str(settings["difficulty"]["measure"]), settings["data"]
     source = str(data_settings["source"])
     counts = {stage: content["counts"] for stage, content in data.manifests.items()}
-    trained = {arm: counts[f"train {arm}"] for arm in inputs.arms}
+    trained = {arm: training_counts(inputs, data, arm) for arm in inputs.arms}
     sft_arms = [arm for arm, folders in inputs.arms.items() if folders.sft]
     # With select.rap, each measure in turn removes samples; the funnel counts those that remain.
     rap_steps = [] if settings["select"]["random"] else [*map(str, settings["select"]["rap"])]
@@ -99,15 +103,51 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
             stage: {"folder": folder.name, "finished_at": data.manifests[stage].get("finished_at")}
             for stage, folder in inputs.stages().items()
         },
+        "family": model_family(settings, data.manifests),
         "versions": versions(data.manifests),
         "settings": settings,
     }
+    if rounds := rounds_summary(inputs, data):
+        report["rounds"] = rounds
     for arm, summary in data.summaries.items():
         for name, row in summary.items():
             in_range = row["score"] is None or 0 <= row["score"] <= 1
             assert in_range, f"{name}: score {row['score']} is not a fraction of 1"
         report[arm] = {name: row for name, row in summary.items() if name != "mean"}
     return report
+
+
+def training_counts(inputs: RunInputs, data: RunData, arm: str) -> dict[str, Any]:
+    """The counts of an arm's GRPO; over several rounds, their sums.
+
+    So a sample that is selected in two rounds counts twice. Every round holds out its own samples;
+    `eval_samples` are those of the last one.
+    """
+    names = [name for name in inputs.stages() if name.partition(",")[0] == f"train {arm}"]
+    by_round = [data.manifests[name]["counts"] for name in names]
+    counts = dict(by_round[-1])
+    if len(by_round) > 1:
+        summed = [key for key, value in counts.items() if isinstance(value, int | float)]
+        counts |= {
+            key: sum(row[key] for row in by_round) for key in summed if key != "eval_samples"
+        }
+    return counts
+
+
+def model_family(settings: dict[str, Any], manifests: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's type, whether the papers set the thresholds for it, and the measured layers.
+
+    All are None if the model's config.json cannot be read here, and `layers` if all layers count.
+    """
+    model = family.read_config(settings["model"]["name"], settings["model"].get("revision"))
+    model_type = (model or {}).get("model_type")
+    attention = (manifests.get("attention") or {}).get("settings") or {}
+    return {
+        "model_type": model_type,
+        "calibrated": None if model is None else family.is_calibrated(model_type),
+        "layers": attention.get("cmab_layers"),
+        "ace_layer": attention.get("ace_layer"),
+    }
 
 
 def hide_secrets(settings: Any) -> Any:
@@ -203,23 +243,26 @@ def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
 
 
 def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
-    """Responses and tokens that the probe generated to measure difficulty, and seconds of stages.
+    """Responses and tokens that all rounds' probes generated, and seconds of stages.
 
     `seconds` has sums over arms by kind of stage; its `train` includes SFT. `by_stage` has each
     stage alone. A stage that an earlier run finished counts, too: its manifest has the seconds.
     """
     manifests = data.manifests
     seconds, by_stage, names = Counter[str](), {}, ("generations", "tokens", "steps")
+    probed = [
+        content["counts"] for stage, content in manifests.items() if kind_of(stage) == "probe"
+    ]
     for stage, content in manifests.items():
-        seconds[stage.split()[0]] += content["seconds"]
+        seconds[kind_of(stage)] += content["seconds"]
         counts = {name: content["counts"][name] for name in names if name in content["counts"]}
         by_stage[stage] = {"seconds": content["seconds"]} | counts
-    kinds = ("probe", "score", "train", "evaluate", "sft", "attention")
+    kinds = ("probe", "score", "train", "evaluate", "sft", "attention", "likelihood")
     by_kind = {kind: seconds[kind] for kind in kinds if kind in seconds}
     by_kind["train"] += seconds["sft"]
     cost: dict[str, Any] = {
-        "generations": manifests["probe"]["counts"]["generations"],
-        "tokens": manifests["probe"]["counts"]["tokens"],
+        "generations": sum(counts["generations"] for counts in probed),
+        "tokens": sum(counts["tokens"] for counts in probed),
         "seconds": {kind: round(total, 3) for kind, total in by_kind.items()},
         "by_stage": by_stage,
     }
@@ -230,6 +273,11 @@ def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
         cost["full_grid"] = len(data.samples) * len(mask_percents) * num_draws
         cost["share_of_grid"] = float(generated / cost["full_grid"])
     return cost
+
+
+def kind_of(stage: str) -> str:
+    """The kind of a stage, such as `train` of `train tuned, round 2`."""
+    return stage.partition(",")[0].partition(" ")[0]
 
 
 def differences_by_pair(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -249,7 +297,8 @@ def contamination(inputs: RunInputs, data: RunData) -> dict[str, Any] | None:
     if inputs.contamination is None:
         return None
     result = manifest.read_json(inputs.contamination / "contamination.json")
-    trained = {*pd.concat([picks["sample_id"] for picks in data.selections.values()])}
+    selections = [data.selections, *data.round_selections]
+    trained = {*pd.concat([rows["sample_id"] for arms in selections for rows in arms.values()])}
     hits = [hit | {"trained": hit["sample_id"] in trained} for hit in result["hits"]]
     return result | {"hits": hits}
 
@@ -304,7 +353,9 @@ def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[s
         kind: log.filter(like=f"{kind}/").mean().rename(lambda key: key.split("/")[1]).to_dict()
         for kind in ("seconds", "tokens")
     }
-    return {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples), **cost}
+    groups = summarize_groups(log)
+    summary = {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples), **cost}
+    return summary | ({"groups": groups} if groups else {})
 
 
 def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:

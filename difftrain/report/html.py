@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from difftrain.records import Rollout, Sample, View
-from difftrain.report import plots, text
-from difftrain.report.inputs import RunData, RunInputs, read_columns
+from difftrain.report import flow, plots, text
+from difftrain.report.inputs import RunData, RunInputs, json_lines, read_columns
+from difftrain.report.sampling import sampling_figure
 
 MAX_QUARANTINE_ROWS = 12
 MAX_RESPONSE_CHARS = 700  # the middle of a longer response is left out
@@ -25,16 +26,21 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
     """The whole page as HTML."""
     settings, measure, samples = report["settings"], report["measure"], data.samples
     page = text.templates().get_template("page.html.jinja")
+    prompt_logs = {
+        arm: json_lines(folders.train / "prompt_log.jsonl") for arm, folders in inputs.arms.items()
+    }
     return page.render(
         report=report,
         figures={
             "benchmarks": plots.benchmark_scores(report),
             "training": plots.training_curves(data.logs),
+            "sampling": sampling_figure(data.logs, prompt_logs),
             "strata": plots.strata_by_task(samples, measure),
             "without_failure": plots.shares_without_failure(samples, settings),
             "two_measures": plots.pism_against_cmab(samples, settings, measure),
             "cmab": plots.cmab_histogram(samples, settings),
             "funnel": plots.funnel_figure(report),
+            "flow": flow.strata_flow(data.round_scores),
         },
         examples=examples_by_stratum(inputs, data, settings["report"]["examples"]),
         without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,
@@ -68,6 +74,7 @@ def examples_by_stratum(
     selected = data.selections["tuned"].drop_duplicates("sample_id").set_index("sample_id")
     reasons = data.decisions.set_index("sample_id")["reason"].to_dict()
     reasons |= selected["reason"].to_dict()
+    pass_rates = data.pass_rates.set_index("sample_id").to_dict("index")
 
     def example(sample_id: str) -> dict[str, Any]:
         sample = samples.loc[sample_id]
@@ -82,6 +89,7 @@ def examples_by_stratum(
             "gold_answer": sample["answer"],
             "reason": reasons.get(sample_id),
             "selected": sample_id in selected.index,
+            "pass_rate": pass_rates.get(sample_id),
             **example_responses(
                 scores.loc[sample_id], rollouts[rollouts["sample_id"] == sample_id]
             ),
@@ -105,6 +113,7 @@ def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, An
         "failure_ratio": failure_ratio,
         "has_pism": "pism" in scores,
         "cmab": known_scores.get("cmab"),  # attention to the image, relative to the text
+        "image_gain": known_scores.get("image_gain"),
         "full_image": first_response(rollouts[rollouts["view"] == View.full_image], 0),
         "text_only": first_response(rollouts[rollouts["view"] == View.text_only], 0),
         "masked": first_response(masked, mask_percent),

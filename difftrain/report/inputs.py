@@ -5,18 +5,20 @@ of fifty thousand samples and a million rollouts fits in memory.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from difftrain.difficulty.pass_rate import PassRate
 from difftrain.pipeline import manifest, parquet
-from difftrain.records import Rollout, Sample, Score, Selection
+from difftrain.records import Measure, Rollout, Sample, Score, Selection
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
 # The script that runs a stage; launch/train.py runs all stages that are not listed.
-COMMANDS = dict.fromkeys(("data", "probe", "attention"), "launch/probe.py") | {
+COMMANDS = dict.fromkeys(("data", "probe", "attention", "likelihood"), "launch/probe.py") | {
     "score": "launch/score.py",
     "evaluate": "launch/evaluate.py",
 }
@@ -33,8 +35,32 @@ class ArmFolders:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFolders:
+    """The folders of a round after the first; `arms` is empty if it could not train."""
+
+    number: int
+    probe: Path
+    attention: Path | None
+    likelihood: Path | None
+    score: Path
+    arms: dict[str, ArmFolders]
+
+    def stages(self) -> dict[str, Path]:
+        """The stages' folders, by names such as `score, round 2` and `train tuned, round 2`."""
+        stages = {"probe": self.probe, "attention": self.attention, "likelihood": self.likelihood,
+                  "score": self.score}  # fmt: skip
+        for arm, folders in self.arms.items():
+            stages |= {f"select {arm}": folders.select, f"train {arm}": folders.train}
+        named = {f"{name}, round {self.number}": folder for name, folder in stages.items()}
+        return {name: folder for name, folder in named.items() if folder is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunInputs:
     """The folders of a run's stages; the report is written to `folder`.
+
+    With several rounds, `probe` to `arms` are those of the first, and `evaluations` those of the
+    last round that trained; `stop_reason` says why the round after it did not.
 
     `settings` is the RunConfig as a dictionary. `arms` has the keys tuned and, if it was trained,
     control; `evaluations` also has base. `differences` has the mean difference of scores and its
@@ -53,16 +79,27 @@ class RunInputs:
     differences: dict[str, dict[str, Any]]
     retest: Path | None = None  # a second probe of some samples
     contamination: Path | None = None  # the search for benchmark images in the training data
+    likelihood: Path | None = None  # of gold answers
+    later_rounds: Sequence[RoundFolders] = ()
+    stop_reason: str | None = None
+
+    def train_folders(self, arm: str) -> list[Path]:
+        """The folders of an arm's GRPO, by round."""
+        later = [folders.arms[arm].train for folders in self.later_rounds if folders.arms]
+        return [self.arms[arm].train, *later]
 
     def stages(self) -> dict[str, Path]:
         """Every stage's folder, by names such as `score`, `train tuned`, `evaluate base`."""
         stages = {"data": self.data, "probe": self.probe, "attention": self.attention,
-                  "score": self.score, "retest": self.retest}  # fmt: skip
+                  "likelihood": self.likelihood, "score": self.score,
+                  "retest": self.retest}  # fmt: skip
         for arm, folders in self.arms.items():
             stages[f"select_sft {arm}"] = folders.sft_select
             stages[f"sft {arm}"] = folders.sft
             stages[f"select {arm}"] = folders.select
             stages[f"train {arm}"] = folders.train
+        for later in self.later_rounds:
+            stages |= later.stages()
         stages |= {f"evaluate {arm}": folder for arm, folder in self.evaluations.items()}
         return {name: folder for name, folder in stages.items() if folder is not None}
 
@@ -75,7 +112,10 @@ class RunData:
     rollouts: pd.DataFrame  # fields of Rollout, without the responses
     measures: list[str]
     selections: dict[str, pd.DataFrame]  # by arm
-    logs: dict[str, pd.DataFrame]  # by arm; a row per optimizer step
+    logs: dict[str, pd.DataFrame]  # by arm; a row per optimizer step, over all rounds
+    round_scores: list[pd.DataFrame]  # by round: sample_id and stratum
+    round_selections: list[dict[str, pd.DataFrame]]  # by round and arm; none if it did not train
+    pass_rates: pd.DataFrame  # the counts behind pass_rate's values; empty without this measure
     summaries: dict[str, dict[str, Any]]  # the content of summary.json, by arm
     manifests: dict[str, dict[str, Any]]  # by stage
     quarantine: list[dict[str, str]]  # data rows that could not become samples, then `unscored`
@@ -119,6 +159,18 @@ def training_steps(folder: Path) -> list[dict[str, float]]:
     ]
 
 
+def joined_steps(folders: Iterable[Path]) -> list[dict[str, float]]:
+    """The logged steps of consecutive rounds of training, with steps and seconds counted on."""
+    rows: list[dict[str, float]] = []
+    for folder in folders:
+        before = rows[-1] if rows else {}
+        for row in training_steps(folder):
+            counted_on = {name: row[name] + before.get(name, 0) for name in ("step", "seconds")
+                          if name in row}  # fmt: skip
+            rows.append(row | counted_on)
+    return rows
+
+
 def with_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Adds columns with each measure's value and stratum. Every measure must score every sample."""
     for measure, rows in scores.groupby("measure", sort=False):
@@ -139,7 +191,7 @@ def load_run(inputs: RunInputs) -> RunData:
     recipe, stages = inputs.settings["recipe"], inputs.stages()
     if unfinished := [
         f"no finished {stage} at {folder}: run  "
-        f"python {COMMANDS.get(stage.split()[0], 'launch/train.py')} recipe={recipe}"
+        f"python {COMMANDS.get(stage.split(' ')[0], 'launch/train.py')} recipe={recipe}"
         for stage, folder in stages.items()
         if not (folder / "manifest.json").is_file()
     ]:
@@ -158,9 +210,18 @@ def load_run(inputs: RunInputs) -> RunData:
         select_folders = [folder for folder in (folders.sft_select, folders.select) if folder]
         frames = [read_columns(folder, Selection, names) for folder in select_folders]
         selections[arm] = pd.concat(frames, ignore_index=True)
-        logs[arm] = pd.DataFrame(training_steps(folders.train))
+        logs[arm] = pd.DataFrame(joined_steps(inputs.train_folders(arm)))
+    measure, round_scores = str(inputs.settings["difficulty"]["measure"]), []
+    for folder in (inputs.score, *(later.score for later in inputs.later_rounds)):
+        rows = read_columns(folder, Score, ["sample_id", "measure", "stratum"])
+        round_scores.append(rows[rows["measure"] == measure].drop(columns="measure"))
+    round_selections = [
+        {arm: read_columns(folders.select, Selection, names) for arm, folders in arms.items()}
+        for arms in (inputs.arms, *(later.arms for later in inputs.later_rounds))
+    ]
     decisions = inputs.arms["tuned"].select / DECISIONS_FOLDER
     uncorrected = inputs.score / "pism_uncorrected"
+    pass_rates = [field.name for field in fields(PassRate)]
     names = ["sample_id", "view", "mask_percent", "draw", "num_tokens", "hit_eos", "verdict"]
     return RunData(
         samples=with_scores(samples, scores),
@@ -168,6 +229,9 @@ def load_run(inputs: RunInputs) -> RunData:
         measures=list(dict.fromkeys(scores["measure"])),
         selections=selections,
         logs=logs,
+        round_scores=round_scores,
+        round_selections=round_selections,
+        pass_rates=read_columns(inputs.score / Measure.pass_rate, PassRate, pass_rates),
         summaries={
             arm: manifest.read_json(folder / "summary.json")
             for arm, folder in inputs.evaluations.items()

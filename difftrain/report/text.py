@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from difftrain.config.train import DROP_REASONS
+from difftrain.difficulty.definition import definition
 from difftrain.grade.reward_hacking import ALARM_LIMITS, ALARM_MEANINGS, ALARM_WINDOW
 from difftrain.records import Measure
 
@@ -118,6 +119,7 @@ def templates() -> jinja2.Environment:
         "divergence": DIVERGENCE,
         "drop_reasons": DROP_REASONS,
         "markdown_table": markdown_table,
+        "meanings": {measure.value: definition(measure).meaning for measure in Measure},
         "measures": list(Measure),
         "no_difference": NO_DIFFERENCE,
         "sentence": sentence,
@@ -145,15 +147,15 @@ def sentence(topic: str, *values: Any, template: str = "sentences.jinja") -> str
     return "".join(sentences(topic, *values, template=template))
 
 
-def table(topic: str, *values: Any) -> list[list[str]]:
-    """The cells of the table that the macro `topic` of tables.jinja writes; row 0 is the head."""
-    lines = sentences(topic, *values, template="tables.jinja")
+def table(topic: str, *values: Any, template: str = "tables.jinja") -> list[list[str]]:
+    """The cells of the table that the template's macro `topic` writes; row 0 is the head."""
+    lines = sentences(topic, *values, template=template)
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]  # at unescaped pipes
     return [[cell.strip().replace("\\|", "|").replace("&lt;", "<") for cell in row] for row in rows]
 
 
-def markdown_table(topic: str, *values: Any) -> str:
+def markdown_table(topic: str, *values: Any, template: str = "tables.jinja") -> str:
     """`table(topic, ...)` in markdown; the first column is aligned left, all others right."""
-    head, *rows = table(topic, *values)
+    head, *rows = table(topic, *values, template=template)
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(escape_cell, line)) + " |" for line in lines)

@@ -25,7 +25,7 @@ from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
 from difftrain.report.compare.presets import paper_task_set
 from difftrain.report.html import examples_by_stratum
-from difftrain.report.inputs import RunInputs, load_run, training_steps
+from difftrain.report.inputs import RunInputs, joined_steps, load_run
 from difftrain.report.text import flatten, render_markdown
 
 MAX_NAME_CHARS, MAX_TAG_CHARS = 128, 64  # W&B refuses longer groups and job types, and tags
@@ -114,9 +114,9 @@ def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
         dir=inputs.folder,
         settings=wandb.Settings(**PRIVATE_SETTINGS),
     ) as run:
-        for arm, folders in inputs.arms.items():
+        for arm in inputs.arms:
             run.define_metric(f"{arm}/*", step_metric=f"{arm}/step")
-            for row in training_steps(folders.train):
+            for row in joined_steps(inputs.train_folders(arm)):
                 run.log({f"{arm}/{name}": value for name, value in row.items()})
         by_stratum = examples_by_stratum(inputs, load_run(inputs), settings["report"]["examples"])
         if by_stratum:
@@ -166,8 +166,9 @@ def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
     for arm, mean in report["means"].items():
         steps, events, end_s = [], [], 0.0
         if arm in inputs.arms:
-            steps = training_steps(inputs.arms[arm].train)
-            finished_at = report["stages"][f"train {arm}"]["finished_at"]
+            steps = joined_steps(inputs.train_folders(arm))
+            names = [name for name in report["stages"] if name.partition(",")[0] == f"train {arm}"]
+            finished_at = report["stages"][names[-1]]["finished_at"]
             end_s = datetime.fromisoformat(finished_at).timestamp()
         for row in steps:  # row["seconds"] counts from the start of training, `time` since 1970
             values = {name: value for name, value in row.items() if name != "step"}

@@ -28,6 +28,27 @@ def select_by_stratum(
     ]
 
 
+def select_by_id(
+    scores: Iterable[Score], measure: Measure, sample_ids: Collection[str], where: str
+) -> list[Selection]:
+    """A Selection for each of these samples, in the order of the scores.
+
+    Raises EmptySelectionError if a sample has no score by `measure`; `where` names the list.
+    """
+    reasons = {score.sample_id: _reason(score) for score in scores if score.measure is measure}
+    if unknown := [sample_id for sample_id in sample_ids if sample_id not in reasons]:
+        raise EmptySelectionError(
+            f"{where} lists {len(unknown)} of {len(sample_ids)} ids that are not scored samples, "
+            f"such as {unknown[0]!r}: export the list from these scores, or remove the ids"
+        )
+    listed = {*sample_ids}
+    return [
+        Selection(sample_id=key, stage=TrainStage.grpo, reason=f"listed in select.ids: {reason}")
+        for key, reason in reasons.items()
+        if key in listed
+    ]
+
+
 def _reason(score: Score) -> str:
     """Why the sample is selected. PISM's value is the smallest mask ratio at which it fails."""
     label = f"{score.stratum} by {score.measure}"

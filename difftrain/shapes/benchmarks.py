@@ -1,4 +1,4 @@
-"""The six built-in shapes/ benchmarks: drawn items in the formats of the official benchmarks.
+"""The nine built-in shapes/ benchmarks: drawn items in the formats of the official benchmarks.
 
 The items come from the split `bench` of the drawings, so none of them is in the training pool or in
 the pretraining data. An item has the columns of the official harness (VLMEvalKit), the image as PNG
@@ -18,9 +18,9 @@ from PIL import Image
 from difftrain import images, seeds
 from difftrain.grade import extract
 from difftrain.records import AnswerKind, Sample
-from difftrain.shapes import pool, signs
+from difftrain.shapes import pool, reasoning_benchmarks, signs
 from difftrain.shapes.families import DrawnSample
-from difftrain.shapes.signs import PRESENT, SIGN_FAMILIES, Sign
+from difftrain.shapes.signs import PRESENT, Sign
 
 Item = dict[str, Any]
 LETTERS = "ABCD"
@@ -65,8 +65,6 @@ FAMILIES_OF = {
     "MMStar": ("pick", "pick", "compare", "pick", "pick", "odd"),
 }
 """The families whose samples become a benchmark's items, in turn; more often named, more items."""
-HARDEST_SIGN = 0.7
-"""Largest `gen_difficulty` of items with signs: the tiny model cannot know the signs of a few."""
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 )  # fmt: skip
@@ -180,7 +178,7 @@ def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Sign]] | None:
     question are in the split `bench`.
     """
     every = signs.signs()
-    removed, added = rng.sample(every[: int(HARDEST_SIGN * len(every))], 2)
+    removed, added = rng.sample(every[: int(pool.HARDEST_SIGN * len(every))], 2)
     known = [sign for sign in every[: signs.KNOWN] if sign not in (removed, added)]
     placed = signs.scatter_signs(rng, [removed, *rng.sample(known, rng.randint(1, MAX_OTHERS))])
     pair = []
@@ -238,8 +236,9 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     They are the same on every machine. Raises ValueError for an unknown name.
     """
     name = benchmark.removeprefix("shapes/")
-    if name not in {*SPECS, "HallusionBench"}:
-        allowed = ", ".join([*SPECS, "HallusionBench"])
+    names = [*SPECS, "HallusionBench", *reasoning_benchmarks.ITEMS]
+    if name not in names:
+        allowed = ", ".join(names)
         raise ValueError(f"benchmark={benchmark!r}: must be one of: {allowed}")
     with _drawing:
         drawn, more = _drawn_items(name, seed)
@@ -254,6 +253,8 @@ _drawing = threading.Lock()
 def _drawn_items(name: str, seed: int) -> tuple[list[Item], Iterator[Item]]:
     """A benchmark's items drawn so far, and the items that come after them."""
     root = seeds.derive(seed, "benchmark", name)
+    if name in reasoning_benchmarks.ITEMS:
+        return [], reasoning_benchmarks.ITEMS[name](root)
     more = _yes_no_items(root) if name == "HallusionBench" else _items_of_samples(name, root)
     return [], more
 
@@ -263,8 +264,7 @@ def _items_of_samples(name: str, seed: int) -> Iterator[Item]:
     to_row, family_names = SPECS[name], FAMILIES_OF[name]
     ids: set[str] = set()
     for draw_index, family in enumerate(cycle(family_names)):
-        high = HARDEST_SIGN if family in SIGN_FAMILIES else 1.0
-        sample = pool.sample(pool.Split.bench, family, draw_index, seed, high=high)
+        sample = pool.bench_sample(family, draw_index, seed)
         row = to_row(sample)
         if row is None or sample.sample_id in ids:
             continue
@@ -286,13 +286,16 @@ def _normalize(text: str) -> str:
 
 
 def judge(prompt: str, temperature: float) -> str:
-    """An offline, deterministic stub of MM-Vet's judge, only for the built-in shapes/ benchmarks.
+    """An offline, deterministic stub of the judges, only for the built-in shapes/ benchmarks.
 
     It is no language model: it ignores `temperature`, and its scores are comparable only with each
-    other. The prompt's last row is `question | gold | prediction | `. If the prediction (inside its
-    answer tags, if any) contains one <OR> part or all <AND> parts of the gold answer, the score is
-    1.0; with some <AND> parts 0.5; else, or with more numbers than the gold answer has, 0.0.
+    other. The last row of MM-Vet's prompt is `question | gold | prediction | `. If the prediction
+    (inside its answer tags, if any) contains one <OR> part or all <AND> parts of the gold answer,
+    the score is 1.0; with some <AND> parts 0.5; else, or with more numbers than the gold answer
+    has, 0.0.
     """
+    if (reply := reasoning_benchmarks.judge(prompt)) is not None:
+        return reply
     cells = prompt.rpartition("\n")[2].split(" | ")
     if len(cells) < 4 or cells[-1].strip():
         return "Z"  # another benchmark's prompt: not a valid option, so the item counts as wrong

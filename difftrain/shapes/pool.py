@@ -74,6 +74,8 @@ NEVER = {
     TaskSet.reasoning: (Cell("code", SEEN), Cell("long_code")),
 }
 """Samples that it cannot answer: signs never drawn in its pretraining, too many, or no answer."""
+HARDEST_SIGN = 0.7
+"""Largest `gen_difficulty` of items with signs: the tiny model cannot know the signs of a few."""
 STRATA = {
     TaskSet.perception: (7827, 4872 + 1454, 6480),
     TaskSet.reasoning: (5048, 1061 + 1618, 19406),
@@ -147,6 +149,12 @@ def sample(
         gen_difficulty=gen_difficulty,
         rationale=drawn.rationale,
     )
+
+
+def bench_sample(family: str, index: int, seed: int) -> Sample:
+    """Sample number `index` of a family for a benchmark: at most as hard as HARDEST_SIGN."""
+    high = HARDEST_SIGN if family in signs.SIGN_FAMILIES else 1.0
+    return sample(Split.bench, family, index, seed, high=high)
 
 
 def samples(split: Split, size: int, seed: int = 0, mix: Mix = Mix.even) -> Iterator[Sample]:

@@ -1,13 +1,15 @@
 """Run many recipes over difficulty measures, data sets and seeds, and compare them in one table.
 
 difftrain sweep table=paper difficulty=pism,cmab data=... seed=1,2,3 [KEY=VALUE ...]
+difftrain sweep table=rap model=qwen2_5_vl_7b data=mm_eureka evaluate.benchmarks=rap seed=1,2,3
 difftrain sweep table=shapes
 
 Each run is one `accelerate launch` of launch/train.py. Stages that several runs share are computed
 once; the other runs wait for them. A failed run is reported and skipped; the same command again
 continues without repeating finished runs. At the end, all finished runs are compared.
 
-  table=paper|shapes        12 rows of Qi et al. 2026; shapes: a quick try on generated images
+  table=paper|rap|shapes    paper: 12 rows of Qi et al. 2026; rap: Table 1 and ablation of RAP;
+                            shapes: the rows of paper, a quick try on generated images
   recipe=, difficulty=, data=, seed=   one value or A,B,C; recipe= replaces the table's rows
   jobs=N                    parallel runs, here or in the job array (default: 1; shapes: all cores)
   accelerate=FILE           configuration of accelerate launch; without it, a run is one process
@@ -107,7 +109,7 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
         raise ConfigError([*parsed.errors, *error.problems]) from error
     errors = [*parsed.errors, *expand.table_problems(runs, axes)]
     if "recipe" not in axes and "table" not in options:
-        errors.append("a sweep needs table=paper, table=shapes or recipe=A,B")
+        errors.append("a sweep needs table=paper, table=rap, table=shapes or recipe=A,B")
     if errors:
         raise ConfigError(errors)
     name = options.get("sweep", options.get("table", "rows"))

@@ -19,7 +19,7 @@ from difftrain.cli.overrides import (
 from difftrain.config import run_config
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model import resolve
-from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.paths import RunPaths, round_paths
 from difftrain.report.compare import presets
 from difftrain.report.compare.runs import NAME_CONFLICT, Run, differing_settings, find_incompatible
 
@@ -42,9 +42,15 @@ TABLES = {
     "shapes": SweepTable(
         PAPER_ROWS, ("1", "2"), ("grpo.max_steps=20", "sft.max_steps=20"), uses_all_cores=True
     ),
+    "rap": SweepTable(
+        tuple(presets.RAP_TITLES),
+        overrides=("difficulty=rap", "evaluate.benchmarks=[shapes/rap]"),
+    ),
 }
 """paper: the twelve rows of Qi et al. 2026, with the user's settings. shapes: the same rows on
-generated images of shapes, with few steps and two seeds, in as many parallel runs as fit."""
+generated images of shapes, with few steps and two seeds, in as many parallel runs as fit. rap:
+Table 1 of RAP and its ablation; all rows share one probe, and the miniatures of RAP's six
+benchmarks are the default."""
 RESOLVED_PATHS: dict[str, RunPaths] = {}
 """Paths by settings of data and model. Reading their fingerprints is slow, so it is done once."""
 
@@ -59,12 +65,15 @@ class SweepRun:
 
     @cached_property
     def paths(self) -> RunPaths:
-        """The folders of its stages. Runs with the same data and model read them only once."""
-        paths, config = RunPaths(self.config), self.config
+        """The folders of its stages, in the last round. Runs with the same data and model read them
+        only once."""
+        rounds, config = round_paths(self.config), self.config
         key = [asdict(config.data), asdict(config.model), config.output_dir]
-        resolved = RESOLVED_PATHS.setdefault(json.dumps(key, sort_keys=True, default=str), paths)
-        paths.__dict__.update(data=resolved.data, model=resolved.model)  # its cached properties
-        return paths
+        key = json.dumps(key, sort_keys=True, default=str)
+        resolved = RESOLVED_PATHS.setdefault(key, rounds[0])
+        for paths in rounds:  # data and model are cached properties
+            paths.__dict__.update(data=resolved.data, model=resolved.model)
+        return rounds[-1]
 
     def is_finished(self) -> bool:
         """Whether the run's report and a complete checkpoint exist. Loads no model."""
@@ -92,7 +101,7 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
     Raises ConfigError with the problems of all runs; each message names the runs that have it.
     """
     _check_axes(axes, overrides)
-    set_keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    set_keys = {override.lstrip("+").partition("=")[0] for override in overrides} | axes.keys()
     defaults = [text for text in table.overrides if text.partition("=")[0] not in set_keys]
     runs: list[SweepRun] = []
     runs_by_problem = defaultdict(list)

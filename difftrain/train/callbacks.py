@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ logger = logging.getLogger(__name__)
 
 TRAIN_LOG = "train_log.jsonl"  # one line per step: TRL's metrics, and metrics by task and stratum
 EVAL_LOG = "eval_log.jsonl"  # one line per evaluation on held-out samples: step and EVAL_REWARD
+PROMPT_LOG = "prompt_log.jsonl"
+"""One line per sample with the probe's answers (step 0), then one per group of rollouts; only if
+GRPO chooses its prompts."""
 EVAL_REWARD = "eval_rewards/accuracy/mean"
 TRAIN_KEYS = (  # the keys of TRL's logs that go to TRAIN_LOG
     "reward", "rewards/accuracy/mean", "rewards/format/mean", "rewards/overlong/mean",
     "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "kl", "loss",
     "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
+    "groups_asked", "zero_variance_asked", "zero_variance_trained",
+    "groups_trained", "groups_carried", "sampling_rounds",
 )  # fmt: skip
 
 COST_PREFIXES = ("seconds/", "tokens/")  # seconds by phase and tokens by kind, of one step
@@ -36,10 +42,17 @@ def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add a line for each row."""
+    with path.open("a") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def truncate_log(folder: Path, last_step: int) -> float:
     """Remove the rows after `last_step`, where training resumes; returns the seconds until then."""
     rows: list[dict[str, float]] = []
-    for name in (EVAL_LOG, TRAIN_LOG):  # TRAIN_LOG last: its rows have the seconds
+    prompt_log = [PROMPT_LOG] if (folder / PROMPT_LOG).is_file() else []
+    for name in (*prompt_log, EVAL_LOG, TRAIN_LOG):  # TRAIN_LOG last: its rows have the seconds
         rows = [row for row in read_log(folder, name) if row["step"] <= last_step]
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows[-1]["seconds"] if rows else 0.0
@@ -86,8 +99,7 @@ class JsonlLogger(TrainerCallback):
             self.bar.close()
 
     def _append(self, name: str, row: dict[str, float]) -> None:
-        with (self.folder / name).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_rows(self.folder / name, [row])
 
     def _warn(self, step: int) -> None:
         """Warn once when an alarm exceeds its limit over the last steps."""

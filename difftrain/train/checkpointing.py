@@ -164,6 +164,13 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     return elapsed + time.time() - started
 
 
+def save_processor(processor: Any, folder: Path) -> None:
+    """Write the processor; also preprocessor_config.json, which some tools read instead of
+    processor_config.json."""
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+
+
 def save(trainer: Any, job: TrainJob) -> None:
     """Write the final checkpoint, with the processor, either completely or not at all.
 
@@ -178,7 +185,7 @@ def save(trainer: Any, job: TrainJob) -> None:
     if job.world.is_first:
         if uses_lora:
             param_groups.merge_adapter(job.start_model, trained_folder, tmp_path)
-        trainer.processing_class.save_pretrained(tmp_path)
+        save_processor(trainer.processing_class, tmp_path)
         shutil.rmtree(job.folder / CHECKPOINT, ignore_errors=True)
         tmp_path.replace(job.folder / CHECKPOINT)
     trainer.accelerator.wait_for_everyone()

@@ -17,11 +17,17 @@ from difftrain.records import Sample, Selection
 
 @dataclass(frozen=True, slots=True)
 class TrainData:
-    """Training samples of one arm (tuned or control), held-out samples, strata by sample id."""
+    """Training samples of one arm (tuned or control), held-out samples, strata by sample id.
+
+    By sample id also, for samplers that use them: the numbers of correct and of other responses to
+    the full image in the probe, and PISM's failure ratio (None: it never fails).
+    """
 
     samples: Sequence[Sample]
     eval_samples: Sequence[Sample] = ()
     strata: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    failure_ratios: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def selected(samples: Sequence[Sample], selections: Sequence[Selection]) -> list[Sample]:

@@ -1,23 +1,32 @@
-"""GRPO with TRL's GRPOTrainer (see grpo_trainer.py), and workarounds for vLLM with images."""
+"""GRPO with TRL's GRPOTrainer, and workarounds for vLLM with images.
+
+The trainer is in dynamic_sampling.py (which groups) and grpo_trainer.py (at what cost).
+"""
 
 import logging
+import operator
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import AutoProcessor
+from trl.trainer.utils import RepeatSampler
 
 from difftrain import images
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.config.train import Rollouts, VllmMode
+from difftrain.config.train import Rollouts, VllmMode, ZeroVariance
 from difftrain.grade import prepare_workers
 from difftrain.grade.pool import GraderPool
-from difftrain.model import resolve
+from difftrain.model import chat_format, family, loading, resolve
 from difftrain.records import Sample
+from difftrain.select import prompt_history
+from difftrain.select.prompt_history import PromptHistory
 from difftrain.train import callbacks, checkpointing, image_cache, param_groups, rewards, trl_args
 from difftrain.train.dataset import TrainData, to_dataset
-from difftrain.train.grpo_trainer import SharedPromptTrainer
+from difftrain.train.dynamic_sampling import DeadPoolError, DynamicSamplingTrainer
 from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
 
@@ -27,18 +36,30 @@ logger = logging.getLogger(__name__)
 def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     """TRL's GRPOTrainer for this data, with the reward functions of rewards.py."""
     grpo, model = job.config.grpo, job.start_model
+    if problem := prompt_history.floor_problem(grpo, [sample.task for sample in data.samples]):
+        raise ConfigError([problem])
     processor = job.load_processor()
     # peft_config builds a model. With ZeRO-3 it would be sharded once TRL's arguments exist.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
+    family.return_lists_by_default(processor)
+    encodes_together = "batch_num_images" in processor.image_processor.model_input_names
+    if encodes_together and any(len(sample.images) > 1 for sample in data.samples):
+        problem = "encodes several images of a prompt in a way that TRL cannot pass on"
+        advice = "train on samples with one image"
+        raise ConfigError([f"model.name={model.name}: its family {problem}; {advice}"])
+    banned = family.banned_tokens(processor, loading.load_architecture(model))
     uses_vllm = grpo.vllm.mode is not VllmMode.none
     if uses_vllm:
         refuse_second_resize(model, data.samples)
     subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
-    reward_funcs: list[Any] = rewards.reward_functions(grpo, job.config.grade, subsets, graders)
-    trainer: Any = SharedPromptTrainer(
+    prefix = chat_format.thought_prefix(processor)
+    reward_funcs: list[Any] = rewards.reward_functions(
+        grpo, job.config.grade, subsets, graders, prefix
+    )
+    trainer: Any = DynamicSamplingTrainer(
         model=resolve.source(model.name),
         reward_funcs=reward_funcs,
-        args=trl_args.grpo_arguments(job, processor.tokenizer.get_vocab(), bool(data.eval_samples)),
+        args=trl_args.grpo_arguments(job, banned, bool(data.eval_samples)),
         train_dataset=to_dataset(data.samples),
         eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
         processing_class=processor,
@@ -46,6 +67,11 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     )
     if grpo.freeze_vision:
         param_groups.freeze_vision(trainer.model)
+    trainer.grpo = grpo
+    if problem := batch_problem(trainer):
+        raise ConfigError([problem])
+    if grpo.chooses_prompts:
+        trainer.start_history(prompt_history_of(trainer, data), job.folder)
     trainer.shares_prompts = grpo.shares_prompts
     rows = grpo.per_device_train_batch_size
     if grpo.shares_prompts and rows < grpo.num_generations:
@@ -64,24 +90,89 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     return trainer
 
 
+def batch_problem(trainer: DynamicSamplingTrainer) -> str | None:
+    """The error if our sampler cannot fill a batch of rollouts with whole groups; else None."""
+    grpo, args, group = trainer.grpo, trainer.args, trainer.num_generations
+    if grpo.zero_variance is ZeroVariance.drop and trainer.aux_loss_enabled:
+        rule = "does not go with the loss that balances a model's experts, which it would rescale"
+        return f"grpo.zero_variance=drop: {rule}; use keep, or grpo.trl.router_aux_loss_coef=0"
+    if not grpo.chooses_prompts:
+        return None
+    share, prompts = (
+        args.per_device_train_batch_size * args.steps_per_generation,
+        args.generation_batch_size // group,
+    )
+    if share % group:
+        rule = "must be divisible by grpo.num_generations, so that it holds whole groups"
+        return (
+            f"grpo.trl.steps_per_generation: the {share} completions of a process {rule} ({group})"
+        )
+    if prompts > len(trainer.train_dataset):
+        size = f"a batch of rollouts has {prompts} prompts, but there are only"
+        advice = "select more strata, or set grpo.prompts_per_step lower"
+        return f"select.strata: {size} {len(trainer.train_dataset)} samples; {advice}"
+    return None
+
+
+def prompt_history_of(trainer: DynamicSamplingTrainer, data: TrainData) -> PromptHistory:
+    """The history of these samples' prompts as the probe has left it; uniform is TRL's order."""
+    ids = [sample.sample_id for sample in data.samples]
+    correct, incorrect = zip(*(data.answers.get(id_, (0, 0)) for id_ in ids), strict=True)
+    shuffles, seed = trainer.shuffle_dataset, trainer.args.seed
+
+    @cache
+    def order_of_pass(number: int) -> list[int]:
+        sampler = RepeatSampler(ids, mini_repeat_count=1, shuffle=shuffles, seed=seed)
+        return [list(sampler) for _ in range(number + 1)][-1]  # each pass continues its generator
+
+    ratios = None
+    if data.failure_ratios:
+        by_sample = [data.failure_ratios.get(id_, np.nan) for id_ in ids]
+        ratios = np.array([np.inf if ratio is None else ratio for ratio in by_sample])
+    return PromptHistory(
+        grpo=trainer.grpo,
+        seed=trainer.args.seed,
+        sample_ids=ids,
+        tasks=[sample.task for sample in data.samples],
+        order_of_pass=order_of_pass,
+        correct_N=np.array(correct, dtype=float),
+        incorrect_N=np.array(incorrect, dtype=float),
+        ease_N=ratios,
+    )
+
+
 def fit(job: TrainJob, data: TrainData) -> Path:
-    """Train on the data; returns the checkpoint's folder (see `checkpointing.run_training`)."""
+    """Train on the data; returns the checkpoint's folder (see `checkpointing.run_training`).
+
+    Raises DeadPoolError if zero-variance groups are left out and there were no others. Then the
+    folder holds the unchanged model.
+    """
     grpo = job.config.grpo
 
     def train() -> tuple[Any, float, dict[str, Any]]:
         with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
             prepare_workers(graders, data.samples)
             trainer = build_trainer(job, data, graders)
-            seconds = checkpointing.train(trainer, job, data.samples)
+            try:
+                seconds = checkpointing.train(trainer, job, data.samples)
+                trainer.require_live_group()
+            except DeadPoolError as error:
+                checkpointing.save(trainer, job)
+                folder = job.folder / checkpointing.CHECKPOINT
+                raise DeadPoolError(
+                    f"{job.title}: {error}. {folder} holds the model unchanged"
+                ) from None
         log = callbacks.read_log(job.folder)
-        completions = grpo.prompts_per_step * grpo.num_generations
-        tokens = completions * sum(row.get("completions/mean_length", 0.0) for row in log)
+        # All answers count, also those of groups that were not trained on.
+        groups = [row["groups_asked"] for row in log]
+        lengths = [row.get("completions/mean_length", 0.0) for row in log]
+        tokens = grpo.num_generations * sum(map(operator.mul, groups, lengths))
         counts = {
             "steps": len(log),
             "samples": len(data.samples),
             "eval_samples": len(data.eval_samples),
             "graders_killed": graders.num_killed,
-            "generations": len(log) * completions,
+            "generations": round(grpo.num_generations * sum(groups)),
             "tokens": round(tokens),
         }
         return trainer, seconds, counts
@@ -97,6 +188,8 @@ def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
     processor: Any = AutoProcessor.from_pretrained(
         resolve.source(model.name), revision=model.revision, trust_remote_code=False
     ).image_processor
+    if not family.takes_area(processor):
+        return  # without our limits, TRL's processor resizes as vLLM's does
     sizes = {images.png_size(png) for sample in samples for png in sample.images}
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     problems = []

@@ -11,7 +11,7 @@ No method of TRL is copied; each override calls TRL's own.
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,13 +24,14 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain import seeds
 from difftrain.config.model import ModelConfig
+from difftrain.model import family
 from difftrain.model.engines.hf import HfEngine, eos_token_ids
 from difftrain.model.engines.kv_cache import encode
 from difftrain.model.engines.types import Completion, GenerationError, Request, generate_all
 from difftrain.model.loading import LoadedModel
 from difftrain.train import shared_prompt
 from difftrain.train.image_cache import ImageCache
-from difftrain.train.shared_prompt import SharedPromptModel
+from difftrain.train.shared_prompt import SharedPromptModel, pretrained_model
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class SharedPromptTrainer(GRPOTrainer):
         self._seconds: dict[str, float] = defaultdict(float)
         self._tokens: dict[str, int] = defaultdict(int)
         self._explained: set[str] = set()
+        self._image_token: int | None = None
         self._prompts: Sequence[Any] = ()
         self._prompt_is_checked = False
         self._prompt_mismatch: str | None = None
@@ -64,6 +66,7 @@ class SharedPromptTrainer(GRPOTrainer):
         self._num_rollouts = 0  # of this step, on all processes
         self._step_end: float | None = None
         super().__init__(*args, **kwargs)
+        self._image_token = family.image_token_id(pretrained_model(self.model).config)
 
     def _explain_once(self, setting: str, reason: str) -> None:
         if reason not in self._explained:
@@ -95,6 +98,10 @@ class SharedPromptTrainer(GRPOTrainer):
         **inputs: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         scored: Any = model
+        # LLaVA-OneVision's processor gives it, TRL does not know it; it is needed only for prompts
+        # with several images, which grpo.py refuses.
+        inputs.pop("batch_num_images", None)
+        inputs |= aligned_token_types(inputs, input_ids, self._image_token)
         if self.shares_prompts:
             reason = shared_prompt.fallback_reason(shared_prompt.text_config(model), inputs)
             if reason is None:
@@ -296,6 +303,25 @@ class SharedPromptTrainer(GRPOTrainer):
             self._seconds.clear()
             self._tokens.clear()
         super().log(logs, start_time)
+
+
+def aligned_token_types(
+    inputs: Mapping[str, Any], input_ids: Tensor, image_token: int | None
+) -> dict[str, Tensor]:
+    """The types of the tokens (1: image), B S as the ids, where the processor gives any.
+
+    TRL processes the rendered prompt a second time, and a tokenizer that adds a BOS token then adds
+    another one, so each type would count for the next token. Prompts are padded on the left, so the
+    last columns are the right ones. Raises RuntimeError if the types are not those of the ids.
+    """
+    aligned = {}
+    for key in ("token_type_ids", "mm_token_type_ids"):
+        if (types := inputs.get(key)) is None:
+            continue
+        aligned[key] = types[:, -input_ids.size(1) :]
+        if not torch.equal(aligned[key] == 1, input_ids == image_token):
+            raise RuntimeError(f"{key} of the processor do not mark the image tokens of the prompt")
+    return aligned
 
 
 def synchronized_time() -> float:

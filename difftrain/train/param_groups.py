@@ -1,6 +1,7 @@
 """Which weights a stage trains: frozen parts, LoRA, and a check of the first step's gradients."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Collection
 from functools import partial
@@ -17,38 +18,28 @@ from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.config.train import LoraConfig
 from difftrain.model import resolve
+from difftrain.model.family import PARTS, VISION_PARTS, parts, vision_modules
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("vision tower", "projector", "language model", "head")
-VISION_PARTS = ("vision tower", "projector")
-VISION_MODULES = r".*\bvisual\b.*"  # names of the modules of the vision tower and the projector
 ADAPTER = "adapter"  # folder beside `checkpoint` with the LoRA adapter as peft writes it
-
-
-def part_of(name: str) -> str:
-    """The part of a Qwen2.5-VL that the parameter of this name belongs to."""
-    if ".visual.merger." in f".{name}":
-        return "projector"
-    if ".visual." in f".{name}":
-        return "vision tower"
-    return "head" if "lm_head" in name else "language model"
 
 
 def freeze_vision(model: nn.Module) -> None:
     """Exclude vision tower and projector from training."""
+    part_of = parts(model)
     for name, parameter in model.named_parameters():
-        if part_of(name) in VISION_PARTS:
+        if part_of[name] in VISION_PARTS:
             parameter.requires_grad_(False)
 
 
 def count_parameters(model: nn.Module) -> list[tuple[str, int, int]]:
     """(part, number of parameters, number of trained ones) of each part with parameters."""
-    sizes, trained = Counter(), Counter()
+    sizes, trained, part_of = Counter(), Counter(), parts(model)
     for name, parameter in model.named_parameters():
         size = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 empties the parameter
-        sizes[part_of(name)] += size
-        trained[part_of(name)] += size * parameter.requires_grad
+        sizes[part_of[name]] += size
+        trained[part_of[name]] += size * parameter.requires_grad
     return [(part, sizes[part], trained[part]) for part in PARTS if part in sizes]
 
 
@@ -77,11 +68,16 @@ def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLoraCon
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  # a float works too
         target_modules=list(lora.targets),
-        exclude_modules=None if lora.vision else VISION_MODULES,
+        exclude_modules=None if lora.vision else under(vision_modules(empty)),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def under(modules: list[str]) -> str:
+    """A regular expression for the names of these modules and of all inside them."""
+    return rf"(?:{'|'.join(map(re.escape, modules))})(?:\..*)?"
 
 
 def merge_adapter(model: ModelConfig, adapter: Path, target: Path) -> None:
@@ -121,7 +117,8 @@ class GradientCheck(TrainerCallback):
             self.is_finite[part] = self.is_finite.get(part, is_finite) & is_finite
 
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        self.hooks = [p.register_hook(partial(record, part_of(name))) for name, p in trained]
+        part_of = parts(self.model)
+        self.hooks = [p.register_hook(partial(record, part_of[name])) for name, p in trained]
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Check once, after the first step of this process. Raises GradientError."""

@@ -1,4 +1,4 @@
-"""Eight checks on a few samples that show, before hours are spent, that a model can be trained.
+"""Ten checks on a few samples that show, before hours are spent, that a model can be trained.
 
 The first five test that images reach the model the way training feeds them: TRL's messages, the
 model's own chat template, the processor that training loads. Axes: 1 batch of one, T tokens.
@@ -19,14 +19,17 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
 from trl.data_utils import prepare_multimodal_messages
 
+from difftrain import images
 from difftrain.config.model import ModelConfig
 from difftrain.config.train import GrpoConfig, SftConfig
-from difftrain.model.engines.hf import noisy_logits, placeholder_ids
+from difftrain.data import prompts
+from difftrain.model import chat_format, family, family_check
+from difftrain.model.engines.hf import noisy_logits
+from difftrain.model.family_check import CheckResult
 from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 from difftrain.train import PreflightFailed, param_groups
 from difftrain.train.dataset import chat_prompt, decoded_images
-from difftrain.train.param_groups import part_of
 from difftrain.train.trl_args import placeholder_ban
 
 logger = logging.getLogger(__name__)
@@ -47,14 +50,6 @@ class Candidate:
     model: ModelConfig
     stages: Mapping[str, GrpoConfig | SftConfig]
     folder: Path
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """Whether a check passed, and what was measured or why it failed."""
-
-    passed: bool
-    detail: str
 
 
 def results_table(results: Mapping[str, CheckResult]) -> str:
@@ -113,13 +108,16 @@ def check_placeholders(candidate: Candidate) -> CheckResult:
     loaded, counts = candidate.loaded, []
     for sample in candidate.samples:
         inputs = encode(loaded, [trl_messages(sample)])
-        vision_inputs = inputs["pixel_values"], inputs["image_grid_thw"]
         with torch.inference_mode():
-            features = loaded.model.get_image_features(*vision_inputs).pooler_output
+            features = family.image_features(loaded.model, inputs)
         placeholders = int((inputs["input_ids"] == loaded.image_token).sum())
-        counts.append((placeholders, sum(map(len, features))))
+        counts.append((placeholders, features))
     wrong = [pair for pair in counts if pair[0] != pair[1] or not pair[0]]
     detail = ", ".join(f"{placeholders} for {n} features" for placeholders, n in wrong or counts)
+    side = family.token_side(loaded.processor.image_processor)
+    sizes = {images.png_size(png) for sample in candidate.samples for png in sample.images}
+    if side and any(width % side or height % side for width, height in sizes):
+        detail += f"; the processor resizes images again, to multiples of {side} pixels"
     if wrong:
         detail += ": the chat template or the processor's image size does not fit this model"
     return CheckResult(not wrong, detail)
@@ -139,7 +137,9 @@ def check_padding(candidate: Candidate) -> CheckResult:
 def check_template(candidate: Candidate) -> CheckResult:
     """3. The rendered prompt has a placeholder for every image, and the question's text."""
     processor = candidate.loaded.processor
-    token = processor.tokenizer.convert_ids_to_tokens(candidate.loaded.image_token)
+    # The text that the processor replaces by image tokens; in Gemma 3 it is another token.
+    token = family.image_placeholder(processor)
+    token = token or processor.tokenizer.convert_ids_to_tokens(candidate.loaded.image_token)
     for sample in candidate.samples:
         (text,) = processor.apply_chat_template(
             [trl_messages(sample)], add_generation_prompt=True, tokenize=False
@@ -149,6 +149,8 @@ def check_template(candidate: Candidate) -> CheckResult:
             return CheckResult(False, "{} placeholders for {} images: {!r}".format(*counts, text))
         if sample.question.strip()[:40] not in text:  # the start is enough
             return CheckResult(False, f"the prompt lacks the question: {text!r}")
+        if prompts.SYSTEM not in text:
+            return CheckResult(False, f"the template drops the system prompt: {text!r}")
     return CheckResult(True, f"all {len(candidate.samples)} prompts")
 
 
@@ -157,14 +159,11 @@ def gold_log_probability(
 ) -> torch.Tensor:
     """The log-probability (a scalar, nats) of the gold answer, given these images."""
     text = f"<think></think><answer>{sample.answer}</answer>"
+    text = text.removeprefix(chat_format.thought_prefix(loaded.processor))
     token_ids = loaded.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     gold_1T = torch.tensor([token_ids], device=loaded.device)
-    inputs = encode(loaded, [trl_messages(sample, images)])
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], gold_1T], 1)
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    if "mm_token_type_ids" in inputs:
-        types = inputs["mm_token_type_ids"]  # the type of text tokens is 0
-        inputs["mm_token_type_ids"] = torch.cat([types, types.new_zeros(gold_1T.shape)], 1)
+    prompt = encode(loaded, [trl_messages(sample, images)])
+    inputs = family_check.with_response(prompt, token_ids)
     logits = loaded.model(**inputs).logits[:, -gold_1T.shape[1] - 1 : -1].float()
     return torch.log_softmax(logits, -1).gather(2, gold_1T[..., None]).sum()
 
@@ -203,18 +202,20 @@ def check_swapped_image(candidate: Candidate) -> CheckResult:
 def check_sampling(candidate: Candidate) -> CheckResult:
     """6. Neither training's sampling nor the probe's can produce an image placeholder."""
     loaded, tokenizer = candidate.loaded, candidate.loaded.processor.tokenizer
-    placeholders = placeholder_ids(tokenizer)
-    fields = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    from_config = {getattr(loaded.model.config, field, None) for field in fields}
-    ids = sorted({*placeholders, *from_config} - {None})
+    banned = loaded.banned
     inputs = encode(loaded, [trl_messages(candidate.samples[0])])
+    # Also the special tokens that the image itself puts into the prompt, whatever their names.
+    text_only = encode(loaded, [prepare_multimodal_messages(chat_prompt(candidate.samples[0]))])
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    of_image = {*inputs["input_ids"][0].tolist()} - {*text_only["input_ids"][0].tolist()}
+    ids = sorted({*banned.values(), *(of_image & special)})
 
     def favor(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Make sampling pick one of `ids`; a banned token stays at minus infinity."""
         scores[:, ids] += 1e4
         return scores
 
-    ban, favored = placeholder_ban(tokenizer.get_vocab()), LogitsProcessorList([favor])
+    ban, favored = placeholder_ban(banned), LogitsProcessorList([favor])
     with torch.inference_mode():
         output = loaded.model.generate(
             **inputs, **ban, max_new_tokens=4, do_sample=False, logits_processor=favored
@@ -223,7 +224,7 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     scores = torch.zeros(1, max(1, *ids) + 1)
     scores[:, ids] = 1e4
     sampling = [(0, 0, 1.0)]  # seed, position and temperature of the only row
-    allowed = noisy_logits(scores, sampling, placeholders)[0] > -torch.inf
+    allowed = noisy_logits(scores, sampling, list(banned.values()))[0] > -torch.inf
     possible = [id_ for id_ in ids if id_ in generated or allowed[id_]]
     if possible:
         names = map(str, tokenizer.convert_ids_to_tokens(possible))
@@ -258,11 +259,14 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
         frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
         with _trainable_as(candidate, stage):
             trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-            last_matrix = {part_of(name): p for name, p in trained if p.ndim > 1}  # by part
+            part_of = family.parts(model)
+            last_matrix = {part_of[name]: p for name, p in trained if p.ndim > 1}  # by part
             loss = gold_log_probability(candidate.loaded, candidate.samples[0])
             gradients = torch.autograd.grad(loss, list(last_matrix.values()), allow_unused=True)
             counts = param_groups.count_parameters(model)
-        wrong = [f"{part} must be frozen but is trained" for part in frozen & last_matrix.keys()]
+        parts = {part for part, _, _ in counts}
+        wrong = [f"{part} was not found" for part in family.PARTS[:3] if part not in parts]
+        wrong += [f"{part} must be frozen but is trained" for part in frozen & last_matrix.keys()]
         wrong += [
             f"{part} gets no gradient"
             for part, gradient in zip(last_matrix, gradients, strict=True)
@@ -328,6 +332,22 @@ def check_checkpoint(candidate: Candidate) -> CheckResult:
     return CheckResult(True, f"{len(written)} tensors, {megabytes:.0f} MB")
 
 
+def check_family(candidate: Candidate) -> CheckResult:
+    """9. The engine generates what transformers does, and attention is measured as it is."""
+    results = family_check.run(candidate.loaded, candidate.samples)
+    failed = [f"{name}: {result.detail}" for name, result in results.items() if not result.passed]
+    details = [f"{name}: {result.detail}" for name, result in results.items()]
+    return CheckResult(not failed, "; ".join(failed or details))
+
+
+def check_tags(candidate: Candidate) -> CheckResult:
+    """10. A response in the expected format can be sampled, decoded, recognized and ended."""
+    if problem := chat_format.tag_problem(candidate.loaded):
+        return CheckResult(False, problem)
+    opens = chat_format.thought_prefix(candidate.loaded.processor)
+    return CheckResult(True, f"the prompt opens the thought with {opens}" if opens else "all tags")
+
+
 CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
     "placeholders equal vision features": check_placeholders,
     "padding side is left": check_padding,
@@ -337,11 +357,13 @@ CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
     "sampling cannot produce placeholders": check_sampling,
     "trained and frozen parts as configured": check_trained_parts,
     "a checkpoint can be written and loaded": check_checkpoint,
+    "the family is read correctly": check_family,
+    "a response can have the format": check_tags,
 }
 
 
 def run_checks(candidate: Candidate) -> dict[str, CheckResult]:
-    """All eight results by name; a library's error fails only the check that raised it."""
+    """All results by name; a library's error fails only the check that raised it."""
     results = {}
     for name, check in CHECKS.items():
         try:

@@ -7,6 +7,7 @@ processes are not counted. TRL averages over processes, so we log sums and divid
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from trl.rewards.other_rewards import get_soft_overlong_punishment
@@ -18,13 +19,13 @@ from difftrain.grade import extract, grade_batch, reward_hacking
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.grade.reward_hacking import Alarm
 from difftrain.records import Sample
+from difftrain.select.prompt_history import EPS
 
 Reward = Callable[..., list[float]]
 LogMetric = Callable[[str, float], None]
 SUM_PREFIX = "difftrain/"  # begins the keys of our sums among TRL's metrics
 COMPLETIONS, TOKENS, PROMPTS, ZERO_STD = "completions", "tokens", "prompts", "zero_std"
 """Names of sums by subset. `prompts` counts complete groups, `zero_std` those of zero variance."""
-EPS = 1e-6  # rewards closer than this are equal
 
 
 def _text_of(completion: Any) -> str:  # TRL gives a list of messages
@@ -47,13 +48,15 @@ class Subsets:
         self.names = sorted({name for names in self.of_sample.values() for name in names})
 
 
-def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -> Reward:
+def accuracy_reward(
+    subsets: Subsets, graders: GraderPool, grade: GradeConfig, prefix: str = ""
+) -> Reward:
     """1 for a correct answer, else 0 or the partial credit of `grade`; 0 if not graded in time."""
 
     def accuracy(
         completions: list, sample_id: list[str], log_metric: LogMetric | None = None, **_: Any
     ) -> list[float]:
-        texts = [_text_of(completion) for completion in completions]
+        texts = [prefix + _text_of(completion) for completion in completions]
         samples = [subsets.by_id[id_] for id_ in sample_id]
         results = grade_batch(graders, texts, samples, grade)
         if log_metric is not None:
@@ -75,9 +78,13 @@ def log_alarms(texts: Sequence[str], samples: Sequence[Sample], log_metric: LogM
         log_metric(f"{SUM_PREFIX}alarms/{alarm}", int(counts[alarm]))
 
 
-def format_reward(completions: Sequence[Any], **_: Any) -> list[float]:
-    """1 if the completion is one thought and one answer in their tags and no other text; else 0."""
-    return [float(extract.has_expected_format(_text_of(completion))) for completion in completions]
+def format_reward(completions: Sequence[Any], prefix: str = "", **_: Any) -> list[float]:
+    """1 if the completion is one thought and one answer in their tags and no other text; else 0.
+
+    `prefix`: the tag that the prompt already has (chat_format.thought_prefix).
+    """
+    texts = [prefix + _text_of(completion) for completion in completions]
+    return [float(extract.has_expected_format(text)) for text in texts]
 
 
 def overlong_reward(grpo: GrpoConfig) -> Reward:
@@ -87,12 +94,15 @@ def overlong_reward(grpo: GrpoConfig) -> Reward:
 
 
 def reward_functions(
-    grpo: GrpoConfig, grade: GradeConfig, subsets: Subsets, graders: GraderPool
+    grpo: GrpoConfig, grade: GradeConfig, subsets: Subsets, graders: GraderPool, prefix: str = ""
 ) -> list[Reward]:
-    """The reward functions of grpo.reward_weights, in that order, with metrics by subset."""
+    """The reward functions of grpo.reward_weights, in that order, with metrics by subset.
+
+    `prefix` is the tag that the prompt already has, so that no completion can.
+    """
     functions = {
-        "accuracy": accuracy_reward(subsets, graders, grade),
-        "format": format_reward,
+        "accuracy": accuracy_reward(subsets, graders, grade, prefix),
+        "format": partial(format_reward, prefix=prefix),
         "overlong": overlong_reward(grpo),
     }
     weights = grpo.reward_weights

@@ -12,12 +12,14 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 from trl.trainer.sft_trainer import SFTTrainer
 
 from difftrain import images, seeds
+from difftrain.config.difficulty import BoxCoordinates
 from difftrain.config.train import DROP_REASONS, Dropped
 from difftrain.grade import extract, grade_batch
+from difftrain.grade.boxes import boxes_in_model_coordinates
 from difftrain.grade.pool import GradeFailure, GraderPool
-from difftrain.model import resolve
+from difftrain.model import chat_format, family, resolve
 from difftrain.pipeline import coordination, manifest
-from difftrain.records import Rollout, Sample, Verdict, View
+from difftrain.records import AnswerKind, Rollout, Sample, Verdict, View
 from difftrain.train import callbacks, checkpointing, image_cache, param_groups, trl_args
 from difftrain.train.dataset import chat_prompt, with_images
 from difftrain.train.trl_args import TrainJob
@@ -71,12 +73,13 @@ def build_trainer(job: TrainJob, data: SftData) -> Any:
     sft, model = job.config.sft, job.start_model
     # peft_config builds a model. With ZeRO-3 it would be sharded once TRL's arguments exist.
     adapter = param_groups.peft_config("sft", sft.lora, model)
-    rows = [trl_row(sample, data.targets[sample.sample_id]) for sample in data.samples]
+    processor = job.load_processor()
+    rows = [trl_row(sample, data.targets[sample.sample_id], processor) for sample in data.samples]
     trainer: Any = SFTTrainer(
         model=resolve.source(model.name),
         args=trl_args.sft_arguments(job),
         train_dataset=with_images(rows, data.samples),
-        processing_class=job.load_processor(),
+        processing_class=processor,
         peft_config=adapter,
     )
     if sft.freeze_vision:
@@ -112,20 +115,24 @@ def _is_formatted(text: str) -> bool:  # would get the format reward, and has an
 
 def _in_tags(thought: str, answer: str) -> str | Dropped:
     """Thought and answer in their tags; tags inside either of them are removed."""
-    for tag in extract.TAGS:
-        thought, answer = thought.replace(tag, ""), answer.replace(tag, "")
-    text = f"<think>{thought.strip()}</think><answer>{answer.strip()}</answer>"
+    text = extract.in_tags(thought, answer)
     return text if _is_formatted(text) else Dropped.no_format
 
 
-def from_rationale(sample: Sample) -> str | Dropped:
-    """A target made of the data's own rationale and answer."""
-    rationale = (sample.rationale or "").strip()
-    return _in_tags(rationale, sample.answer) if rationale else Dropped.no_rationale
+def from_rationale(sample: Sample, boxes: BoxCoordinates | None = None) -> str | Dropped:
+    """A target from the data's own rationale and answer; boxes as the model counts them."""
+    rationale, answer = (sample.rationale or "").strip(), sample.answer
+    if boxes is BoxCoordinates.relative and sample.answer_kind is AnswerKind.boxes:
+        answer = boxes_in_model_coordinates(answer, images.png_size(sample.images[0]))
+    return _in_tags(rationale, answer) if rationale else Dropped.no_rationale
 
 
-def from_response(response: str) -> str | Dropped:
-    """A target made of a correct response: unchanged if it has the format, else put into tags."""
+def from_response(response: str, prefix: str = "") -> str | Dropped:
+    """A target made of a correct response: unchanged if it has the format, else put into tags.
+
+    `prefix` is the tag that the prompt had already; the target has it.
+    """
+    response = prefix + response
     if _is_formatted(response):
         return response.strip()
     answer = extract.tag_content(response)
@@ -150,11 +157,11 @@ def correct_rollouts(rollouts: Iterable[Rollout], num_draws: int) -> dict[str, l
     return by_sample
 
 
-def from_rollouts(rollouts: Sequence[Rollout], seed: int) -> str | Dropped:
+def from_rollouts(rollouts: Sequence[Rollout], seed: int, prefix: str = "") -> str | Dropped:
     """A target made of one correct response, chosen by seed among those that fit the format."""
     if not rollouts:
         return Dropped.no_correct_rollout
-    targets = [from_response(rollout.response) for rollout in rollouts]
+    targets = [from_response(rollout.response, prefix) for rollout in rollouts]
     texts = [target for target in targets if not isinstance(target, Dropped)]
     if not texts:
         return Dropped.no_format
@@ -173,28 +180,40 @@ def dropped_text(dropped: Mapping[str, int]) -> str:
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def trl_row(sample: Sample, target: str) -> dict[str, Any]:
-    """A conversational prompt-completion row for TRL, without images."""
-    completion = [{"role": "assistant", "content": target}]
-    return {"prompt": chat_prompt(sample), "completion": completion, "sample_id": sample.sample_id}
+def trl_row(sample: Sample, target: str, processor: Any) -> dict[str, Any]:
+    """A prompt-completion row for TRL, without images: prompt as generated from, then the target.
+
+    It is conversational if the template writes just that. Other templates change the response (they
+    drop the thought, or write another), so for these the row has rendered text.
+    """
+    row = {"prompt": chat_prompt(sample), "sample_id": sample.sample_id}
+    conversation = row | {"completion": [{"role": "assistant", "content": target}]}
+    blanks = [Image.new("1", (1, 1)) for _ in sample.images]  # the template only counts images
+    prompt_turns = prepare_multimodal_messages(row["prompt"], images=blanks)
+    prompt = processor.apply_chat_template(prompt_turns, add_generation_prompt=True, tokenize=False)
+    expected = {"prompt": prompt, "completion": chat_format.completion_text(processor, target)}
+    turns = {
+        "prompt": prompt_turns,
+        "completion": prepare_multimodal_messages(conversation["completion"]),
+    }
+    return conversation if apply_chat_template(turns, processor) == expected else row | expected
 
 
 def token_count(processor: Any, sample: Sample, target: str) -> int:
     """Tokens of a whole training example; image tokens are computed from the images' sizes."""
-    row = trl_row(sample, target)
+    row = trl_row(sample, target, processor)
     sizes = [images.png_size(png) for png in sample.images]
-    blanks = [Image.new("1", (1, 1)) for _ in sizes]  # the template only counts images
-    messages = {
-        "prompt": prepare_multimodal_messages(row["prompt"], images=blanks),
-        "completion": prepare_multimodal_messages(row["completion"]),
-    }
-    texts = apply_chat_template(messages, processor)
+    if isinstance(row["prompt"], str):
+        texts = row
+    else:
+        blanks = [Image.new("1", (1, 1)) for _ in sizes]
+        messages = {
+            "prompt": prepare_multimodal_messages(row["prompt"], images=blanks),
+            "completion": prepare_multimodal_messages(row["completion"]),
+        }
+        texts = apply_chat_template(messages, processor)
     both = [texts["prompt"], texts["completion"]]
     token_ids = processor.tokenizer(both, add_special_tokens=False)["input_ids"]
-    num_tokens = sum(map(len, token_ids))
-    image_processor = processor.image_processor
-    for width, height in sizes:
-        patches = image_processor.get_number_of_image_patches(height, width, {})
-        # The template holds one placeholder per image, which the processor repeats.
-        num_tokens += patches // image_processor.merge_size**2 - 1
-    return num_tokens
+    count = family.image_token_counter(processor)
+    # The template holds one placeholder per image, which the processor repeats.
+    return sum(map(len, token_ids)) + sum(count(size) - 1 for size in sizes)

@@ -15,7 +15,6 @@ from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import GrpoConfig, RateSchedule, SftConfig, VllmMode
 from difftrain.model import loading
-from difftrain.model.engines.hf import PLACEHOLDERS
 from difftrain.pipeline.coordination import World
 from difftrain.records import TrainStage
 
@@ -78,16 +77,15 @@ def step_summary(settings: GrpoConfig | SftConfig, world: World) -> str:
     return f"a step: {total} = {world.size} processes x batch size {size} x {passes} passes"
 
 
-def placeholder_ban(vocabulary: dict[str, int], mode: VllmMode = VllmMode.none) -> dict[str, Any]:
-    """Generation arguments that keep image placeholders from being sampled.
+def placeholder_ban(banned: Mapping[str, int], mode: VllmMode = VllmMode.none) -> dict[str, Any]:
+    """Generation arguments that keep these tokens (family.banned_tokens) from being sampled.
 
     transformers bans token ids (suppress_tokens). vLLM has no such argument, and TRL bans nothing
     there; vLLM bans bad_words and tokenizes them itself, in this process and on a server alike.
     """
-    tokens = [token for token in PLACEHOLDERS if token in vocabulary]
     if mode is VllmMode.none:
-        return {"suppress_tokens": [vocabulary[token] for token in tokens]}
-    return {"bad_words": tokens}
+        return {"suppress_tokens": list(banned.values())}
+    return {"bad_words": list(banned)}
 
 
 def loaded_dtype(model: ModelConfig, settings: GrpoConfig | SftConfig) -> Dtype:
@@ -128,7 +126,7 @@ def _shared_arguments(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def grpo_arguments(job: TrainJob, vocabulary: dict[str, int], evaluate: bool = False) -> GRPOConfig:
+def grpo_arguments(job: TrainJob, banned: Mapping[str, int], evaluate: bool = False) -> GRPOConfig:
     """TRL's GRPOConfig; the keys of grpo.trl were checked with the other settings."""
     grpo, vllm = job.config.grpo, job.config.grpo.vllm
     arguments = _shared_arguments(job) | {
@@ -138,7 +136,7 @@ def grpo_arguments(job: TrainJob, vocabulary: dict[str, int], evaluate: bool = F
         "max_completion_length": grpo.max_completion_length,
         "reward_weights": list(grpo.reward_weights.values()),
         "loss_type": "grpo",
-        "generation_kwargs": placeholder_ban(vocabulary, vllm.mode),
+        "generation_kwargs": placeholder_ban(banned, vllm.mode),
         "eval_strategy": "steps" if evaluate else "no",
         "eval_steps": grpo.eval_steps,
         "num_generations_eval": 1,

@@ -87,7 +87,8 @@ def bash_completions(line: str) -> list[str]:
 def test_completion_offers_commands_groups_and_settings_keys() -> None:
     assert bash_completions("difftrain pro") == ["probe"]
     assert bash_completions("difftrain train difficulty.pism.ta") == ["difficulty.pism.tau="]
-    assert bash_completions("difftrain train recipe=grpo_mid") == ["grpo_mid", "grpo_mid_hard"]
+    recipes = ["grpo_mid", "grpo_mid_hard", "grpo_mid_hard_rounds"]
+    assert bash_completions("difftrain train recipe=grpo_mid") == recipes
     assert bash_completions("difftrain train control=") == ["none", "random"]
 
 

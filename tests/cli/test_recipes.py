@@ -57,12 +57,32 @@ def settings_by_name(name: str) -> dict[str, object]:
     return settings
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "boxes"),
+    [("tiny", 28, "pixels"), ("qwen3_vl_8b", 32, "relative"), ("qwen3_5_9b", 32, "relative"),
+     ("glm4_1v_9b", 28, "relative"), ("internvl3_5_8b", 28, "relative"),
+     ("gemma3_12b", 28, "pixels"), ("smolvlm2_2b", 28, "pixels")],
+)  # fmt: skip
+def test_a_models_group_sets_what_its_family_needs(name: str, side: int, boxes: str) -> None:
+    config = resolve(overrides.compose_config([f"model={name}"]))
+    assert (config.data.token_side, config.grade.box_coordinates) == (side, boxes)
+    assert config.data.max_pixels % side**2 == 0
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_settings_that_its_name_says(name: str) -> None:
     composed = compose_recipe(name)
     assert composed.name == name
     expected = settings_by_name(name)
     assert {key: OmegaConf.select(composed, key) for key in expected} == expected
+
+
+def test_grpo_dynamic_is_grpo_mid_hard_with_dynamic_sampling() -> None:
+    composed, mid_hard = compose_recipe("grpo_dynamic"), compose_recipe("grpo_mid_hard")
+    assert composed.grpo.dynamic_sampling is True
+    for key in ("name", "recipe", "grpo.dynamic_sampling"):
+        OmegaConf.update(mid_hard, key, OmegaConf.select(composed, key))
+    assert composed == mid_hard
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,15 +1,18 @@
 """The settings: their defaults, their rules, and the fingerprints that each of them is part of."""
 
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from difftrain.config import run_config
 from difftrain.config.data import Source
+from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.setting import hashed_settings
-from difftrain.config.train import SftTargets, TrainStages
+from difftrain.config.train import PromptSampler, SftTargets, TrainStages, ZeroVariance
+from difftrain.records import Measure, Stratum
 
 
 def settings_classes(node: Any) -> list[type]:
@@ -54,6 +57,50 @@ def test_lora_adapters_in_a_frozen_vision_tower_are_refused(stage: str) -> None:
     assert not list(run_config.problems(config))
 
 
+def test_dropping_groups_is_refused_beside_a_loss_term_with_its_own_denominator() -> None:
+    config = RunConfig()
+    config.grpo.zero_variance, config.grpo.trl = ZeroVariance.drop, {"entropy_coef": 0.01}
+    (problem,) = run_config.problems(config)
+    assert problem == (
+        "grpo.zero_variance=drop: drop does not go with grpo.trl.entropy_coef, whose term it would "
+        "rescale; use keep, or grpo.dynamic_sampling=true"
+    )
+    config.grpo.trl = {"entropy_coef": 0.0}
+    assert not list(run_config.problems(config))
+
+
+def test_curriculum_needs_the_failure_ratios_of_pism() -> None:
+    config = RunConfig()
+    config.grpo.sampler = PromptSampler.curriculum
+    assert not list(run_config.problems(config))
+    config.difficulty.measure = Measure.cmab
+    (problem,) = run_config.problems(config)
+    assert problem.startswith("grpo.sampler=curriculum: curriculum orders by PISM's failure ratio")
+    config.difficulty.extra_measures = [Measure.pism]
+    assert not list(run_config.problems(config))
+
+
+def test_a_prompt_may_not_be_left_out_forever() -> None:
+    config = RunConfig()
+    config.grpo.retest_share = 0.0
+    (problem,) = run_config.problems(config)
+    assert problem == "grpo.retest_share=0.0: must lie above 0 and at or below 1"
+
+
+@pytest.mark.parametrize("setting", ["dynamic_sampling", "sampler"])
+def test_processes_share_a_step_by_whole_groups_if_prompts_are_chosen(setting: str) -> None:
+    config = RunConfig()  # 8 prompts with 8 completions
+    assert config.step_problems(16) == []
+    value = True if setting == "dynamic_sampling" else PromptSampler.learnable
+    setattr(config.grpo, setting, value)
+    assert config.step_problems(4) == []
+    (problem,) = config.step_problems(16)
+    assert problem == (
+        f"grpo.prompts_per_step=8: with grpo.{setting}={value} it must be divisible by the number "
+        "of processes (16), because each process holds whole groups; nearest: [16, 32, 48]"
+    )
+
+
 def sft_target_problems(
     source: Source, train_stages: TrainStages, targets: SftTargets
 ) -> list[str]:
@@ -89,3 +136,49 @@ def test_a_setting_is_part_of_the_fingerprints_that_its_field_lists() -> None:
     assert "judge_client" not in hashed_settings(config.evaluate, "evaluate")
     assert "rules" not in hashed_settings(config.evaluate, "responses")
     assert not {"output_dir", "report_to", "plan"} & hashed_settings(config).keys()
+
+
+def test_the_image_gain_is_refused_with_a_server_which_returns_no_log_probabilities() -> None:
+    config = RunConfig()
+    config.difficulty.extra_measures = [Measure.image_gain]
+    assert list(run_config.problems(config)) == []
+    config.model.engine, config.model.url = EngineKind.http, "http://localhost:8000/v1"
+    (problem,) = run_config.problems(config)
+    assert problem.startswith("model.engine=http: image_gain needs log-probabilities")
+    assert "use model.engine=hf or vllm" in problem
+
+
+def test_strata_by_pass_rate_need_as_many_draws_as_a_stratum_does() -> None:
+    config = RunConfig()
+    config.difficulty.measure, config.probe.draws = Measure.pass_rate, 3
+    (problem,) = run_config.problems(config)
+    assert problem.startswith("probe.draws=3: must be at least difficulty.pass_rate.min_draws=4")
+    config.difficulty.measure = Measure.pism
+    assert list(run_config.problems(config)) == []
+
+
+def test_a_stratum_that_so_few_draws_cannot_give_is_refused() -> None:
+    config = RunConfig()
+    config.difficulty.measure, config.select.strata = Measure.pass_rate, [Stratum.hard]
+    assert list(run_config.problems(config)) == []  # one of ten draws correct
+    config.probe.draws = 8
+    (problem,) = run_config.problems(config)
+    assert "with probe.draws=8 no sample is hard by its pass rate; raise probe.draws" in problem
+
+
+def test_a_measure_without_strata_cannot_select() -> None:
+    config = RunConfig()
+    config.difficulty.measure = Measure.image_gain
+    (problem,) = run_config.problems(config)
+    assert problem.endswith("must be a measure with strata: pism, cmab, drm, pass_rate")
+
+
+def test_a_missing_or_empty_list_of_ids_is_refused(tmp_path: Path) -> None:
+    config = RunConfig()
+    config.select.ids = str(tmp_path / "ids.txt")
+    assert [*run_config.problems(config)] == [
+        f"select.ids={tmp_path}/ids.txt: there is no such file"
+    ]
+    (tmp_path / "ids.txt").write_text("\n \n")
+    (problem,) = run_config.problems(config)
+    assert problem.endswith("the file lists no sample_id (one per line)")

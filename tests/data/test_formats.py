@@ -173,6 +173,26 @@ def test_mm_eureka_images_are_found_in_folders_and_zips_under_any_prefix(eureka_
     assert verdict_of(result[1], "7") is Verdict.incorrect
 
 
+@pytest.mark.parametrize("start", ["<image>\n", "", "<image>"])
+def test_mm_eurekas_instruction_before_the_question_is_removed(eureka_folder, start):
+    # As in MM-Eureka's training code. Our system prompt also asks for these tags.
+    instruction = (
+        "You should first thinks about the reasoning process in the mind and then provides the "
+        "user with the answer. Your answer must be in latex format and wrapped in $...$.The "
+        "reasoning process and answer are enclosed within <think> </think> and <answer> </answer> "
+        "tags, respectively, i.e., <think> Since $1+1=2$, so the answer is $2$. </think><answer> "
+        "$2$ </answer>, which means your output should start with <think> and end with </answer>."
+    )
+    rows = [
+        eureka_row("K12/ab.png", "$169$", f"{start}{instruction}\nQuestion:\nIts area is ___ ?"),
+        eureka_row("K12/ab.png", "$169$", f"{start}{instruction}\n"),
+    ]
+    folder = write_jsonl(eureka_folder / "dataset.jsonl", rows).parent
+    sample, without_question = read(Source.mm_eureka, folder)
+    assert sample.question == "Its area is ___ ?"
+    assert without_question.reason.startswith("empty question")
+
+
 @pytest.mark.parametrize(
     ("image", "answer", "reason"),
     [

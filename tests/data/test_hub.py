@@ -2,15 +2,17 @@
 
 import json
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub import HfApi, HfFileSystem, constants
 
 from difftrain.config.data import DataConfig, Source
 from difftrain.data import dataset, storage
@@ -29,6 +31,7 @@ class HubStandIn(BaseHTTPRequestHandler):
     """
 
     root: Path
+    requests: list[str]  # the files that were requested, in order, maybe in pieces
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""
@@ -82,6 +85,8 @@ class HubStandIn(BaseHTTPRequestHandler):
         if byte_range := self.headers.get("Range"):  # bytes=FIRST-LAST, or bytes=FIRST-
             first, _, last = byte_range.removeprefix("bytes=").partition("-")
             start, end = int(first), min(int(last) + 1 if last else end, end)
+        if with_body:
+            self.requests.append(name)
         self.send_response(206 if byte_range else 200)
         self.send_header("Content-Length", str(end - start))
         self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
@@ -103,6 +108,7 @@ def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[HubStandIn]]
 
     class Served(HubStandIn):
         root = tmp_path
+        requests: ClassVar[list[str]] = []
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -155,3 +161,24 @@ def test_only_the_parquet_files_of_the_split_are_read_from_the_hub(hub, encode, 
 def test_the_error_for_an_unknown_hub_dataset_suggests_a_local_folder(hub):
     with pytest.raises(HubUnavailable, match=r"data\.path=FOLDER"):
         list(dataset.load_samples(DataConfig(source=Source.easyr1, path="owner/other")))
+
+
+def test_mm_eureka_is_read_from_the_hub_and_its_zips_are_downloaded_once(
+    hub, encode, red_square, tmp_path_factory, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    names = [f"{number:064x}.png" for number in range(20)]
+    with zipfile.ZipFile(hub.root / "K12.zip", "w") as archive:
+        for name in names:
+            archive.writestr(f"mnt/far/dataset/report_data/K12/{name}", encode(red_square))
+    turns = [{"role": "system", "content": "Solve."}, {"role": "user", "content": "Question: 3+4?"}]
+    write_jsonl(hub.root / "dataset.jsonl", [
+        {"id": name, "conversations": turns, "answer": f"${i}$", "image_urls": [f"K12/{name}"]}
+        for i, name in enumerate(names)
+    ])  # fmt: skip
+    (hub.root / "train.jsonl").unlink()  # a file of the other tests
+    config = DataConfig(source=Source.mm_eureka, path=REPOSITORY)
+    samples = [row for row in dataset.load_samples(config) if isinstance(row, Sample)]
+    assert [row.answer for row in samples] == [f"${i}$" for i in range(20)]
+    requests = hub.requests.count("K12.zip")
+    assert requests == 1, hub.requests

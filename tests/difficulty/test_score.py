@@ -15,7 +15,8 @@ import pytest
 
 from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig, ProbeConfig, Until
 from difftrain.difficulty import pism
-from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_pism_scores
+from difftrain.difficulty.evidence import gather_evidence
+from difftrain.difficulty.score import score_all, uncorrected_pism_scores
 from difftrain.records import Attention, Measure, Rollout, Score, Stratum, Verdict, View
 
 PROBE = ProbeConfig(mask_percents=[0, 50], draws=4, cde_rollouts=5)  # K = 4, M = 5

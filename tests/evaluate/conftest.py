@@ -1,4 +1,4 @@
-"""Imitations of the six official data sets, with their real sizes, columns, types and categories.
+"""Imitations of the nine official data sets, with their real sizes, columns, types and categories.
 
 The questions are nonsense and the images are colored squares. The columns that loaders, prompts,
 scorers and results tables use have the same form as in the official data sets.
@@ -64,6 +64,30 @@ MMSTAR_CAPABILITIES = (
     "science & technology",
     "math",
 )
+MATHVERSE_VERSIONS = (
+    *("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only"),
+)
+# (subject, subfield) of MathVerse's problems, in turn
+MATHVERSE_FIELDS = (
+    ("Plane Geometry", "Length"),
+    ("Plane Geometry", "Angle"),
+    ("Functions", "Coordinate"),
+    ("Functions", "Applied"),
+    ("Solid Geometry", "Volume"),
+)
+WEMATH_CONCEPTS = (
+    "Translation",
+    "Area of Circles",
+    "Cardinal Directions (East, South, West, North)",
+)
+# skill -> number of items
+LOGICVISTA_SKILLS = {
+    "inductive": 107,
+    "deductive": 93,
+    "numerical": 95,
+    "spatial": 79,  # one of them has neither question nor answer
+    "mechanical": 74,
+}
 CHOICE_HINT = (
     "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, "
     "at the end.\nQuestion: "
@@ -231,6 +255,73 @@ def mmstar() -> Iterator[Row]:
         }
 
 
+def mathverse() -> Iterator[Row]:
+    """788 problems in five versions; Vision Only has no question, because its image shows it."""
+    for number in range(788 * 5):
+        problem, version = number // 5, MATHVERSE_VERSIONS[number % 5]
+        subject, subfield = MATHVERSE_FIELDS[problem % 5]
+        is_choice, is_visual = problem < 436, version == "Vision Only"
+        choices = "\nChoices:\nA:1\nB:2\nC:3\nD:4" if is_choice else ""
+        question = f"How long is side {problem}?{choices}"
+        form = "the correct option letter" if is_choice else "the final value"
+        start = "According to the question shown in the image, please" if is_visual else "Please"
+        end = "" if is_visual else f"\nQuestion: {question}"
+        yield {
+            "sample_index": str(number + 1),
+            "problem_index": str(problem + 1),
+            "problem_version": version,
+            "question": "" if is_visual else question,
+            "image": image_cell(number),
+            "answer": "B" if is_choice else str(problem % 7),
+            "question_type": "multi-choice" if is_choice else "free-form",
+            "metadata": {
+                "split": "testmini",
+                "source": "shapes",
+                "subject": subject,
+                "subfield": subfield,
+            },
+            "query_wo": f"{start} directly answer the question and provide {form}.{end}",
+            "query_cot": f"{start} first conduct reasoning, and then answer {form}.{end}",
+        }
+
+
+def wemath() -> Iterator[Row]:
+    """360 problems of two steps and 165 of three; the last item of a problem is the whole."""
+    numbers = count_up()
+    for problem in range(525):
+        steps, group = (2, problem + 1) if problem < 360 else (3, problem - 359)
+        for name in (*map(str, range(1, steps + 1)), "multi"):
+            number = next(numbers)
+            concept = WEMATH_CONCEPTS[number % 3]
+            yield {
+                "ID": f"{steps}steps_{group}",
+                "split": "testmini",
+                "knowledge concept": f"{concept};Rotation" if name == "multi" else concept,
+                "question": f"How long is rope {number}?",
+                "option": "A. 12 cm; B. 24 cm; C. 36; or 40 cm; D. No correct answer",
+                "answer": "ABC"[number % 3],
+                "image_path": image_cell(number),
+                "key": f"{steps}steps_{name}",
+                "question number": str(number),
+                "knowledge concept description": "",
+            }
+
+
+def logicvista() -> Iterator[Row]:
+    """448 items, one of which is empty; two have several letters or a number as gold answer."""
+    for number, skill in enumerate(repeated(LOGICVISTA_SKILLS)):
+        is_empty = number == 382
+        gold = {7: "A, C", 9: "3"}.get(number, "ABCD"[number % 4])
+        yield {
+            "id": f"v1_{number}",
+            "question": None if is_empty else f"Which tile is it {number}? Select from A to D.",
+            "answer": None if is_empty else gold,
+            "reasoning": "",
+            "skill": [skill],
+            "image": image_cell(number),
+        }
+
+
 ROW_GENERATORS: dict[str, Callable[[], Iterator[Row]]] = {
     "MathVista": mathvista,
     "MMVet": mmvet,
@@ -238,8 +329,12 @@ ROW_GENERATORS: dict[str, Callable[[], Iterator[Row]]] = {
     "HallusionBench": hallusionbench,
     "MMMU": mmmu,
     "MMStar": mmstar,
+    "MathVerse": mathverse,
+    "WeMath": wemath,
+    "LogicVista": logicvista,
 }
 SPLITS = {"MathVista": "testmini", "HallusionBench": "image", "MMMU": "validation", "MMStar": "val"}
+SPLITS |= {"MathVerse": "testmini", "WeMath": "testmini"}
 
 
 @pytest.fixture(autouse=True)
@@ -265,7 +360,7 @@ def to_data_set(rows: list[Row]) -> datasets.Dataset:
     """Rows as a data set whose image columns have the type Image."""
     data_set = datasets.Dataset.from_list(rows)
     for column in data_set.column_names:
-        if column == "decoded_image" or column.startswith("image_") or column == "image":
+        if column in ("decoded_image", "image") or column.startswith("image_"):
             cells = [row[column] for row in rows if row[column] is not None]
             if not cells or isinstance(cells[0], dict):
                 data_set = data_set.cast_column(column, datasets.Image())

@@ -23,7 +23,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import benchmarks
-from difftrain.records import Sample, Selection, TrainStage
+from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage
 from difftrain.shapes import pool
 
 BUDGET = PixelBudget(3136, 12544)  # minimum and maximum of pixels per image
@@ -196,6 +196,22 @@ def test_training_on_a_benchmark_item_is_an_error_or_by_setting_a_warning(tmp_pa
     benchmarks.check_contamination(config, RunPaths(config), World(), ["tuned"])
 
 
+def test_with_rounds_no_scored_sample_may_be_a_benchmark_item(tmp_path: Path) -> None:
+    config = RunConfig(output_dir=str(tmp_path), evaluate=CONFIG, rounds=2)
+    config.data.min_pixels, config.data.max_pixels = 3136, 12544
+    paths = RunPaths(config)
+    parquet.write_all(paths.data, SAMPLES)
+    rows = [Selection(sample_id=UNRELATED[0].sample_id, stage=TrainStage.grpo, reason="a test")]
+    parquet.write_all(paths.selection("tuned"), rows)
+    scores = [
+        Score(sample_id=id_, measure=Measure.pism, value=None, stratum=Stratum.easy)
+        for id_ in ("same", UNRELATED[0].sample_id)
+    ]
+    parquet.write_all(paths.score, scores)  # a later round may select any of these
+    with pytest.raises(ConfigError, match="1 of 2 samples to train on are in benchmarks"):
+        benchmarks.check_contamination(config, paths, World(), ["tuned"])
+
+
 def test_a_benchmark_on_disk_that_is_not_evaluated_is_compared_too(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
@@ -232,7 +248,8 @@ def test_an_unreadable_benchmark_that_is_not_evaluated_is_reported_and_left_out(
     assert report["checked"]["MMStar"] == report["checked"]["OCRBench"] == 2
     assert report["not_checked"].keys() == {"MathVista", "MMVet"}
     assert "no readable parquet" in report["not_checked"]["MathVista"]
-    assert report["absent"] == ["HallusionBench", "MMMU"]  # there is no folder of these
+    absent = ["HallusionBench", "MMMU", "MathVerse", "WeMath", "LogicVista"]
+    assert report["absent"] == absent  # there is no folder of these
     assert "contamination: not checked: MathVista: " in caplog.text
 
 

@@ -54,6 +54,42 @@ def test_official_names_need_no_prefix_and_come_from_the_hub() -> None:
     assert config.source_of("MMStar") == (ItemSource.hub, "Lin-Chen/MMStar")
 
 
+@pytest.mark.parametrize("word", ["rap", "[rap]"])
+def test_a_set_of_benchmarks_is_replaced_by_its_members(word: str) -> None:
+    config = resolve(overrides.compose_config([f"evaluate.benchmarks={word}"])).evaluate
+    assert config.benchmarks == [
+        *("MathVista", "MMStar", "MathVerse", "WeMath", "MMVet", "LogicVista"),
+    ]
+    # The set and the list of its members have the same results folder.
+    spelled = resolve(
+        overrides.compose_config([f"evaluate.benchmarks=[{','.join(config.benchmarks)}]"])
+    )
+    config_of_set = resolve(overrides.compose_config(["evaluate.benchmarks=rap"]))
+    folders = [RunPaths(config).evaluation(Arm.base) for config in (spelled, config_of_set)]
+    assert folders[0] == folders[1]
+
+
+def test_the_built_in_benchmarks_have_sets_too_and_the_default_is_the_first_paper_s() -> None:
+    assert EvaluateConfig().benchmarks == EvaluateConfig(benchmarks=["shapes/paper1"]).benchmarks
+    names = EvaluateConfig(benchmarks=["shapes/all"]).benchmarks
+    assert len(names) == len({name.removeprefix("shapes/") for name in names}) == 9
+    mixed = EvaluateConfig(benchmarks=["shapes/rap", "OCRBench"]).benchmarks
+    assert mixed[-2:] == ["shapes/LogicVista", "OCRBench"]
+
+
+def test_an_unknown_set_gets_a_did_you_mean_and_a_repeated_benchmark_is_an_error() -> None:
+    assert problems_of("evaluate.benchmarks=papr1")[0].endswith("did you mean paper1?")
+    assert "names a benchmark twice" in problems_of("evaluate.benchmarks=[rap,MMStar]")[0]
+
+
+def test_mathverse_s_tsv_file_may_have_its_published_name(tmp_path: Path) -> None:
+    config = EvaluateConfig(source=ItemSource.tsv, path=str(tmp_path), benchmarks=["MathVerse"])
+    (tmp_path / "MathVerse_MINIV.tsv").write_text("")
+    assert config.source_of("MathVerse")[1].endswith("MathVerse_MINIV.tsv")
+    (tmp_path / "MathVerse_MINI.tsv").write_text("")
+    assert config.source_of("MathVerse")[1].endswith("MathVerse_MINI.tsv")
+
+
 def test_every_missing_file_or_folder_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "MMVet.tsv").write_text("")
     three_benchmarks = "evaluate.benchmarks=[MMVet,MMStar,MMMU]"

@@ -18,6 +18,7 @@ from difftrain import evaluate
 from difftrain.config.evaluate import OFFICIAL, TSV_FILES, EvaluateConfig, ItemSource
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.evaluate import loading
+from difftrain.evaluate.benchmarks import wemath
 from difftrain.evaluate.benchmarks.mmstar import split_options
 from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
@@ -31,6 +32,9 @@ OFFICIAL_COUNTS = {
     "HallusionBench": 951,
     "MMMU": 900,
     "MMStar": 1500,
+    "MathVerse": 3940,
+    "WeMath": 1740,
+    "LogicVista": 447,
 }
 
 
@@ -456,3 +460,78 @@ def test_the_size_limit_of_image_files_holds_for_decoded_images_too(
     assert loading.decode_image(Image.new("RGB", (30, 40)), BUDGET).mode == "RGB"
     with pytest.raises(ImageError, match="image too large: 41 x 30"):
         loading.decode_image(Image.new("RGB", (41, 30)), BUDGET)
+
+
+def test_mathverse_s_limit_keeps_the_five_versions_of_evenly_spaced_problems(
+    hub_rows: Callable,
+) -> None:
+    """Every fifth of the 3940 rows has the same version."""
+    benchmark = evaluate.benchmark_named("MathVerse")
+    rows = loading.limited(benchmark, hub_rows("MathVerse"), 788)
+    versions = Counter(row["problem_version"] for row in rows)
+    assert len(rows) == 788
+    assert max(versions.values()) - min(versions.values()) <= 1
+    problems = [int(row["problem_index"]) for row in rows]
+    assert (min(problems), len(set(problems))) == (1, 158)
+    assert max(problems) > 780
+
+
+def test_wemath_s_limit_keeps_whole_problems_of_both_kinds(hub_rows: Callable) -> None:
+    benchmark, all_rows = evaluate.benchmark_named("WeMath"), hub_rows("WeMath")
+    for limit in (1, 10, 100, 1739):
+        rows = loading.limited(benchmark, all_rows, limit)
+        items = Counter(row["ID"] for row in rows)
+        assert len(rows) == limit
+        incomplete = [group for group, count in items.items() if count <= int(group[0])]
+        assert len(incomplete) <= 1  # the last one
+    rows = loading.limited(benchmark, all_rows, 100)
+    kinds = Counter(group[0] for group in {row["ID"] for row in rows})
+    assert kinds["2"] > kinds["3"] >= 8  # 360 and 165 in the data set
+    assert loading.limited(benchmark, all_rows, 5000) == all_rows
+
+
+def test_vision_only_gets_the_question_of_another_version_for_the_judge(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    write_folder(tmp_path, "MathVerse", hub_rows("MathVerse")[:15])
+    rows = read_items(tmp_path, "MathVerse", ItemSource.folder, allow_count_mismatch=True)
+    by_version = {row["problem_version"]: row for row in rows if row["problem_index"] == "3"}
+    question = by_version["Vision Dominant"]["question_for_eval"]
+    assert question == by_version["Vision Only"]["question_for_eval"]
+    assert question not in by_version["Vision Only"]["question"]
+
+
+def test_an_index_that_occurs_twice_is_an_error_even_in_two_problems(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    rows = [dict(row) for row in hub_rows("MathVerse")[:10]]
+    rows[7]["sample_index"] = rows[0]["sample_index"]
+    write_folder(tmp_path, "MathVerse", rows)
+    with pytest.raises(SchemaError, match=r"MathVerse: item 1 is in .* twice"):
+        read_items(tmp_path, "MathVerse", ItemSource.folder, allow_count_mismatch=True)
+
+
+def test_a_mathverse_item_without_readable_metadata_is_an_error(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
+) -> None:
+    write_folder(tmp_path, "MathVerse", hub_rows("MathVerse")[:5])
+    settings = {"allow_count_mismatch": True}
+    items = with_image_bytes(read_items(tmp_path, "MathVerse", ItemSource.folder, **settings))
+    for metadata in ("{'subject': 'Functions'}", "[1]", "{'subject':"):
+        items[3]["metadata"] = metadata
+        write_tsv(tmp_path / TSV_FILES["MathVerse"], items)
+        with pytest.raises(SchemaError, match="MathVerse: item 4 cannot be graded"):
+            read_items(tmp_path, "MathVerse", ItemSource.tsv, **settings)
+
+
+def test_wemath_s_options_are_split_at_a_letter_with_a_period() -> None:
+    text = "A. 12 cm; B. 24 cm;C. 36; or 40 cm ; D. No correct answer"
+    assert wemath.split_options(text) == {
+        "A": "12 cm",
+        "B": "24 cm",
+        "C": "36; or 40 cm",
+        "D": "No correct answer",
+    }
+    for broken in ("", "12 cm; 24 cm", "A. 1; C. 2"):
+        with pytest.raises(ValueError, match="must be like"):
+            wemath.split_options(broken)

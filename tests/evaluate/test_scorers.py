@@ -53,6 +53,20 @@ READING_ITEM = {
     "answer": "['STOP', 'HALT']",
     "category": "Irregular Text Recognition",
 }
+VERSION_ITEM = {
+    "index": 7,
+    "problem_index": "2",
+    "problem_version": "Vision Only",
+    "question": "According to the question shown in the image, please directly answer it.",
+    "question_for_eval": "How long is it?",
+    "answer": "12",
+    "metadata": "{'subject': 'Plane Geometry', 'subfield': 'Length'}",
+}
+STEP_ITEM = {
+    **{"index": 1, "ID": "2steps_9", "key": "2steps_1", "knowledge concept": "Translation"},
+    **{"question": "How long is it?", "A": "1 m", "B": "2 m", "C": float("nan"), "answer": "B"},
+}
+SKILL_ITEM = {"index": 1, "question": "Which?", "answer": "A, C", "skill": "['spatial']"}
 # The item of a benchmark for which no rule reads an answer in the prediction `hm`.
 ITEMS = {
     "MathVista": INTEGER_ITEM,
@@ -60,6 +74,9 @@ ITEMS = {
     "HallusionBench": YES_NO_ITEM,
     "MMMU": CHOICE_ITEM,
     "MMStar": CHOICE_ITEM,
+    "MathVerse": VERSION_ITEM,
+    "WeMath": STEP_ITEM,
+    "LogicVista": SKILL_ITEM,
 }
 
 
@@ -115,7 +132,7 @@ def test_without_a_judge_a_prediction_that_no_rule_can_read_scores_0(name: str) 
     assert (graded.score, graded.graded_by, graded.error) == (0.0, None, None)
 
 
-@pytest.mark.parametrize("name", ["MMMU", "MMStar"])
+@pytest.mark.parametrize("name", ["MMMU", "MMStar", "WeMath"])
 def test_an_item_scores_0_if_the_judges_replies_are_unusable(name: str) -> None:
     """The reference harness draws a random option instead."""
     assert evaluate.score_item(name, "hm", CHOICE_ITEM, scripted_judge("who knows")) == 0.0

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from difftrain.evaluate.summary import (
+    cluster_of,
     count_undecided,
     no_score_reason,
     paired_difference,
@@ -181,3 +182,58 @@ def test_a_benchmark_without_an_item_decided_by_rule_or_judge_has_no_tables() ->
     assert breakdown("MMVet", results_graded_by(None, [0.0, 0.0], "MMVet")) == {}
     decided = results_graded_by(GradedBy.judge, [1.0, 0.0], "MMVet")
     assert breakdown("MMVet", decided)["capabilities"]["Overall"]["score"] == 0.5
+
+
+def wemath_results(**scores: str) -> list[ItemResult]:
+    """Results of problems, such as A="101": the two steps, then the whole; `-` has no score."""
+    rows = []
+    for name, row in scores.items():
+        for key, mark in zip(("1", "2", "multi"), row, strict=False):
+            (result,) = results([None if mark == "-" else float(mark)], "WeMath", "Translation")
+            rows.append(replace(result, item_id=f"{name}/2steps_{key}"))
+    return rows
+
+
+def test_the_score_of_wemath_counts_problems_and_not_items() -> None:
+    # Mastered 1, rote (right without a step) 0, steps without the whole 1/2, nothing 0.
+    all_results = wemath_results(A="111", B="101", C="110", D="010")
+    summary = summarize("WeMath", all_results)
+    assert (summary.score, summary.n) == (1.5 / 4, 4)
+    pair = summarize_mean({"WeMath": all_results, "MMStar": results([1.0, 1.0])})
+    assert pair.score == pytest.approx((1.5 / 4 + 1) / 2)
+
+
+def test_a_wemath_problem_with_a_missing_or_unscored_item_is_in_no_mean() -> None:
+    summary = summarize("WeMath", wemath_results(A="111", B="1-1", C="11", D="000"))
+    assert (summary.score, summary.n) == (0.5, 2)
+    table = breakdown("WeMath", wemath_results(A="111", B="1-1", C="11"))["problems"]["Strict"]
+    assert (table["n"], table["Score"]) == (1, 1.0)
+    incomplete = summarize("WeMath", wemath_results(A="11", B="-11"))
+    assert (incomplete.score, incomplete.reason) == (
+        None,
+        "no problem has a score on all its steps and on the whole",
+    )
+    assert breakdown("WeMath", wemath_results(A="11")) == {}
+
+
+def test_a_difference_of_wemath_is_paired_by_problem() -> None:
+    before, after = wemath_results(A="111", B="000"), wemath_results(A="011", B="110")
+    estimate = paired_difference(before, after, resamples=100)
+    assert (estimate.mean, estimate.n) == (pytest.approx((-1 + 0.5) / 2), 2)
+    with pytest.raises(ValueError, match="only one result"):
+        paired_difference(before, after[:-1])
+
+
+def test_versions_of_a_mathverse_problem_are_resampled_together() -> None:
+    assert cluster_of("shapes/MathVerse", "12/57") == cluster_of("shapes/MathVerse", "12/58")
+    assert cluster_of("MathVerse", "57") == "57"  # the items do not name their problem
+
+
+@pytest.mark.parametrize("name", ["MathVerse", "shapes/LogicVista"])
+def test_the_reason_for_a_missing_score_says_that_no_rule_exists(name: str) -> None:
+    undecided = [replace(row, graded_by=None) for row in results([0.0, 0.0], name)]
+    reason = no_score_reason(name, undecided)
+    assert reason == (
+        f"{name.removeprefix('shapes/')} needs a judge: none was called, or none of its replies "
+        "could be used"
+    )

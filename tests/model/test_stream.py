@@ -73,7 +73,7 @@ def generate_with_transformers(tiny: LoadedModel, request: Request) -> tuple[int
     """The response of transformers' generate to the request, alone in its batch."""
     inputs = kv_cache.encode(tiny, [request])
     width = inputs["input_ids"].shape[1]
-    banned = hf.placeholder_ids(tiny.processor.tokenizer)
+    banned = list(tiny.banned.values())
 
     def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         position = input_ids.shape[1] - width

@@ -219,6 +219,13 @@ def test_a_shared_prompt_counts_once_in_the_tokens_of_a_step() -> None:
     assert plan.step_tokens(never, prompt=800) == (16 * 928, 16 * 928)
 
 
+def test_dynamic_sampling_generates_at_most_all_rounds() -> None:
+    grpo = GrpoConfig(prompts_per_step=2, num_generations=8, max_rounds=4)
+    assert plan.step_rollouts(grpo) == (16, 16)
+    grpo.dynamic_sampling = True
+    assert plan.step_rollouts(grpo) == (16, 5 * 16)
+
+
 def test_a_model_without_a_config_on_this_machine_has_no_dimensions(tmp_path) -> None:
     assert plan.model_dims("someone/some-model") is None
     (tmp_path / "config.json").write_text('{"model_type": "other"}')

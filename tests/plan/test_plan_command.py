@@ -68,6 +68,26 @@ def test_samples_responses_hours_and_memory_are_estimated_without_a_probe(
     assert not list(tmp_path.glob("probe/*"))
 
 
+def test_the_plan_has_the_items_of_the_evaluation_and_the_judge_s_replies(tmp_path: Path) -> None:
+    arguments = [f"output_dir={tmp_path}", "data.num_samples=40", "control=random"]
+    done = run_plan(*arguments, "evaluate.benchmarks=rap", "evaluate.limit=null")
+    assert done.returncode == 0, done.stderr
+    assert "evaluation: 8,845 items of 6 benchmarks (MathVista 1,000, MMStar 1,500, MathVerse" in (
+        done.stdout
+    )
+    assert "for each checkpoint (base, tuned, control)" in done.stdout
+    # At least: one for MMVet's 218, MathVerse's 3,940 and LogicVista's 447 items. If rules grade
+    # nothing: two for MathVerse, one for each other item. At most: 5 (MathVerse 10, multiple
+    # choice 3) for each item.
+    assert (
+        "with evaluate.judge=endpoint, 4,605 replies for each checkpoint if rules grade all that "
+        "they may, 12,785 if they grade nothing, 57,445 if no reply is usable" in done.stdout
+    )
+    limited = run_plan(*arguments, "evaluate.benchmarks=[shapes/WeMath,OCRBench]")
+    assert "evaluation: 200 items of 2 benchmarks" in limited.stdout
+    assert "\njudge: " not in limited.stdout  # rules alone score OCRBench
+
+
 def test_training_memory_is_listed_for_each_stage_and_for_lora(tmp_path: Path) -> None:
     arguments = ["data.num_samples=40", f"output_dir={tmp_path}", "recipe=sft_mid_grpo_hard"]
     done = run_plan(*arguments, "grpo.lora.rank=16")

@@ -191,3 +191,46 @@ def test_the_other_ranks_stop_at_once_if_the_samples_cannot_be_read_for_scoring(
         difficulty.score(config, paths, World(0, 2))
     with pytest.raises(FirstRankFailed, match="rank 0 stopped: "):
         difficulty.score(config, paths, World(1, 2))
+
+
+def test_select_ids_trains_on_the_listed_samples_and_says_so(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    listed = [sample.sample_id for sample in shapes_samples[:8]]  # of three strata
+    file = tmp_path / "ids.txt"
+    file.write_text("\n".join([*reversed(listed), listed[0], ""]))
+    config, paths = prepare(tmp_path, "grpo_hard", shapes_samples, f"select.ids={file}")
+    selected = select_for_all_stages(config, paths)[TrainStage.grpo]
+    assert ids(selected) == {*listed}
+    assert len(selected) == len(listed)
+    assert selected[0].reason.startswith("listed in select.ids: medium by pism")
+    assert len(select_for_all_stages(config, paths, Arm.control)[TrainStage.grpo]) == len(listed)
+
+
+def test_the_folder_of_listed_samples_follows_from_the_ids_not_from_the_files_name(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    listed = [sample.sample_id for sample in shapes_samples]
+    contents = {"a": listed[:8], "b": listed[7::-1], "c": listed[:7]}
+    for name, lines in contents.items():
+        (tmp_path / name).write_text("\n".join(lines))
+    a, b, c = (
+        prepare(tmp_path, "grpo_hard", shapes_samples, f"select.ids={tmp_path / name}")[1]
+        for name in contents
+    )
+    without = prepare(tmp_path, "grpo_hard", shapes_samples)[1]
+    assert a.selection(Arm.tuned) == b.selection(Arm.tuned)
+    assert a.run == b.run
+    others = [c.selection(Arm.tuned), without.selection(Arm.tuned)]
+    assert a.selection(Arm.tuned) not in others
+    assert a.run not in (c.run, without.run)
+
+
+def test_an_id_that_is_not_a_scored_sample_is_refused_by_name(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    file = tmp_path / "ids.txt"
+    file.write_text(f"{shapes_samples[0].sample_id}\nfeedbeef00000000\n")
+    config, paths = prepare(tmp_path, "grpo_hard", shapes_samples, f"select.ids={file}")
+    with pytest.raises(EmptySelectionError, match=r"1 of 2 ids .*'feedbeef00000000'"):
+        select_for_all_stages(config, paths)

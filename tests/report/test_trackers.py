@@ -201,6 +201,7 @@ def test_wandb_gets_the_names_and_settings_of_the_run(offline_records: list[Reco
         "strata": ["hard"],
         "random": False,
         "rap": [],
+        "ids": None,
         "sft_strata": [],
         "sft_random": False,
     }

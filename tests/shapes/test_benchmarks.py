@@ -13,12 +13,20 @@ from PIL import Image
 
 from difftrain import evaluate
 from difftrain.data import prompts
+from difftrain.evaluate.benchmarks import logicvista, mathverse
+from difftrain.evaluate.summary import summarize
 from difftrain.shapes import benchmarks, pool
 from difftrain.shapes.benchmarks import judge
 from difftrain.shapes.pool import Split
 
 SIZE = 24
-NAMES = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
+NAMES = (
+    *("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"),
+    *("MathVerse", "WeMath", "LogicVista"),
+)
+JUDGED = ("MMVet", "MathVerse", "LogicVista")  # no rule scores them
+PROBLEM_COLUMNS = {"MathVerse": "problem_index", "WeMath": "ID"}
+"""Column that names the problem of an item; the items of a problem share the drawing."""
 COLUMNS = {  # of an official item, besides its image
     "MathVista": "index pid question question_type answer_type choices answer task skills",
     "MMVet": "index question answer category",
@@ -26,6 +34,9 @@ COLUMNS = {  # of an official item, besides its image
     "HallusionBench": "index category l2-category set_id figure_id question_id question answer",
     "MMMU": "index id question answer split category l2-category question_type",
     "MMStar": "index question A B answer category l2_category",
+    "MathVerse": "index question query_cot question_for_eval answer problem_version metadata",
+    "WeMath": "index ID key question A B C D E answer requirement",
+    "LogicVista": "index question answer skill",
 }
 
 
@@ -63,8 +74,13 @@ def test_items_are_the_same_every_time_and_change_with_the_seed(
 
 
 def test_no_item_is_in_the_training_pool_or_in_two_benchmarks(items: dict[str, list[dict]]) -> None:
-    ids = [item["sample_id"] for rows in items.values() for item in rows]
-    assert len(set(ids)) == len(ids) == SIZE * len(NAMES)
+    problems = {
+        (name, item[PROBLEM_COLUMNS.get(name, "index")]): item["sample_id"]
+        for name, rows in items.items()
+        for item in rows
+    }
+    ids = list(problems.values())
+    assert len(set(ids)) == len(ids)
     assert not set(ids) & {sample.sample_id for sample in pool.samples(Split.pool, 600)}
     assert all(pool.in_split(id_, Split.bench) for id_ in ids)
 
@@ -74,7 +90,7 @@ def test_no_item_is_in_the_training_pool_or_in_two_benchmarks(items: dict[str, l
 def test_the_gold_answer_scores_one_and_a_wrong_answer_zero(
     name: str, rules: str, items: dict[str, list[dict]]
 ) -> None:
-    stub_judge = judge if name == "MMVet" else None
+    stub_judge = judge if name in JUDGED or name == "WeMath" else None
     for item in items[name]:
         gold = gold_response(name, item)
         wrong = {"Yes": "No", "No": "Yes", "A": "B", "B": "A"}.get(gold, "???")
@@ -126,6 +142,79 @@ def test_hallusionbench_has_each_question_for_two_figures_with_opposite_answers(
     for images in images_of_figure.values():
         assert len(images) == 2
         assert len(set(images)) == 1
+
+
+def test_mathverse_has_five_versions_of_each_problem_on_one_image(
+    items: dict[str, list[dict]],
+) -> None:
+    versions, images_of_problem = defaultdict(list), defaultdict(set)
+    for item in items["MathVerse"][: SIZE // 5 * 5]:
+        versions[item["problem_index"]].append(item["problem_version"])
+        images_of_problem[item["problem_index"]].add(item["image"])
+        is_visual = item["problem_version"] == "Vision Only"
+        assert (item["question_for_eval"] in item["question"]) != is_visual
+    assert all(tuple(names) == mathverse.VERSIONS for names in versions.values())
+    assert all(len(images) == 1 for images in images_of_problem.values())
+    for version in mathverse.VERSIONS:  # RAP's table needs all of them
+        assert any(item["problem_version"] == version for item in items["MathVerse"])
+
+
+def test_wemath_s_whole_problem_is_the_sum_of_its_steps() -> None:
+    by_problem = defaultdict(dict)
+    for item in benchmarks.items("WeMath", 100):  # whole problems
+        by_problem[item["ID"]][item["key"].partition("_")[2]] = int(item[item["answer"]])
+    for group, answers in by_problem.items():
+        assert len(answers) == int(group[0]) + 1
+        assert answers.pop("multi") == sum(answers.values())
+
+
+def test_a_part_of_the_items_of_wemath_gets_a_score_from_its_whole_problems() -> None:
+    results = []
+    for item in benchmarks.items("WeMath", 12):  # two problems of two steps, one of three, a part
+        right = item["answer"] if item["key"] != "2steps_2" else "Z"
+        grade = evaluate.grade_prediction("shapes/WeMath", right, item, judge)
+        results.append(evaluate.item_result("shapes/WeMath", item, right, grade))
+    summary = summarize("shapes/WeMath", results)
+    # The problems of two steps are right without their second step: rote memorization, 0.
+    assert (summary.score, summary.n) == (pytest.approx(1 / 3), 3)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reply"),
+    [
+        ("B", "B"),
+        ("The answer is (C).", "C"),
+        ("row 2", "B"),
+        ("<think>A?</think><answer>D</answer>", "D"),
+        ("I cannot say", "Z"),
+        ("", "Z"),
+    ],
+)
+def test_the_stub_judge_finds_the_letter_of_a_logicvista_option(
+    prediction: str, reply: str
+) -> None:
+    question = "Which row? Select from A, B, C and D. (A) row 1 (B) row 2 (C) row 3 (D) row 4"
+    assert judge(logicvista.judge_prompt(prediction, question), temperature=0.0) == reply
+
+
+@pytest.mark.parametrize(
+    ("extraction", "gold", "verdict"),
+    [("7.0", "7", "1"), ("17", "7", "0"), ("b", "B", "1"), ("nan", "7", "0")],
+)
+def test_the_stub_judge_compares_mathverse_s_answers(
+    extraction: str, gold: str, verdict: str
+) -> None:
+    prompt = mathverse.score_prompt(extraction, "How many?", gold)
+    assert judge(prompt, temperature=0.0) == verdict
+
+
+@pytest.mark.parametrize(
+    ("prediction", "extraction"),
+    [("It is 7.", "7"), ("The answer is B", "B"), ("", "nan"), ("A or B?", "A or B?")],
+)
+def test_the_stub_judge_extracts_mathverse_s_answers(prediction: str, extraction: str) -> None:
+    prompt = mathverse.extract_prompt(prediction or "nan")
+    assert judge(prompt, temperature=0.0) == extraction
 
 
 def test_items_have_several_subjects_all_capabilities_and_both_forms_of_gold_answers(

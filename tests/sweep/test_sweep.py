@@ -19,10 +19,11 @@ import pytest
 
 from difftrain import sweep as sweep_module
 from difftrain.cli.overrides import compose_config
+from difftrain.config.evaluate import SETS
 from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline.paths import RunPaths
-from difftrain.report.compare.presets import PAPER_ROWS
+from difftrain.report.compare.presets import PAPER_ROWS, RAP_BENCHMARKS
 from difftrain.sweep import expand, local_launcher, slurm
 from difftrain.sweep.expand import TABLES, SweepRun, SweepTable
 
@@ -149,6 +150,42 @@ def test_both_tables_have_twelve_rows() -> None:
     assert len(TABLES["paper"].recipes) == len(TABLES["shapes"].recipes) == 12
 
 
+def test_the_rap_table_has_six_rows_that_share_one_probe_and_their_benchmarks(
+    tmp_path: Path,
+) -> None:
+    runs = plan_of("table=rap", "seed=1", f"output_dir={tmp_path}").runs
+    # The rows of RAP's Table 1 and ablation: full data, random, RAP, CDE, ACE, CDE and ACE.
+    assert [run.config.name for run in runs] == [
+        "grpo_full", "rap_random", "rap", "rap_cde", "rap_ace", "rap_cde_ace",
+    ]  # fmt: skip
+    assert len({run.probe_key for run in runs}) == len({run.paths.probe for run in runs}) == 1
+    assert {run.config.difficulty.measure for run in runs} == {"drm"}
+    benchmarks = list(runs[0].config.evaluate.benchmarks)
+    assert all(run.config.evaluate.benchmarks == benchmarks for run in runs)
+    assert benchmarks == list(SETS["shapes/rap"])
+    assert set(benchmarks) == {f"shapes/{name}" for name in RAP_BENCHMARKS}
+    # rap_random is RAP's control; the ablation's rows have other sizes and train their own.
+    own_controls = [run.config.name for run in runs if run.config.control == "random"]
+    assert own_controls == ["rap_cde", "rap_ace", "rap_cde_ace"]
+    selects = {run.config.name: run.config.select for run in runs}
+    assert selects["rap_random"].random
+    assert selects["rap_random"].rap == selects["rap"].rap == ["cde", "ace", "drm"]
+
+
+def test_the_command_line_replaces_the_measure_and_the_benchmarks_of_the_rap_table(
+    tmp_path: Path,
+) -> None:
+    benchmarks = "evaluate.benchmarks=[shapes/MMMU]"
+    runs = plan_of("table=rap", "difficulty=all", benchmarks, f"output_dir={tmp_path}").runs
+    assert len(runs) == 6
+    for run in runs:
+        assert run.config.difficulty.measure == "pism"  # of difficulty=all
+        assert run.config.evaluate.benchmarks == ["shapes/MMMU"]
+        assert [text for text in run.overrides if text.startswith("difficulty=")] == [
+            "difficulty=all"
+        ]
+
+
 def test_all_problems_of_all_runs_are_reported_before_a_run_starts(tmp_path: Path) -> None:
     started_at = time.monotonic()
     result = sweep("table=papr", "recipe=grpo_full,grpo_hrd", "seed=1,1,x", "jobs=0", "name=a",
@@ -218,7 +255,7 @@ def test_tables_with_sft_on_probe_responses_and_with_rap_can_be_planned(tmp_path
 def test_a_sweep_without_rows_is_refused() -> None:
     result = sweep("seed=1,2")
     assert result.returncode == 2
-    assert "a sweep needs table=paper, table=shapes or recipe=A,B" in result.stderr
+    assert "a sweep needs table=paper, table=rap, table=shapes or recipe=A,B" in result.stderr
 
 
 def test_the_sweep_module_imports_neither_torch_nor_pandas_nor_scipy() -> None:

@@ -1,4 +1,4 @@
-"""The eight checks before training pass for the shipped model and fail for broken models.
+"""The ten checks before training pass for the shipped model and fail for broken models.
 
 An image is represented in the prompt by placeholder tokens, one for each feature of the vision
 tower. The model must never generate such a token.
@@ -15,7 +15,7 @@ import torch
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import TrainStages
-from difftrain.model.engines.hf import PLACEHOLDERS
+from difftrain.model import family
 from difftrain.model.loading import LoadedModel, load
 from difftrain.pipeline.paths import RunPaths
 from difftrain.records import Sample
@@ -33,13 +33,13 @@ def candidate(shapes_samples: list[Sample], tmp_path: Path) -> Candidate:
     return Candidate(loaded, shapes_samples[:4], config.model, stages, tmp_path / "preflight")
 
 
-def test_the_shipped_model_passes_all_eight_checks_and_is_left_unchanged(
+def test_the_shipped_model_passes_all_ten_checks_and_is_left_unchanged(
     candidate: Candidate,
 ) -> None:
     before = copy.deepcopy(candidate.loaded.model.state_dict())
     results = preflight.run_checks(candidate)
     assert list(results) == list(preflight.CHECKS)
-    assert len(results) == 8
+    assert len(results) == 10
     assert all(result.passed for result in results.values()), preflight.results_table(results)
     assert preflight.failure_message(results) is None
     after = candidate.loaded.model.state_dict()
@@ -71,8 +71,9 @@ def test_a_chat_template_without_images_fails_with_the_cause(candidate: Candidat
 
 
 def test_a_model_that_ignores_its_images_fails(candidate: Candidate) -> None:
+    part_of = family.parts(candidate.loaded.model)
     for name, parameter in candidate.loaded.model.named_parameters():
-        if param_groups.part_of(name) == "projector":
+        if part_of[name] == "projector":
             torch.nn.init.zeros_(parameter)
     for check in (preflight.check_black_image, preflight.check_swapped_image):
         result = check(candidate)
@@ -83,19 +84,20 @@ def test_a_model_that_ignores_its_images_fails(candidate: Candidate) -> None:
 def test_a_placeholder_that_is_not_banned_is_named(
     candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "placeholder_ban", lambda vocabulary: {})
+    monkeypatch.setattr(preflight, "placeholder_ban", lambda banned: {})
     result = preflight.check_sampling(candidate)
     assert not result.passed
-    assert result.detail.removeprefix("can be sampled: ") in PLACEHOLDERS
+    assert result.detail.removeprefix("can be sampled: ") in candidate.loaded.banned
 
 
-def test_a_token_that_only_the_models_config_calls_a_placeholder_must_be_banned_too(
+def test_a_token_that_only_the_models_config_calls_a_placeholder_is_banned_too(
     candidate: Candidate,
 ) -> None:
     any_token_id = candidate.loaded.processor.tokenizer.convert_tokens_to_ids("7")
     candidate.loaded.model.config.video_token_id = any_token_id
+    assert candidate.loaded.banned["7"] == any_token_id
     result = preflight.check_sampling(candidate)
-    assert (result.passed, result.detail) == (False, "can be sampled: 7")
+    assert (result.passed, result.detail) == (True, "6 tokens are banned")
 
 
 def test_frozen_parts_get_no_gradient_and_trained_parts_get_one(candidate: Candidate) -> None:
@@ -186,12 +188,13 @@ def test_preflight_runs_again_if_other_parts_are_trained() -> None:
 def test_a_part_without_a_gradient_or_frozen_against_the_settings_is_named(
     candidate: Candidate,
 ) -> None:
+    part_of = family.parts(candidate.loaded.model)
     for name, parameter in candidate.loaded.model.named_parameters():
-        if param_groups.part_of(name) == "projector":
+        if part_of[name] == "projector":
             torch.nn.init.zeros_(parameter)
     assert "vision tower gets no gradient" in preflight.check_trained_parts(candidate).detail
     for name, parameter in candidate.loaded.model.named_parameters():
-        if param_groups.part_of(name) == "vision tower":
+        if part_of[name] == "vision tower":
             parameter.requires_grad_(False)
     assert "vision tower is not trained" in preflight.check_trained_parts(candidate).detail
 
@@ -232,6 +235,6 @@ def test_an_error_that_a_library_raises_is_the_detail_of_the_failed_check(
     broken = LoadedModel(candidate.loaded.model, SimpleNamespace(tokenizer=None))
     results = preflight.run_checks(replace(candidate, loaded=broken))
     gold = [result for name, result in results.items() if name.startswith("gold")]
-    assert len(gold) == 2  # two of the eight checks are about gold answers
+    assert len(gold) == 2  # two of the ten checks are about gold answers
     assert not any(result.passed for result in gold)
     assert "AttributeError" in results["placeholders equal vision features"].detail

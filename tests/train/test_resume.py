@@ -1,8 +1,14 @@
 """SFT and GRPO, interrupted and resumed, end with the weights of an uninterrupted training.
 
-Here an exception interrupts training; tests/recipes/test_sft.py kills the whole command instead.
+Here an exception interrupts training, or a kill at any moment of GRPO's refill (dynamic sampling);
+tests/recipes/test_sft.py kills the whole command instead.
 """
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +25,7 @@ from difftrain.pipeline.coordination import World
 from difftrain.records import TrainStage
 from difftrain.shapes import pool
 from difftrain.train import checkpointing, grpo, sft
+from difftrain.train.callbacks import PROMPT_LOG, read_log
 from difftrain.train.dataset import TrainData
 from difftrain.train.trl_args import TrainJob
 
@@ -90,3 +97,49 @@ def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(
         for folder in (expected_folder, resumed_folder)
     )
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+
+
+def start_refill(folder: Path, *settings: str) -> subprocess.Popen[str]:
+    """A process that trains with refill, or continues to."""
+    root = Path(__file__).resolve().parents[2]
+    program = [sys.executable, str(root / "tests" / "train" / "killed_refill.py"), str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*program, *settings], env=environment, **pipes)
+
+
+@pytest.mark.parametrize("settings", [(), ("grpo.rollouts=generate", "grpo.sampler=skip_dead")])
+def test_a_training_killed_at_moments_of_its_refill_ends_with_the_same_weights(
+    settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    child = start_refill(undisturbed, *settings)
+    _, error = child.communicate()
+    assert child.returncode == 0, error[-4000:]
+    moments: list[Callable[[], bool]] = [  # before the first checkpoint, in one, after one, later
+        lambda: len(read_log(killed, PROMPT_LOG)) > len(SAMPLES),
+        lambda: bool(list(killed.glob("checkpoints/checkpoint-1/prompt_state.json"))),
+        lambda: bool(list(killed.glob("checkpoints/checkpoint-2/trainer_state.json"))),
+        lambda: len(read_log(killed)) >= 4,
+    ]
+    for wait, moment in zip((0.0, 0.0, 0.3, 0.05), moments, strict=True):
+        child = start_refill(killed, *settings)
+        while child.poll() is None and not moment():
+            time.sleep(0.005)
+        time.sleep(wait)
+        assert child.poll() is None, child.communicate()[1][-4000:]
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    child = start_refill(killed, *settings)
+    _, error = child.communicate()
+    assert child.returncode == 0, error[-4000:]
+    expected, resumed = (
+        load_file(folder / "checkpoint" / "model.safetensors") for folder in (undisturbed, killed)
+    )
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+    assert read_log(undisturbed, PROMPT_LOG) == read_log(killed, PROMPT_LOG)
+    rows = read_log(undisturbed)
+    assert max(row["sampling_rounds"] for row in rows) > 1  # otherwise nothing was refilled
+    assert [row["groups_asked"] for row in rows] == [
+        row["groups_asked"] for row in read_log(killed)
+    ]

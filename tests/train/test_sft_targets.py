@@ -102,7 +102,8 @@ def test_a_correct_response_without_the_format_is_put_into_tags() -> None:
 
 def collated_batch(tiny: LoadedModel, samples: list[Sample], targets: list[str]) -> Any:
     """The batch that TRL's collator makes of these samples and targets."""
-    rows = [sft.trl_row(*pair) for pair in zip(samples, targets, strict=True)]
+    pairs = zip(samples, targets, strict=True)
+    rows = [sft.trl_row(*pair, tiny.processor) for pair in pairs]
     batch = with_images(rows, samples).__getitems__(list(range(len(rows))))
     collate = DataCollatorForVisionLanguageModeling(tiny.processor, completion_only_loss=True)
     return collate(batch)

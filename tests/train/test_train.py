@@ -24,6 +24,7 @@ from difftrain.train import callbacks, param_groups, rewards, trl_args
 from difftrain.train.dataset import held_out, selected, to_dataset
 from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
+from tests.train.two_part_model import TwoPartModel
 
 
 def grpo_job(folder: Path, config: RunConfig | None = None) -> TrainJob:
@@ -113,6 +114,18 @@ def test_every_reward_has_a_weight_and_an_overlong_penalty_of_weight_0_is_left_o
 def test_the_format_reward_depends_only_on_the_tags() -> None:
     texts = ("<think>a</think><answer>wrong</answer>", "<answer>3</answer>", "3", "")
     assert rewards.format_reward(completions=as_messages(*texts)) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_the_format_reward_counts_a_tag_that_the_prompt_already_has(
+    shapes_samples: list[Sample], graders: GraderPool
+) -> None:
+    texts = as_messages("a</think><answer>3</answer>", "<think>a</think><answer>3</answer>")
+    assert rewards.format_reward(completions=texts) == [0.0, 1.0]
+    assert rewards.format_reward(completions=texts, prefix="<think>") == [1.0, 0.0]
+    subsets = Subsets(shapes_samples)
+    functions = rewards.reward_functions(RunConfig().grpo, STRICT, subsets, graders, "<think>")
+    ids = [sample.sample_id for sample in shapes_samples[:2]]
+    assert functions[1](completions=texts, sample_id=ids) == [1.0, 0.0]
 
 
 def test_a_row_has_text_and_images_in_separate_columns(shapes_samples: list[Sample]) -> None:
@@ -229,7 +242,7 @@ def test_trained_parameters_are_counted_by_part(tiny: LoadedModel) -> None:
 
 
 def test_freezing_vision_leaves_only_the_language_model() -> None:
-    model = nn.ModuleDict(  # with the module names of Qwen2.5-VL; "merger" is the projector
+    model = TwoPartModel(  # with the module names of Qwen2.5-VL; "merger" is the projector
         {
             "visual": nn.ModuleDict({"merger": nn.Linear(2, 2), "blocks": nn.Linear(2, 2)}),
             "language_model": nn.Linear(2, 2),

@@ -1,6 +1,7 @@
 """TRL's arguments, vLLM's settings, LoRA's targets, precision, the files of launch/accelerate."""
 
 import inspect
+import re
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from difftrain.records import Sample, TrainStage
 from difftrain.train import grpo, param_groups, trl_args
 from difftrain.train.param_groups import GradientCheck, GradientError
 from difftrain.train.trl_args import TrainJob
+from tests.train.two_part_model import TwoPartModel
 
 ACCELERATE = Path(__file__).resolve().parents[2] / "launch" / "accelerate"
 
@@ -60,17 +62,17 @@ def test_the_keys_read_from_trls_source_file_are_the_fields_of_sftconfig(tmp_pat
 def test_vllm_settings_reach_trl_and_placeholders_stay_banned(
     tmp_path: Path,
 ) -> None:
-    config, vocabulary = RunConfig(), {"<|image_pad|>": 7, "<|vision_start|>": 8}
+    config, banned = RunConfig(), {"<|vision_start|>": 8, "<|image_pad|>": 7}
     vllm, grpo_job = config.grpo.vllm, job(TrainStage.grpo, tmp_path, config)
     for mode in (VllmMode.colocate, VllmMode.server):
         vllm.mode, vllm.server_base_url = mode, "http://somewhere:8000"
-        arguments = trl_args.grpo_arguments(grpo_job, vocabulary)
+        arguments = trl_args.grpo_arguments(grpo_job, banned)
         assert arguments.use_vllm
         assert arguments.vllm_mode == mode.value
         # vLLM's SamplingParams have bad_words, but no suppress_tokens.
         assert arguments.generation_kwargs == {"bad_words": ["<|vision_start|>", "<|image_pad|>"]}
     vllm.mode = VllmMode.none
-    assert not trl_args.grpo_arguments(grpo_job, vocabulary).use_vllm
+    assert not trl_args.grpo_arguments(grpo_job, banned).use_vllm
 
 
 def test_trl_still_updates_vllm_by_sync_weights_and_resets_only_the_prefix_cache() -> None:
@@ -94,10 +96,10 @@ def stub_vllm(calls: list[str]) -> SimpleNamespace:
     )
 
 
-def two_part_model() -> nn.ModuleDict:
+def two_part_model() -> TwoPartModel:
     """A model with a vision tower and a language model."""
-    return nn.ModuleDict({"visual": nn.ModuleDict({"blocks": nn.Linear(2, 2)}),
-                          "language_model": nn.Linear(2, 2)})  # fmt: skip
+    return TwoPartModel({"visual": nn.ModuleDict({"blocks": nn.Linear(2, 2)}),
+                         "language_model": nn.Linear(2, 2)})  # fmt: skip
 
 
 def test_vllm_drops_encoded_images_only_if_the_vision_tower_is_trained() -> None:
@@ -129,7 +131,10 @@ def test_lora_adapts_the_language_model_alone_by_default() -> None:
     config.rank = 4
     peft = param_groups.peft_config("grpo", config, ModelConfig(name="tiny"))
     assert peft is not None
-    assert (peft.r, peft.exclude_modules) == (4, param_groups.VISION_MODULES)
+    assert peft.r == 4
+    assert isinstance(peft.exclude_modules, str)
+    assert re.fullmatch(peft.exclude_modules, "model.visual.merger.mlp.0")
+    assert not re.fullmatch(peft.exclude_modules, "model.language_model.layers.0.self_attn.q_proj")
     config.targets = ["q_porj"]  # q_proj misspelled on purpose
     with pytest.raises(ConfigError, match=r"grpo.lora.targets=.*q_porj: not in this model.*q_proj"):
         param_groups.peft_config("grpo", config, ModelConfig(name="tiny"))

@@ -145,4 +145,5 @@ BENCHMARK = Benchmark(
     tsv_columns=("index", "image", "question", "answer", "category", "l2-category"),
     tsv_md5s=("0c23ac0dc9ef46832d7a24504f2a0c7c",),
     to_harness=_to_harness,
+    judge_calls=(0, 1, 5),
 )

@@ -127,4 +127,5 @@ BENCHMARK = Benchmark(
     ),
     tsv_md5s=("f199b98e178e5a2a20e7048f5dcb0464",),
     to_harness=_to_harness,
+    judge_calls=(0, 1, 5),
 )

@@ -135,5 +135,6 @@ BENCHMARK = Benchmark(
     ),
     tsv_md5s=("585e8ad75e73f75dcad265dfd0417d64", "521afc0f3bf341e6654327792781644d"),
     to_harness=_to_harness,
+    judge_calls=(0, 1, 3),
     hub_configs=tuple(sorted(DISCIPLINE_BY_SUBJECT)),
 )

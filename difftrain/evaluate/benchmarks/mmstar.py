@@ -74,4 +74,5 @@ BENCHMARK = Benchmark(
     tsv_columns=("index", "image", "question", "answer", "A", "B", "C", "D", "category"),
     tsv_md5s=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
     to_harness=_to_harness,
+    judge_calls=(0, 1, 3),
 )

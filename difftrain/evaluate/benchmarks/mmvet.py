@@ -70,4 +70,5 @@ BENCHMARK = Benchmark(
     tsv_columns=("index", "image", "question", "answer", "category"),
     tsv_md5s=("748aa6d4aa9d4de798306a63718455e3",),
     to_harness=_to_harness,
+    judge_calls=(1, 1, 5),
 )

@@ -1,11 +1,11 @@
 """Grades multiple choice as the harness (VLMEvalKit) does, by matching options, else by a judge.
 
-Shared by MathVista, MMMU and MMStar. The harness's faults are repeated on purpose. For example, the
-prediction "$70" matches the option "$7".
+Shared by MathVista, MMMU, MMStar and WeMath. The harness's faults are repeated on purpose. For
+example, the prediction "$70" matches the option "$7".
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from difftrain import seeds
 from difftrain.config.evaluate import Fallback
@@ -22,6 +22,8 @@ REFUSALS = (  # phrases that the harness takes for a refusal
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
+BuildPrompt = Callable[[str, Mapping[str, str], str], str]
+"""(question, options, prediction) -> the judge's prompt."""
 _PUNCTUATION_TO_BLANKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
@@ -81,13 +83,23 @@ def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRule
 
 def judge_prompt(question: str, options: Mapping[str, str], prediction: str) -> str:
     """The harness's prompt to find the option that is meant, translated for a Chinese question."""
-    lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
-    option_list = f"There are several options: \n{lines}"
+    return match_prompt("multiple_choice", question, options, prediction)
+
+
+def match_prompt(name: str, question: str, options: Mapping[str, str], prediction: str) -> str:
+    """The prompt judge/prompts/NAME.txt, or NAME_chinese.txt, with this item."""
+    listed = option_list(options)
     if any("\u4e00" <= character <= "\u9fff" for character in question):  # Chinese
-        text = f"问题: {question}?\n选项: {option_list}\n答案: {prediction}\n输出: "
-        return harness.judge_prompt("multiple_choice_chinese", text)
-    text = f"Question: {question}?\nOptions: {option_list}\nAnswer: {prediction}\nYour output: "
-    return harness.judge_prompt("multiple_choice", text)
+        text = f"问题: {question}?\n选项: {listed}\n答案: {prediction}\n输出: "
+        return harness.judge_prompt(f"{name}_chinese", text)
+    text = f"Question: {question}?\nOptions: {listed}\nAnswer: {prediction}\nYour output: "
+    return harness.judge_prompt(name, text)
+
+
+def option_list(options: Mapping[str, str]) -> str:
+    """The options as the harness lists them in a judge's prompt."""
+    lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
+    return f"There are several options: \n{lines}"
 
 
 def grade(
@@ -97,6 +109,7 @@ def grade(
     gold: str,
     judge: Judge | None,
     rules: HarnessRules,
+    build_prompt: BuildPrompt = judge_prompt,
 ) -> ItemGrade:
     """The score is 1 if the prediction means the option with the gold letter, else 0.
 
@@ -118,7 +131,7 @@ def grade(
     letter, graded_by = parse(prediction), GradedBy.rule
     if letter is None and judge is not None:
         question = str(item.get("question", ""))
-        prompt = judge_prompt(question, options, prediction)
+        prompt = build_prompt(question, options, prediction)
         letter, replies = harness.first_usable(
             judge, prompt, harness.EQUAL_TEMPERATURES, parse_reply
         )

@@ -282,8 +282,9 @@ class JudgeClient:
         """The judge of one item, or None if only rules decide. `rules` is a date, year first."""
         if judge_config.by_rules_alone(self.kind, benchmark):
             return None
+        # The harness's limits.
         mmvet_tokens = 3 if rules < MMVET_LONG_REPLIES_FROM else DEFAULT_MAX_TOKENS
-        max_tokens = {"MMVet": mmvet_tokens, "MathVista": 128}  # the harness's limits
+        max_tokens = {"MMVet": mmvet_tokens, "MathVista": 128, "MathVerse": 128, "LogicVista": 128}
         return ItemJudge(self, max_tokens.get(benchmark_named(benchmark).name, DEFAULT_MAX_TOKENS))
 
     def reply(self, prompt: str, temperature: float, max_tokens: int, attempt: int) -> str:

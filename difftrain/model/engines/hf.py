@@ -19,34 +19,28 @@ from typing import Any, Generic
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
 
 from difftrain.config.model import FIXED_ROWS, ModelConfig
-from difftrain.model import loading
-from difftrain.model.engines.kv_cache import PrefixCache, SlotCache, overlong_reason, token_bound
+from difftrain.model import family, loading
+from difftrain.model.engines.kv_cache import (
+    PrefixCache,
+    SlotCache,
+    encode,
+    overlong_reason,
+    token_bound,
+    token_counter,
+)
 from difftrain.model.engines.types import Completion, Feed, GenerationError, K, Request, Result
 from difftrain.model.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
 
-# Tokens that mark images and videos in a prompt; a response must not contain them.
-PLACEHOLDERS = (
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
 IDLE_CALL_S = 2.0  # between two calls of on_idle
 # While rows are decoding, a prefill pass waits until the new prompts have this many tokens in all,
 # or until there is one new prompt for every 8 slots.
 MIN_PREFILL_TOKENS, SLOTS_PER_PROMPT = 1024, 8
 MASK_32 = 0xFFFFFFFF  # the low 32 bits of an int64
-
-
-def placeholder_ids(tokenizer: Any) -> list[int]:
-    """The ids of the PLACEHOLDERS that the tokenizer has."""
-    vocabulary = tokenizer.get_vocab()
-    return [vocabulary[token] for token in PLACEHOLDERS if token in vocabulary]
 
 
 def _mix_bits(value: Tensor) -> Tensor:
@@ -110,14 +104,23 @@ class ContinuousBatch(Generic[K]):
     def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
         self.loaded, self.has_fixed_shapes = loaded, config.deterministic
         self.max_tokens = config.batch_tokens
+        self.image_tokens = token_counter(loaded)
         self.eos_ids = eos_token_ids(loaded)
-        self.banned = placeholder_ids(loaded.processor.tokenizer)
+        self.banned = list(loaded.banned.values())
         self.max_rows = FIXED_ROWS if self.has_fixed_shapes else config.batch_size
         self.waiting: list[tuple[K, Request]] = []
         self.rows: dict[int, Row[K]] = {}
         self.ended: list[Row[K]] = []
         self.cache, self.width = SlotCache(self.max_rows, max_tokens=self.max_tokens), 0
         self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=self.has_fixed_shapes)
+
+    def bound(self, request: Request) -> int:
+        """An upper bound of the request's tokens (see token_bound)."""
+        return token_bound(request, self.image_tokens)
+
+    def fixed_width(self, request: Request) -> int:
+        """The slot width in deterministic mode: the next power of two, at least 128."""
+        return 1 << max(7, (self.bound(request) - 1).bit_length())
 
     @property
     def room(self) -> int:
@@ -127,17 +130,17 @@ class ContinuousBatch(Generic[K]):
     def admissible(self) -> list[tuple[K, Request]]:
         """The waiting requests that may join within the limits; at least one if no row runs."""
         if self.has_fixed_shapes and not self.rows and self.waiting:
-            self.width = _fixed_width(self.waiting[0][1])  # of the first request
+            self.width = self.fixed_width(self.waiting[0][1])  # of the first request
             self.cache = SlotCache(self.max_rows, self.width)
         joining: list[tuple[K, Request]] = []
-        max_tokens_of_row = max((token_bound(row.request) for row in self.rows.values()), default=0)
+        max_tokens_of_row = max((self.bound(row.request) for row in self.rows.values()), default=0)
         for item in self.waiting:
             _, request = item
             num_rows = len(self.rows) + len(joining) + 1
-            width = max(max_tokens_of_row, token_bound(request))
+            width = max(max_tokens_of_row, self.bound(request))
             fits = num_rows * width <= self.max_tokens
             if self.has_fixed_shapes:
-                fits = _fixed_width(request) == self.width
+                fits = self.fixed_width(request) == self.width
             if (fits and num_rows <= self.max_rows) or num_rows == 1:
                 joining.append(item)
                 max_tokens_of_row = width
@@ -151,7 +154,7 @@ class ContinuousBatch(Generic[K]):
         """
         joining = self.admissible()
         missing = self.prefixes.missing([request for _, request in joining])
-        total = sum(token_bound(request) - request.max_new_tokens for request in missing)
+        total = sum(self.bound(request) - request.max_new_tokens for request in missing)
         too_few = total < MIN_PREFILL_TOKENS and len(missing) * SLOTS_PER_PROMPT < self.max_rows
         if too_few and self.rows:
             joining = [item for item in joining if not self.prefixes.missing([item[1]])]
@@ -216,9 +219,54 @@ class ContinuousBatch(Generic[K]):
         loading.free_memory()
 
 
-def _fixed_width(request: Request) -> int:
-    """The slot width in deterministic mode: the next power of two, at least 128."""
-    return 1 << max(7, (token_bound(request) - 1).bit_length())
+class GenerateBatch(ContinuousBatch[K]):
+    """Batches for models without a cache slot per row, such as those with linear attention.
+
+    transformers' `generate` decodes a batch to its end, with the same noise. No prompt is shared.
+    """
+
+    @property
+    def room(self) -> int:
+        return max(0, self.max_rows - len(self.waiting))
+
+    def refill(self) -> None:
+        """The waiting requests start in `step`."""
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Generate one batch of waiting requests to their ends."""
+        batch = self.admissible()
+        if not batch:
+            return
+        if not self.prefixes.mixes_images:  # prompts with and without images go apart
+            batch = [item for item in batch if bool(item[1].images) == bool(batch[0][1].images)]
+        if self.has_fixed_shapes:
+            batch = batch[:1]
+        rows = [Row(key, request, 0, []) for key, request in batch]
+        inputs = encode(self.loaded, [row.request for row in rows])
+        start = inputs["input_ids"].shape[1]
+
+        def choose(ids_BS: Tensor, logits_BV: Tensor) -> Tensor:
+            sampling = [
+                (r.request.seed, ids_BS.shape[1] - start, r.request.temperature) for r in rows
+            ]
+            return noisy_logits(logits_BV, sampling, self.banned)
+
+        output = self.loaded.model.generate(
+            **inputs,
+            generation_config=GenerationConfig(
+                max_new_tokens=max(row.request.max_new_tokens for row in rows),
+                do_sample=False,
+                eos_token_id=sorted(self.eos_ids),
+                pad_token_id=self.loaded.processor.tokenizer.pad_token_id,
+            ),
+            logits_processor=LogitsProcessorList([choose]),
+        )
+        for row, ids in zip(rows, output[:, start:].tolist(), strict=True):
+            row.ids = ids
+        self.ended += rows
+        done = {id(request) for _, request in batch}
+        self.waiting = [item for item in self.waiting if id(item[1]) not in done]
 
 
 class HfEngine:
@@ -226,6 +274,9 @@ class HfEngine:
 
     def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
         self.loaded, self.config = loaded, config
+        self.batch_class = (
+            ContinuousBatch if family.has_slots(loaded.model.config) else GenerateBatch
+        )
         self.info = {"engine": "hf", "seeds": "honored"}  # equal seeds, equal responses
 
     def stream(
@@ -236,7 +287,7 @@ class HfEngine:
         If memory runs out, the batch is halved; in deterministic mode, or if one row alone does not
         fit, the error is raised.
         """
-        batch: ContinuousBatch[K] = ContinuousBatch(self.loaded, self.config)
+        batch: ContinuousBatch[K] = self.batch_class(self.loaded, self.config)
         last_idle_call = time.monotonic()
         while True:
             rejected = []

@@ -10,16 +10,18 @@ K key heads, W width, D head size, V vocabulary, 2: keys and values, 3: time, ro
 import sys
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import DynamicCache
 
-from difftrain.config.data import TOKEN_PIXELS
-from difftrain.model.attention import attention_function, rotary_positions
+from difftrain.config.data import TOKEN_PIXELS, TOKEN_SIDE
+from difftrain.model import family
+from difftrain.model.attention import attention_function, decoder_inputs
 from difftrain.model.engines.types import Request
 from difftrain.model.loading import LoadedModel
 
@@ -27,25 +29,47 @@ MAX_PREFILL_TOKENS = 16384  # prompt tokens of one prefill pass; bounds the acti
 WIDTH_STEP = 64  # slot widths are multiples of it, for aligned kernels and few shapes
 
 
-def token_bound(request: Request) -> int:
-    """An upper bound of prompt plus completion tokens: a text token has at least one byte."""
-    areas = [image.width * image.height for image in request.images]
-    image_tokens = sum(-(-area // TOKEN_PIXELS) + 2 for area in areas)  # rounds up; + 2: start, end
+TokenCounter = Callable[[tuple[int, int]], int]  # from an image's size to its number of tokens
+
+
+def qwen2_5_tokens(size: tuple[int, int]) -> int:
+    """The tokens of an image of this size in Qwen2.5-VL, rounded up."""
+    return -(-size[0] * size[1] // TOKEN_PIXELS)
+
+
+def token_bound(request: Request, image_tokens: TokenCounter = qwen2_5_tokens) -> int:
+    """An upper bound of prompt plus completion tokens: a text token has at least one byte.
+
+    `image_tokens` counts the tokens of an image. Tokens around an image or between its rows are
+    allowed for: two, and an eighth of its tokens where its processor makes several tiles.
+    """
+    counts = [image_tokens(image.size) for image in request.images]
+    if image_tokens is not qwen2_5_tokens:
+        counts = [count + count // 8 for count in counts]
+    num_image_tokens = sum(count + 2 for count in counts)  # + 2: start, end
     text_tokens = 0
     for text in (request.text, request.system or ""):
         # A tokenizer encodes the text unchanged or in the Unicode form NFC, which can be longer.
         forms = (text,) if text.isascii() else (text, unicodedata.normalize("NFC", text))
         text_tokens += max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
-    return image_tokens + text_tokens + 32 + request.max_new_tokens  # 32: chat template
+    return num_image_tokens + text_tokens + 32 + request.max_new_tokens  # 32: chat template
+
+
+def token_counter(loaded: LoadedModel) -> TokenCounter:
+    """The function that counts an image's tokens as the model's processor does."""
+    if family.token_side(loaded.processor.image_processor) == TOKEN_SIDE:
+        return qwen2_5_tokens
+    return family.image_token_counter(loaded.processor)
 
 
 def overlong_reason(loaded: LoadedModel, request: Request) -> str | None:
     """Why the prompt does not fit the model's positions, or None if it does."""
     max_positions = loaded.model.get_decoder().config.max_position_embeddings
-    if token_bound(request) < max_positions:
+    counter = token_counter(loaded)
+    if token_bound(request, counter) < max_positions:
         return None
     ids = loaded.processor.tokenizer(request.chat_text(loaded.processor))["input_ids"]
-    image_tokens = sum(image.width * image.height // TOKEN_PIXELS for image in request.images)
+    image_tokens = sum(counter(image.size) for image in request.images)
     tokens = len(ids) + image_tokens - len(request.images)  # ids has one token per image
     fits = tokens < max_positions
     return None if fits else f"the prompt has {tokens} tokens, the model takes {max_positions}"
@@ -56,19 +80,31 @@ def encode(
 ) -> dict[str, Tensor]:
     """Model inputs on the model's device, padded on the left or right (`side`).
 
-    Raises ValueError if the prompt's image placeholders do not match the image features.
+    Raises ValueError if the prompt's image placeholders do not match the image features; where the
+    number of features is not in the inputs, the model itself raises it.
     """
     processor = loaded.processor
     texts = [request.chat_text(processor) for request in requests]
-    images = [image for request in requests for image in request.images]
+    nested = [request.images for request in requests]
+    images: list[Any] = [image for row in nested for image in row]
+    has_grid = family.takes_area(processor.image_processor)
+    options: dict[str, Any] = {"padding": True, "padding_side": side, "return_tensors": "pt"}
+    bos = processor.tokenizer.bos_token
+    if bos and all(text.startswith(bos) for text in texts):
+        options["add_special_tokens"] = False  # the template wrote it
     batch = processor(
-        text=texts, images=images or None, padding=True, padding_side=side, return_tensors="pt"
+        text=texts, images=(images if has_grid else nested) if images else None, **options
     )
-    patches_per_feature = processor.image_processor.merge_size**2
-    features = int(batch["image_grid_thw"].prod(1).sum()) // patches_per_feature if images else 0
     placeholders = int((batch["input_ids"] == loaded.image_token).sum())
-    if features != placeholders:
-        raise ValueError(f"found {placeholders} image placeholders for {features} image features")
+    if has_grid:
+        per_feature = processor.image_processor.merge_size**2
+        features = int(batch["image_grid_thw"].prod(1).sum()) // per_feature if images else 0
+        if features != placeholders:
+            raise ValueError(
+                f"found {placeholders} image placeholders for {features} image features"
+            )
+    elif bool(placeholders) != bool(images):
+        raise ValueError(f"found {placeholders} image placeholders for {len(images)} images")
     return dict(batch.to(loaded.device))
 
 
@@ -85,15 +121,14 @@ class PrefilledPrompt:
 def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[PrefilledPrompt]:
     """Prefill one batch, padded on the right, so that a causal kernel needs no mask."""
     inputs = encode(loaded, requests, "right")
-    position_3BS = rotary_positions(loaded.model, inputs)
     length_B = inputs["attention_mask"].sum(1)
-    images = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
-    output = loaded.model.base_model(
-        input_ids=inputs["input_ids"], position_ids=position_3BS, use_cache=True, **images
-    )
+    passed = decoder_inputs(loaded.model, inputs)
+    position_xBS = passed["position_ids"]
+    # A cache built from the configuration would drop the keys outside a sliding layer's window.
+    output = loaded.model.base_model(**passed, past_key_values=DynamicCache(), use_cache=True)
     rows = torch.arange(len(requests), device=length_B.device)
     last_hidden = output.last_hidden_state[rows, length_B - 1]
-    logits_BV = loaded.model.get_output_embeddings()(last_hidden).float()
+    logits_BV = family.output_logits(loaded.model, last_hidden)
     prefilled = []
     for row, length in enumerate(length_B.tolist()):
         # Copies, because slices would keep the whole batch's tensors alive.
@@ -101,7 +136,7 @@ def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[Prefilled
             torch.stack([layer.keys[row, :, :length], layer.values[row, :, :length]])
             for layer in output.past_key_values.layers
         ]
-        position = int(position_3BS[:, row, :length].max()) + 1
+        position = int(position_xBS[..., row, :length].max()) + 1
         prefilled.append(PrefilledPrompt(key_values, logits_BV[row].clone(), length, position))
     return prefilled
 
@@ -115,6 +150,8 @@ class PrefixCache:
     def __init__(self, loaded: LoadedModel, max_views: int, one_by_one: bool = False) -> None:
         self.loaded, self.max_views, self.one_by_one = loaded, max_views, one_by_one
         self.max_tokens = MAX_PREFILL_TOKENS
+        self.image_tokens = token_counter(loaded)
+        self.mixes_images = family.takes_area(loaded.processor.image_processor)
         self.views: OrderedDict[str, PrefilledPrompt] = OrderedDict()
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
@@ -146,9 +183,12 @@ class PrefixCache:
     def _batches(self, requests: list[Request]) -> Iterator[list[Request]]:
         """Batches of similar length: the prompts, padded to the largest, fit into max_tokens."""
         batch: list[Request] = []
-        for request in sorted(requests, key=token_bound):
-            width = token_bound(request) - request.max_new_tokens
-            if batch and (self.one_by_one or (len(batch) + 1) * width > self.max_tokens):
+        for request in sorted(requests, key=lambda r: token_bound(r, self.image_tokens)):
+            width = token_bound(request, self.image_tokens) - request.max_new_tokens
+            # Processors that nest images by prompt refuse a prompt without one beside others.
+            is_other = bool(batch) and bool(batch[0].images) != bool(request.images)
+            starts_new = self.one_by_one or (is_other and not self.mixes_images)
+            if batch and (starts_new or (len(batch) + 1) * width > self.max_tokens):
                 yield batch
                 batch = []
             batch.append(request)
@@ -222,12 +262,16 @@ class SlotCache:
             output = loaded.model.base_model(
                 input_ids=token_N[:, None],
                 attention_mask=visible_NW[:, None, None],
-                position_ids=position_N[None, :, None].expand(3, -1, -1),
+                position_ids=(
+                    position_N[None, :, None].expand(3, -1, -1)
+                    if family.uses_rotary_grid(loaded.model)
+                    else position_N[:, None]
+                ),
                 past_key_values=self,  # has the methods of transformers' Cache that are called
                 use_cache=True,
             )
         self.lengths[:count] = [length + 1 if length else 0 for length in self.lengths[:count]]
-        return loaded.model.get_output_embeddings()(output.last_hidden_state[:, -1]).float()
+        return family.output_logits(loaded.model, output.last_hidden_state[:, -1])
 
     def update(
         self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any
@@ -246,8 +290,14 @@ class SlotCache:
 
 
 def _attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-    """Attention of one new token per row; the heads of a group read their key without copies."""
+    """Attention of one new token per row; the heads of a group read their key without copies.
+
+    The mask B 1 1 W says which keys a row has. A sliding layer sees only the last ones of these.
+    """
     rows, heads, _, size = query.shape
+    if (window := rest.get("sliding_window")) is not None:
+        is_recent = mask.flip(-1).cumsum(-1).flip(-1) <= window
+        mask = mask & is_recent
     grouped = query.view(rows, key.shape[1], heads // key.shape[1], size)
     output = functional.scaled_dot_product_attention(
         grouped, key, value, attn_mask=mask, scale=rest["scaling"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from difftrain.config.data import TOKEN_PIXELS
+from difftrain.config.data import TOKEN_SIDE
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.model.engines.openai_engine import OpenAIEngine, open_client, parse_completion
@@ -33,7 +33,6 @@ SAMPLING_FIELDS: dict[str, dict[str, Any]] = {
 PROMPT = "Write a list of random words, each one unlike the others."
 # At a high temperature, different seeds give different texts.
 REQUEST = Request(parts=(PROMPT,), system=None, temperature=1.5, max_new_tokens=16)
-SIDE_STEP = 28  # side of an image token in pixels; sides of test images are multiples of it
 
 
 def check_reachable(config: ModelConfig) -> None:
@@ -53,12 +52,15 @@ def check_reachable(config: ModelConfig) -> None:
         raise ConfigError([f"model.url={client.url}: the server answers {status}"])
 
 
-def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
-    """An engine whose server passes the check. Raises ConfigError if it does not."""
+def connect(config: ModelConfig, max_pixels: int, token_side: int = TOKEN_SIDE) -> OpenAIEngine:
+    """An engine whose server passes the check. Raises ConfigError if it does not.
+
+    The largest image has max_pixels, in whole tokens of `token_side` pixels on a side.
+    """
     check_reachable(config)
     engine = OpenAIEngine(config)
     try:
-        engine.info = engine.client.run(ServerCheck(engine).run(max_pixels))
+        engine.info = engine.client.run(ServerCheck(engine, token_side).run(max_pixels))
     except BaseException as error:
         engine.close()
         if isinstance(error, RequestError):
@@ -75,8 +77,8 @@ class ServerCheck:
     Raises RequestError if a request gets no completion, ConfigError if the server is unusable.
     """
 
-    def __init__(self, engine: OpenAIEngine) -> None:
-        self.engine, self.config = engine, engine.config
+    def __init__(self, engine: OpenAIEngine, token_side: int = TOKEN_SIDE) -> None:
+        self.engine, self.config, self.token_side = engine, engine.config, token_side
         self.server = f"model.url={engine.client.url}"  # begins every message
         self._semaphore = asyncio.Semaphore(self.config.max_concurrency)
 
@@ -145,7 +147,8 @@ class ServerCheck:
         If the largest image is refused, its side is recorded, and smaller images are tried.
         """
         _, text_tokens = await self.complete(seed=1)
-        largest = max(1, int(max_pixels**0.5) // SIDE_STEP) * SIDE_STEP
+        step = self.token_side
+        largest = max(1, int(max_pixels**0.5) // step) * step
         side, refusal = largest, ""
         while True:
             image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
@@ -153,10 +156,10 @@ class ServerCheck:
                 _, total_tokens = await self.complete(1, image)
                 break
             except RequestError as error:
-                if not error.is_refusal or side == SIDE_STEP:
+                if not error.is_refusal or side == step:
                     raise
                 refusal = refusal or error.message
-                side = max(1, side // 2 // SIDE_STEP) * SIDE_STEP
+                side = max(1, side // 2 // step) * step
         if refusal:
             logger.warning(
                 f"{self.server}: an image of {largest} x {largest} is refused ({refusal}), one of "
@@ -166,7 +169,7 @@ class ServerCheck:
         info: dict[str, Any] = {"image_refused": largest} if refusal else {}
         if text_tokens is None or total_tokens is None:
             return info
-        added, expected = total_tokens - text_tokens, side * side // TOKEN_PIXELS
+        added, expected = total_tokens - text_tokens, side * side // step**2
         if added <= 0:
             message = "an image adds no token to the prompt; the model does not see it"
             raise ConfigError([f"{self.server}: {message}"])

@@ -15,10 +15,9 @@ from typing import Any
 
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.model import resolve
-from difftrain.model.engines.hf import placeholder_ids
+from difftrain.model import family, resolve
 from difftrain.model.engines.types import Completion, Feed, GenerationError, K, Request, Result
-from difftrain.model.loading import load_processor
+from difftrain.model.loading import load_architecture, load_processor
 
 BANNED_LOGIT_BIAS = -1e4  # added to an image placeholder's logit; far below any other
 
@@ -89,12 +88,18 @@ class VllmEngine:
             raise ConfigError([f"model.engine=vllm: {message}"]) from error
         self.processor = load_processor(config, *pixels)
         with visible_gpus(config.vllm.tensor_parallel_size):
-            self.llm: Any = vllm.LLM(**engine_arguments(config, pixels))
+            arguments = engine_arguments(config, pixels)
+            if family.takes_area(self.processor.image_processor):
+                arguments["mm_processor_kwargs"] = {"size": self.processor.image_processor.size}
+            else:
+                del arguments["mm_processor_kwargs"]  # its sizes are not areas
+            self.llm: Any = vllm.LLM(**arguments)
         self.sampling_params = vllm.SamplingParams
         self.output_kind = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         self.version = vllm.__version__
         self.max_open = 2 * config.vllm.max_num_seqs  # some always wait for a free slot
-        self.banned = dict.fromkeys(placeholder_ids(self.processor.tokenizer), BANNED_LOGIT_BIAS)
+        banned = family.banned_tokens(self.processor, load_architecture(config))
+        self.banned = dict.fromkeys(banned.values(), BANNED_LOGIT_BIAS)
         self._request_count = 0
 
     @property

@@ -1,5 +1,6 @@
 """Compare finished runs: each row of a table with a control trained on equally many random samples.
 
+Rows that RAP selects are also compared with training on all samples, as in RAP's Table 1.
 Differences are paired on benchmark items and tested. A list named ..._S has one entry per seed.
 """
 
@@ -11,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from difftrain import stats
-from difftrain.config.evaluate import BUILT_IN, OFFICIAL
-from difftrain.evaluate.summary import cluster_of, no_score_reason
+from difftrain.config.evaluate import MINIATURES, OFFICIAL
+from difftrain.evaluate.summary import cluster_of, no_score_reason, scored_units
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Arm, ItemResult
 from difftrain.report.compare import presets
@@ -30,8 +31,8 @@ from difftrain.report.compare.runs import (
 )
 from difftrain.stats import MEAN, Estimate
 
-BENCHMARK_ORDER = (*OFFICIAL, *BUILT_IN)  # in the order of Qi et al. 2026
-VERSION = 4  # part of the folder's hash; a change of the files' content must raise it
+BENCHMARK_ORDER = (*OFFICIAL, *MINIATURES)  # first those of Qi et al. 2026, in its order
+VERSION = 5  # part of the folder's hash; a change of the files' content must raise it
 RunBySeed = dict[int, Run]
 
 
@@ -72,9 +73,7 @@ def item_results(folder: Path) -> list[ItemResult]:
 def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparison:
     """One table. `incompatible` has the problems of runs by folder; the table's notes list them."""
     first = runs[0]
-    benchmarks = [
-        name for name in BENCHMARK_ORDER if all(name in run.report["base"] for run in runs)
-    ]
+    benchmarks = common_benchmarks(runs)
     order = {name: i for i, name in enumerate(presets.PRESETS)}  # other names come last
     by_row: dict[str, RunBySeed] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: (order.get(run.name, len(order)), run.name, run.seed)):
@@ -83,14 +82,22 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
     for name, members in by_row.items():
         has_other_settings = any(str(run.folder) in incompatible for run in members.values())
         rows += build_rows(name, dict(by_row), benchmarks, has_other_settings)
-    correct_p(rows, [*benchmarks, MEAN])
+    columns = [*benchmarks, MEAN]
+    for versus in (row_differences(rows, "versus_control"), row_differences(rows, "versus_full")):
+        correct_p(versus, columns)
+    settings = first.report["settings"]
     base = ComparisonRow(
         name=Arm.base,
         title="base model, not trained",
         seeds=(),
         scores=scores([item_results(first.results_folder(Arm.base))], benchmarks),
+        paper=known_scores(presets.rap_figures(settings, Arm.base), benchmarks),
     )
-    tasks, data = first.report["settings"]["data"]["tasks"], first.report["data"]
+    tasks, data = settings["data"]["tasks"], first.report["data"]
+    notes = sentences("run_notes", runs, incompatible)
+    if any(presets.preset_of(run.name).rap for run in runs):
+        pool, max_steps = first.cost().pool, settings["grpo"]["max_steps"]
+        notes += sentences("rap_notes", presets.rap_mismatches(settings), pool, max_steps)
     return Comparison(
         model=first.report["model"],
         data=f"{data} ({', '.join(tasks)})" if tasks else data,
@@ -98,8 +105,25 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
         benchmarks=tuple(benchmarks),
         base=base,
         rows=tuple(rows),
-        notes=tuple(sentences("run_notes", runs, incompatible)),
+        notes=tuple(notes),
     )
+
+
+def common_benchmarks(runs: list[Run]) -> list[str]:
+    """The benchmarks of all runs, in RAP's order if a row selects as RAP does."""
+    names = [name for name in BENCHMARK_ORDER if all(name in run.report["base"] for run in runs)]
+    if any(presets.preset_of(run.name).rap for run in runs):
+        in_rap = {name: i for i, name in enumerate(presets.RAP_BENCHMARKS)}
+        names.sort(key=lambda name: in_rap.get(name.removeprefix("shapes/"), len(in_rap)))
+    return names
+
+
+def known_scores(figures: dict[str, float], benchmarks: list[str]) -> dict[str, float]:
+    """The paper's figures to show: a benchmark's if it is evaluated, the mean only of all six."""
+    names = {*benchmarks, "samples", "hours"}
+    if {*benchmarks} == {*presets.RAP_BENCHMARKS}:
+        names.add(MEAN)
+    return {name: value for name, value in figures.items() if name in names}
 
 
 def build_rows(
@@ -112,9 +136,12 @@ def build_rows(
     runs, control = by_row[name], find_control(name, by_row)
     title = presets.preset_of(name).title + " (other settings)" * has_other_settings
     report = next(iter(runs.values())).report
-    paper = {}
-    if report["settings"]["evaluate"]["limit"] is None:
-        paper = presets.paper_scores(report["settings"], name, report["measure"])
+    settings = report["settings"]
+    paper = presets.rap_figures(settings, name)
+    if settings["evaluate"]["limit"] is None:
+        paper |= presets.paper_scores(settings, name, report["measure"])
+    full = by_row.get(presets.FULL, {})
+    has_full = presets.preset_of(name).rap and any(seed in full for seed in runs)
     row = ComparisonRow(
         name=name,
         title=title,
@@ -122,8 +149,9 @@ def build_rows(
         scores=scores(results_by_seed(runs, Arm.tuned), benchmarks),
         cost=mean_cost(runs, Arm.tuned),
         versus_control=None if control is None else versus_control(runs, *control, benchmarks),
+        versus_full=versus_control(runs, full, Arm.tuned, benchmarks) if has_full else None,
         no_control=presets.missing_control_reason(name),
-        paper={column: score for column, score in paper.items() if column in benchmarks},
+        paper=known_scores(paper, benchmarks),
         size_mismatches=() if control is None else size_mismatches(runs, *control),
     )
     with_control = {seed: run for seed, run in runs.items() if run.has_control}
@@ -182,7 +210,8 @@ def results_by_seed(runs: RunBySeed, arm: str) -> list[list[ItemResult]]:
 def scores(results_S: list[list[ItemResult]], benchmarks: list[str]) -> dict[str, Estimate]:
     """Mean scores over seeds with intervals, by benchmark and `mean`."""
     unscored, results_S = split_unscored(results_S, benchmarks)
-    return stats.pool(stats.score_tables(results_S, cluster_of), "bootstrap") | unscored
+    tables = stats.score_tables([scored_units(results) for results in results_S], cluster_of)
+    return stats.pool(tables, "bootstrap") | unscored
 
 
 def versus_control(
@@ -193,6 +222,7 @@ def versus_control(
     control_S = results_by_seed({seed: controls[seed] for seed in seeds}, arm)
     tuned_S = results_by_seed({seed: runs[seed] for seed in seeds}, Arm.tuned)
     unscored, results = split_unscored([*control_S, *tuned_S], benchmarks)
+    results = [scored_units(rows) for rows in results]
     control_S, tuned_S = results[: len(seeds)], results[len(seeds) :]
     pooled = stats.pool(stats.difference_tables(control_S, tuned_S, cluster_of), "paired")
     title = presets.preset_of(controls[seeds[0]].name).title
@@ -226,9 +256,14 @@ def split_unscored(
     return {name: Estimate(reason=reason) for name, reason in reasons.items()}, scored_S
 
 
-def correct_p(rows: list[ComparisonRow], columns: list[str]) -> None:
+def row_differences(rows: list[ComparisonRow], field: str) -> list[dict[str, Estimate]]:
+    """The differences of the rows that have the field versus_control or versus_full."""
+    versus = [getattr(row, field) for row in rows]
+    return [difference.differences for difference in versus if difference is not None]
+
+
+def correct_p(by_row: list[dict[str, Estimate]], columns: list[str]) -> None:
     """Set p_corrected: Holm's correction of p for the number of rows, in each column by itself."""
-    by_row = [row.versus_control.differences for row in rows if row.versus_control]
     for column in columns:
         tested = [differences for differences in by_row if differences[column].p is not None]
         corrected = stats.holm([differences[column].p or 0.0 for differences in tested])

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from difftrain.pipeline import manifest
 from difftrain.report import text
-from difftrain.report.compare.presets import NEEDS_OWN_CONTROL
+from difftrain.report.compare.presets import NEEDS_OWN_CONTROL, RAP_TITLES
 from difftrain.report.compare.runs import Comparison, ComparisonRow
 from difftrain.report.plots import ARM_COLORS, INK, RULE, name_rows, new_figure, svg_figure
 from difftrain.report.text import NO_DIFFERENCE, percent, points
@@ -272,6 +272,7 @@ text.templates().filters |= {  # for the templates in this folder
     "estimate": format_score,
     "p_value": format_p,
     "row_verdict": row_verdict,
+    "verdict": verdict,
 }
 text.templates().globals |= {
     "corrected_away": NOT_AFTER_CORRECTION,
@@ -281,6 +282,8 @@ text.templates().globals |= {
     "mean": MEAN,
     "means_figure": means_figure,
     "needs_own_control": NEEDS_OWN_CONTROL,
+    "percent": percent,
+    "rap_titles": RAP_TITLES,
     "unequal": UNEQUAL_SIZES,
     "untested": UNTESTED,
 }

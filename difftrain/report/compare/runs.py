@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
-from difftrain.report.compare.presets import preset_of
+from difftrain.report.compare.presets import RAP_TITLES, preset_of
 from difftrain.report.text import flatten
 
 if TYPE_CHECKING:  # so that a sweep can check its settings without loading scipy
@@ -26,7 +26,9 @@ TABLE_KEYS = ("difficulty.measure", "data.source", "data.tasks")
 class RowCost:
     """What training a row cost, as means over its seeds; `tokens` counts generated tokens.
 
-    `selection_*` is the cost of selecting its samples. It includes measuring their difficulty.
+    `selection_*` is the cost of selecting its samples. It includes measuring their difficulty:
+    `selection_seconds` is the sum of `probe_seconds` (responses), `attention_seconds` (the forward
+    pass over them) and `scoring_seconds`. `pool` is the number of samples to select from.
     """
 
     steps: float
@@ -35,11 +37,23 @@ class RowCost:
     seconds: float
     selection_tokens: float
     selection_seconds: float
+    pool: float
+    probe_seconds: float
+    attention_seconds: float
+    scoring_seconds: float
+
+    @property
+    def total_seconds(self) -> float:
+        """The time of training and of selecting the samples."""
+        return self.seconds + self.selection_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlDifference:
-    """A row's scores minus its control's by benchmark and `mean`, over `seeds`, which both have."""
+    """A row's scores minus its control's by benchmark and `mean`, over `seeds`, which both have.
+
+    The control has as many random samples, or in `versus_full` all samples.
+    """
 
     control: str
     seeds: tuple[int, ...]
@@ -48,11 +62,12 @@ class ControlDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRow:
-    """A row of the table: its scores by benchmark and `mean`, and Qi et al.'s scores for it.
+    """A row of the table: its scores by benchmark and `mean`, and the paper's scores for it.
 
     `no_control` says why `versus_control` is None. `is_own_control` marks a control that a run
     trained itself. `size_mismatches` lists how the control differs in size; if it does, there is
-    no verdict.
+    no verdict. Rows that RAP selects also have `versus_full`, the difference from training on all
+    samples. `paper` may also have the paper's `samples` and `hours`.
     """
 
     name: str
@@ -61,6 +76,7 @@ class ComparisonRow:
     scores: "dict[str, Estimate]"
     cost: RowCost | None = None
     versus_control: ControlDifference | None = None
+    versus_full: ControlDifference | None = None
     no_control: str = ""
     is_own_control: bool = False
     paper: dict[str, float] = field(default_factory=dict)
@@ -83,6 +99,12 @@ class Comparison:
     def compared_rows(self) -> list[ComparisonRow]:
         """The rows that have a control; p values are corrected for their number."""
         return [row for row in self.rows if row.versus_control is not None]
+
+    @property
+    def rap_rows(self) -> list[ComparisonRow]:
+        """The rows of RAP's Table 1 and ablation; empty if no row selects as RAP does."""
+        rows = [row for row in self.rows if row.name in RAP_TITLES]
+        return rows if any(preset_of(row.name).rap for row in rows) else []
 
     @property
     def title(self) -> str:
@@ -136,24 +158,39 @@ class Run:
         or SFT trains on its responses, but not if it only determines the size of a random set.
         """
         stages = self.report["cost"]["by_stage"]
-        training = [stages[name] for name in (f"sft {arm}", f"train {arm}") if name in stages]
+
+        def of_all_rounds(*names: str) -> list[dict[str, Any]]:
+            return [stage for name, stage in stages.items() if name.partition(",")[0] in names]
+
+        training = of_all_rounds(f"sft {arm}", f"train {arm}")
         counts = [self.report[key].get(arm) for key in ("sft", "trained") if key in self.report]
         has_sft = "sft" in self.report["train_stages"]
         trains_on_probe = has_sft and str(self.settings.get("sft.targets")) == "rollouts"
         keys = ("select.random", "select.sft_random") if has_sft else ("select.random",)
         is_random = all(self.settings.get(key) for key in keys)
         uses_difficulty = preset_of(self.report["name"]).selects and not is_random
-        selection = []
+        parts: dict[str, tuple[str, ...]] = dict.fromkeys(("probe", "attention", "scoring"), ())
         if arm == "tuned" and (trains_on_probe or uses_difficulty):
-            names = ("probe", "attention", "score", f"select_sft {arm}", f"select {arm}")
-            selection = [stages[name] for name in names if name in stages]
+            parts = {
+                "probe": ("probe",),
+                "attention": ("attention", "likelihood"),
+                "scoring": ("score", f"select_sft {arm}", f"select {arm}"),
+            }
+        by_part = {part: of_all_rounds(*names) for part, names in parts.items()}
+        seconds = {
+            part: sum(stage["seconds"] for stage in members) for part, members in by_part.items()
+        }
+        selection = [stage for members in by_part.values() for stage in members]
+        sample_counts = self.report["counts"]
         return RowCost(
             steps=sum(stage.get("steps", 0) for stage in training),
             samples=sum(count["samples"] for count in counts if count),
             tokens=sum(stage.get("tokens", 0) for stage in training),
             seconds=sum(stage["seconds"] for stage in training),
             selection_tokens=sum(stage.get("tokens", 0) for stage in selection),
-            selection_seconds=sum(stage["seconds"] for stage in selection),
+            selection_seconds=sum(seconds.values()),
+            pool=sample_counts["samples"] - sample_counts["quarantined"],
+            **{f"{part}_seconds": value for part, value in seconds.items()},
         )
 
 

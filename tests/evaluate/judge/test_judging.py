@@ -163,8 +163,9 @@ def test_a_request_has_the_temperatures_and_token_limits_of_the_reference_harnes
         assert message["role"] == "user"
     # The third argument is the folder of the cached replies, which is not read here.
     client = JudgeClient(config.evaluate.judge, config.evaluate.judge_client, Path("none"))
-    judges = [client.for_item(name, "2026-08") for name in ("MMVet", "MathVista", "MMMU")]
-    assert [judge and judge.max_tokens for judge in judges] == [2048, 128, 2048]
+    names = ("MMVet", "MathVista", "MMMU", "MathVerse", "WeMath", "LogicVista")
+    judges = [client.for_item(name, "2026-08") for name in names]
+    assert [judge and judge.max_tokens for judge in judges] == [2048, 128, 2048, 128, 2048, 128]
     client.close()
 
 
@@ -177,6 +178,29 @@ def test_a_repetition_at_the_same_temperature_is_a_separate_call(server, config:
     second_result, second_counts = judge_first_item(config, "MMStar")
     assert second_result == result
     assert (second_counts["replies"], second_counts["calls"]) == (3, 0)
+
+
+def test_mathverse_s_two_replies_are_counted_as_usable_and_cached(
+    server, config: RunConfig
+) -> None:
+    """The first reply extracts the answer, the second says whether it is the gold answer."""
+    server.reply = lambda prompt, number: ("about 90", "well", "1")[min(number, 2)]
+    result, counts = judge_first_item(config, "MathVerse")
+    assert (result.score, result.extracted) == (1.0, "about 90")
+    assert (counts["replies"], counts["unusable"], counts["calls"]) == (3, 1, 3)
+    second_result, second_counts = judge_first_item(config, "MathVerse")
+    assert second_result == result
+    assert (second_counts["calls"], second_counts["unusable"]) == (0, 1)
+
+
+def test_mathverse_has_no_score_if_the_judge_fails_after_the_extraction(
+    server, config: RunConfig
+) -> None:
+    server.reply = lambda prompt, number: "about 90" if number == 0 else (500, b"", {})
+    config.evaluate.judge_client.max_attempts = 1
+    result, counts = judge_first_item(config, "MathVerse")
+    assert (result.score, result.status) == (None, ItemStatus.failed)
+    assert (counts["replies"], counts["unusable"], counts["failed_items"]) == (1, 0, 1)
 
 
 # name of a case -> reply, score of the item, expected counts. After an unusable reply, the judge is
@@ -221,7 +245,9 @@ BROKEN_RESPONSES = {
 
 
 @pytest.mark.parametrize("case", BROKEN_RESPONSES)
-@pytest.mark.parametrize("benchmark", ["MathVista", "MMVet", "HallusionBench", "MMMU", "MMStar"])
+@pytest.mark.parametrize(
+    "benchmark", ["MathVista", "MMVet", "HallusionBench", "MMStar", "MathVerse", "LogicVista"]
+)
 def test_a_broken_judge_gives_no_score_and_is_counted(
     server, config: RunConfig, case: str, benchmark: str
 ) -> None:
@@ -420,10 +446,18 @@ def test_no_more_than_max_calls_are_made_and_further_items_have_no_score(
 
 def test_retries_count_towards_max_calls(server, config: RunConfig) -> None:
     server.reply = lambda prompt, number: (500, b"", {})
-    config.evaluate.judge_client.max_calls = 3
+    config.evaluate.judge_client.max_calls = 2
     _, counts = judge_first_item(config, "MMVet")
-    assert len(server.bodies) == 3
-    assert counts["faults"] == {"over_budget": 1, "server": 3}
+    assert len(server.bodies) == 2
+    assert counts["faults"] == {"over_budget": 1, "server": 2}
+
+
+def test_a_failed_call_is_tried_three_times_as_by_the_reference_harness(
+    server, config: RunConfig
+) -> None:
+    server.reply = lambda prompt, number: (500, b"", {})
+    _, counts = judge_first_item(config, "MMVet")
+    assert counts["faults"] == {"server": 3}
 
 
 def test_no_more_than_max_concurrency_calls_are_open(server, config: RunConfig) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.report.compare import presets
-from difftrain.report.compare.build import compare_runs
+from difftrain.report.compare.build import compare_runs, known_scores
 from difftrain.report.compare.presets import NEEDS_OWN_CONTROL, PAPER_ROWS
 from difftrain.report.compare.render import describe, format_difference, latex, verdict
 from difftrain.report.compare.runs import (
@@ -27,6 +27,7 @@ from difftrain.report.compare.runs import (
     ComparisonRow,
     ControlDifference,
     NotComparable,
+    Run,
     read_runs,
 )
 from difftrain.stats import Estimate
@@ -464,11 +465,180 @@ def test_every_row_has_published_scores_in_all_four_tables_of_the_paper(
         assert all(0.3 < value < 0.8 for value in scores.values()), (row, scores)
 
 
+RAP_RATES = {
+    "grpo_full": 0.5, "rap_random": 0.45, "rap": 0.6, "rap_cde": 0.5, "rap_ace": 0.45,
+    "rap_cde_ace": 0.5,
+}  # fmt: skip
+"""The rows of RAP's Table 1 and ablation, with an accuracy for each."""
+
+
+@pytest.fixture
+def rap_table(finish_run: FinishRun) -> Path:
+    """The folder of a comparison of RAP's rows, whose ablation trained its own controls."""
+    ablation = ("rap_cde", "rap_ace", "rap_cde_ace")
+    runs = [
+        finish_run(name, rate, control=rate if name in ablation else None)
+        for name, rate in RAP_RATES.items()
+    ]
+    return compare_runs(runs)
+
+
+def rap_lines(folder: Path, section: str) -> list[list[str]]:
+    """The cells of the lines of a markdown table: the first table after a text."""
+    content = (folder / "compare.md").read_text().partition(section)[2].lstrip()
+    table = content[content.index("|") :].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
+def test_raps_rows_are_shown_in_the_form_and_order_of_its_table_1(rap_table: Path) -> None:
+    head, _, base, *rows = rap_lines(rap_table, "### As RAP's Table 1 and its ablation")
+    assert head[1:8] == ["samples", "share of the pool", "probe", "attention", "scoring",
+                         "training", "together"]  # fmt: skip
+    # RAP's order of benchmarks; those that it does not have come last.
+    assert head[8:11] == ["shapes/MathVista", "shapes/MMStar", "shapes/MMVet"]
+    assert [row[0] for row in rows] == [
+        "full data", "random, as many as RAP selects", "RAP", "CDE only", "ACE only", "CDE + ACE",
+    ]  # fmt: skip
+    assert base[1:8] == [""] * 7
+    by_title = {row[0]: row for row in rows}
+    scores = csv_rows(rap_table)
+    for name, title in presets.RAP_TITLES.items():
+        assert by_title[title][-1] == f"{100 * float(scores[name, 'mean']['score']):.1f}"
+    # Only rows that select are charged for the probe, which takes 412 s in the toy run.
+    assert by_title["full data"][3] == by_title["random, as many as RAP selects"][3] == "none"
+    assert by_title["RAP"][3] == by_title["CDE only"][3] == "7 min"
+    html = (rap_table / "compare.html").read_text()
+    assert "random, as many as RAP selects" in html
+    assert "row minus full data" in html
+
+
+def test_rap_is_compared_with_its_random_row_and_the_ablation_with_own_controls(
+    rap_table: Path,
+) -> None:
+    rows = csv_rows(rap_table)
+    assert rows["rap", "mean"]["control"] == "random set of RAP's size"
+    for name in ("rap_cde", "rap_ace", "rap_cde_ace"):
+        assert rows[name, "mean"]["control"] == "its own random control"
+    assert rows["rap_random", "mean"]["control"] == rows["grpo_full", "mean"]["control"] == ""
+
+
+def test_raps_rows_are_also_compared_with_training_on_all_samples(rap_table: Path) -> None:
+    head, _, *rows = rap_lines(rap_table, "each row that selects is charged for all of it.")
+    assert head[0] == "row minus full data"
+    assert [row[0] for row in rows] == [
+        title for name, title in presets.RAP_TITLES.items() if name != "grpo_full"
+    ]
+    scores = {row: float(line["score"]) for (row, name), line in csv_rows(rap_table).items()
+              if name == "mean"}  # fmt: skip
+    difference = 100 * (scores["rap"] - scores["grpo_full"])
+    (mean,) = [row[-3] for row in rows if row[0] == "RAP"]
+    assert mean.startswith(f"{difference:+.1f} [")
+    # Holm's correction: the largest p of these five rows stays as it is, no p becomes smaller.
+    assert all(float(corrected) >= float(p) for *_, p, corrected in rows if p[0].isdigit())
+    assert "Full data is not a control of equal size" in (rap_table / "compare.md").read_text()
+
+
+def test_a_table_without_a_row_of_rap_has_no_table_of_rap(finish_run: FinishRun) -> None:
+    content = (compare_runs([finish_run("grpo_full", 0.5)]) / "compare.md").read_text()
+    assert "RAP" not in content
+
+
+def test_the_cost_of_selection_is_split_into_probe_attention_and_scoring() -> None:
+    by_stage = {
+        "probe": {"seconds": 100.0, "tokens": 7},
+        "attention": {"seconds": 20.0},
+        "score": {"seconds": 3.0},
+        "select tuned": {"seconds": 0.5},
+        "train tuned": {"seconds": 50.0, "steps": 5, "tokens": 9},
+    }
+    report = {
+        "name": "rap",
+        "train_stages": "grpo",
+        "settings": {"select": {"random": False}},
+        "counts": {"samples": 410, "quarantined": 10},
+        "cost": {"by_stage": by_stage},
+        "trained": {"tuned": {"samples": 40}},
+    }
+    cost = Run(Path("rap"), report).cost()
+    assert (cost.probe_seconds, cost.attention_seconds, cost.scoring_seconds) == (100, 20, 3.5)
+    assert cost.selection_seconds == 123.5
+    assert cost.total_seconds == 173.5
+    assert (cost.samples, cost.pool) == (40, 400)  # rejected rows are not in the pool
+    full = Run(Path("full"), report | {"name": "grpo_full"}).cost()
+    assert (full.probe_seconds, full.selection_seconds, full.total_seconds) == (0, 0, 50)
+
+
+MM_EUREKA = {
+    "data": {"source": "mm_eureka", "limit": None, "tasks": None},
+    "model": {"name": "Qwen/Qwen2.5-VL-7B-Instruct"},
+    "evaluate": {"limit": None, "judge": "endpoint"},
+}
+
+
+def test_raps_figures_are_known_only_for_its_data_and_model() -> None:
+    figures = presets.rap_figures(MM_EUREKA, "rap")
+    assert (figures["samples"], figures["hours"]) == (5159, 52.8)
+    scores = [figures[name] for name in presets.RAP_BENCHMARKS]
+    # RAP prints 56.04, the mean of the six scores that it prints.
+    assert sum(scores) / 6 == pytest.approx(figures["mean"], abs=1e-4) == 0.5604
+    full = presets.rap_figures(MM_EUREKA, "grpo_full")
+    assert (full["samples"], full["hours"], full["mean"]) == (54931, 93.2, 0.5432)
+    assert presets.rap_figures(MM_EUREKA, "rap_cde") == {}  # its ablation is not known here
+    for section, key, value, reason in (
+        ("model", "name", "tiny", "the model is tiny, not Qwen2.5-VL-7B-Instruct"),
+        ("data", "source", "shapes", "the data are shapes, not all of MM-Eureka"),
+        ("data", "limit", 500, "not all of MM-Eureka"),
+        ("evaluate", "limit", 100, "evaluate.limit=100 leaves out benchmark items"),
+        ("evaluate", "judge", "none", "no model judged the answers (evaluate.judge=none"),
+    ):
+        settings = MM_EUREKA | {section: MM_EUREKA[section] | {key: value}}
+        assert presets.rap_figures(settings, "rap") == {}
+        (mismatch,) = presets.rap_mismatches(settings)
+        assert reason in mismatch
+
+
+def test_the_average_of_rap_is_shown_only_beside_an_average_of_its_six_benchmarks() -> None:
+    figures = presets.rap_figures(MM_EUREKA, "rap")
+    assert known_scores(figures, [*presets.RAP_BENCHMARKS]) == figures
+    three = ["MathVista", "MMStar", "MMVet"]
+    assert known_scores(figures, three).keys() == {*three, "samples", "hours"}
+    miniatures = known_scores(figures, [f"shapes/{name}" for name in presets.RAP_BENCHMARKS])
+    assert miniatures.keys() == {"samples", "hours"}
+
+
+def test_raps_figures_stand_in_brackets_beside_ours_or_the_table_says_why_not(
+    finish_run: FinishRun, rap_table: Path
+) -> None:
+    content = (rap_table / "compare.md").read_text()
+    assert "figures of RAP's Table 1 are left out, because they are of other runs: the " in content
+    assert "5,159" not in content
+    same = {"data.source": "mm_eureka", "data.path": "x", "model.name": PERCEPTION["model"]["name"]}
+    same["evaluate.judge"] = "endpoint"
+    runs = [finish_run(name, 0.5, settings=same) for name in ("grpo_full", "rap")]
+    folder = compare_runs(runs)
+    _, _, _, full, rap = rap_lines(folder, "### As RAP's Table 1 and its ablation")
+    assert full[1] == "96 (54,931)"
+    assert full[7] == "60 s (93.2 h)"
+    assert rap[1] == "96 (5,159)"
+    content = (folder / "compare.md").read_text()
+    assert "RAP selects from 54,931 samples, this table from 9:" in content
+
+
 def test_a_row_that_selects_by_difficulty_is_never_the_control_of_another_row() -> None:
     by_recipe = {row.recipe: row for row in PAPER_ROWS}
     for row in PAPER_ROWS:
         assert row.control is None or not by_recipe[row.control].selects
-    assert set(NEEDS_OWN_CONTROL) >= {"grpo_unsolved", "grpo_hard", "grpo_mid", "rap"}
+    without_control = {
+        "grpo_unsolved",
+        "grpo_hard",
+        "grpo_mid",
+        "rap_cde",
+        "rap_ace",
+        "rap_cde_ace",
+    }
+    assert set(NEEDS_OWN_CONTROL) >= without_control
+    assert presets.preset_of("rap").control == "rap_random"
+    assert not presets.preset_of("rap_random").selects
 
 
 def test_the_table_says_why_a_row_has_no_control(finish_run: FinishRun) -> None:

@@ -1,0 +1,6 @@
+"""Propose thresholds of CMAB's strata from the quantiles of a scored pool."""
+
+from difftrain.cli import main
+
+if __name__ == "__main__":
+    main("thresholds")
