@@ -31,8 +31,6 @@ MATHVISTA_TASKS = {
     "pick": ("visual question answering", "['scientific reasoning']"),
     "bar": ("figure question answering", "['statistical reasoning', 'arithmetic reasoning']"),
     "count_plus": ("math word problem", "['arithmetic reasoning']"),
-    "compare": ("visual question answering", "['arithmetic reasoning']"),
-    "odd": ("visual question answering", "['logical reasoning']"),
 }
 MMVET_CAPABILITIES = {
     "sign": "rec,know",
@@ -40,17 +38,13 @@ MMVET_CAPABILITIES = {
     "code": "rec,know,math",
     "read": "rec,ocr",
     "count": "rec",
-    "count_plus": "rec,math",
-    "bar": "rec,math",
 }
 OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by the answer's length modulo 4
 MMMU_SUBJECTS = {
     "code": ("Accounting", "Business"),
     "pick": ("History", "Humanities & Social Science"),
-    "compare": ("Math", "Science"),
     "odd": ("Psychology", "Humanities & Social Science"),
-    "count": ("Manage", "Business"),
-    "bar": ("Economics", "Business"),
+    "bar": ("Math", "Science"),
 }
 MMSTAR_CAPABILITIES = {  # for a gen_difficulty (0 to 1) below 0.5, and for a higher one
     "odd": ("instance reasoning", "logical reasoning"),

@@ -69,6 +69,6 @@ def test_the_options_hold_the_true_and_the_wrong_name() -> None:
 
 def test_another_name_leads_to_another_answer() -> None:
     sign = signs.signs()[KNOWN]
-    assert signs.conclude("sign", [sign.alias], ()) == (sign.alias, sign.alias)
-    _, code = signs.conclude("code", [sign.alias, sign.name], ())
+    assert signs.conclude("sign", [sign.alias], (), signs.CALLED) == (sign.alias, sign.alias)
+    _, code = signs.conclude("code", [sign.alias, sign.name], (), signs.CODE)
     assert code == f"{signs.number(sign.alias)}{signs.number(sign.name)}"

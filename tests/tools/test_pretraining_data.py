@@ -18,7 +18,7 @@ from difftrain.shapes.pool import Split
 @pytest.fixture(scope="module")
 def processor():
     """The tiny model's processor, with a tokenizer trained on two texts."""
-    return pretrain_tiny.build_processor(["row 2, column 3", "colour of the circle"])
+    return pretrain_tiny.build_processor(["row 2, column 3", "color of the circle"])
 
 
 def drawn(family: str, index: int) -> families.DrawnSample:
@@ -34,8 +34,8 @@ def test_the_conclusion_of_a_rationale_is_its_answer() -> None:
         assert verified.rationale.endswith(f": {verified.answer.lower()}")
         bars = drawn("bar", index)
         assert bars.rationale.endswith(f" = {bars.answer}")
-        color = drawn("colour", index)
-        assert color.rationale == color.options["ABCD".index(color.answer)]
+        picked = drawn("pick", index)
+        assert picked.rationale == picked.options["ABCD".index(picked.answer)]
 
 
 def test_a_code_is_made_of_the_numbers_in_its_rationale() -> None:
