@@ -2,9 +2,9 @@
 
     python studies/measure_validity.py [--output_dir DIR] [KEY=VALUE ...]
 
-The samples are drawings of colored shapes with a question (difftrain/shapes/pool.py), in families:
-the functions that generate them. Their truth is known: a question needs the image, or its text
-alone gives the answer ("prior"), or nobody can answer it ("noise"). The measures are
+The samples are drawings with a question (difftrain/shapes/pool.py), in families: the functions that
+generate them, each in its share (data.mix=even). Their truth is known: a question needs the image,
+or its text alone gives the answer ("prior"), or nobody can answer it ("noise"). The measures are
 
 * PISM (Qi et al. 2026): the first share of the image, if masked, at which the model fails
 * CMAB (Qi et al. 2026): attention to the image, relative to attention to the text
@@ -63,6 +63,7 @@ from difftrain.recipes import difficulty
 from difftrain.records import AnswerKind, Attention, Rollout, Sample, Score, Verdict, View
 from difftrain.select import rap
 from difftrain.shapes.families import GRID, LETTERS, LEVELS
+from difftrain.shapes.signs import LONG, NUM_SIGNS
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,9 @@ def run_steps(overrides: Sequence[str], folder: Path) -> dict[str, StepResult]:
     results: dict[str, StepResult] = {}
     timing, session = folder / "timing.json", None
     for step, settings in STEPS.items():
-        config = resolve(compose_config([f"output_dir={folder}", *settings, *overrides]))
+        config = resolve(
+            compose_config([f"output_dir={folder}", "data.mix=even", *settings, *overrides])
+        )
         session = session or ModelSession(config.model, config.data)
         paths = RunPaths(config)
         if step in OTHER_MASKS:
@@ -174,17 +177,21 @@ def run_steps(overrides: Sequence[str], folder: Path) -> dict[str, StepResult]:
     return results
 
 
+NAMES = 2 * NUM_SIGNS  # true names and wrong ones
 ANSWER_SPACES = {
     "verify": 2,
-    "count_colour": 6,
     "count": 10,
     "locate": GRID * GRID,
     "count_plus": 17,
     "bar": 2 * LEVELS - 1,
     "prior": 17,
     "noise": 900,
+    "sign": NAMES,
+    "signs": NAMES**2,
+    "code": 90**2,
+    "long_code": 90**LONG,
 }
-"""How many answers a question of a family can have (see the generators in shapes/families.py). The
+"""How many answers a question of a family can have (see the generators in difftrain/shapes). The
 other families have answer options, or ask for a word (family `read`)."""
 
 

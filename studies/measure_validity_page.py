@@ -26,7 +26,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from measure_validity_stats import ANSWER_GROUPS, FLAWS, MASK_KINDS, TITLES, Statistic
+from measure_validity_stats import ANSWER_GROUPS, CAVEATS, MASK_KINDS, TITLES, Statistic
 
 from difftrain.report.plots import FAINT, INK, NO_METADATA, STRATUM_COLORS, STYLE_FILE, new_figure
 
@@ -297,11 +297,10 @@ def separation(result: dict[str, Any]) -> list[str]:
         f"The target for CDE is {TARGET_AUC}: {reached['all']} over all samples "
         f"({cde['all'].value:.2f}), {reached['solved']} over those solved at least once "
         f"({cde['solved'].value:.2f}). `Parsable only` (for this page; not a setting) is CDE over "
-        "the responses that can be parsed. This model was trained to often leave out the answer's "
-        "tags in the families count_plus, compare and bar, and a response without tags counts as "
-        "incorrect. `Parsable only` has no value for a sample without a parsable response, with or "
-        "without the image.",
-        *FLAWS,
+        "the responses that can be parsed; a response that cannot be parsed counts as incorrect. "
+        "`Parsable only` has no value for a sample without a parsable response, with or without "
+        "the image.",
+        *CAVEATS,
         "",
         "Image gain needs no response: it is how much more likely the image makes the gold answer.",
         "Scored is the answer after an empty thought or, with `rationale`",
@@ -350,9 +349,8 @@ def gen_difficulty(result: dict[str, Any]) -> list[str]:
         "Spearman's correlation with gen_difficulty (0 easiest, 1 hardest) within each family.",
         "The pooled value is the correlation of within-family ranks, so that differences between",
         "families cannot help. A family in which a measure is constant counts as uncorrelated.",
-        "gen_difficulty is what we think is hard, not what this model finds hard. But this model",
-        "was trained to give up on masked images, at smaller masks if gen_difficulty is higher.",
-        "So PISM should correlate with gen_difficulty.",
+        "gen_difficulty is what we think is hard, not what this model finds hard: the size and",
+        "contrast of shapes, or how rarely pretraining gave a sign its true name.",
         *table(["measure", "pooled, 95 %", "expected", "n", "no value"], rows),
         "![gen_difficulty](measure_validity_gen_difficulty.svg)",
     ]
