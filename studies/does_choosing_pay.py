@@ -6,9 +6,10 @@
 
 The pools have the shares of easy, medium and hard, and unsolved samples of Qi et al. 2026
 (data.mix=paper). Each seed has a pool of its own, which all its arms share, as they share one
-probe. All arms train for the same number of optimizer steps. The six shapes/ benchmarks are
-answered every EVAL_STEPS steps, so one run gives its score at equal steps and at equal generated
-tokens. does_choosing_pay_plan.md says what is compared and how; it was committed before the runs.
+probe. Arms are compared after the same number of optimizer steps; the full pool is trained on for
+longer. The six shapes/ benchmarks are answered every EVAL_STEPS steps, so one run gives its score
+at equal steps and at equal generated tokens. does_choosing_pay_plan.md says what is compared and
+how; it was committed before the runs.
 
 A finished run leaves one small file in studies/results/does_choosing_pay/, and is not repeated. A
 killed run continues from its last checkpoint. Two processes may run different seeds.
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import does_choosing_pay_page as page
-from does_choosing_pay_page import ArmRun, CurvePoint
+from does_choosing_pay_page import EQUAL_STEPS, FURTHER, MAIN, TWO_STAGE, ArmRun, CurvePoint
 from transformers import TrainerCallback
 
 from difftrain.cli.overrides import compose_config
@@ -48,19 +49,20 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "studies" / "results" / "does_choosing_pay"
-STEPS, EVAL_STEPS, ITEMS = 160, 20, 60
-"""Optimizer steps of a run, steps between two evaluations, items of each benchmark."""
-SFT_STEPS = 40  # of a two-stage run; GRPO has the others
+NUM_SAMPLES, FULL_STEPS, SFT_STEPS, EVAL_STEPS, ITEMS = 240, 320, 40, 20, 60
+"""Samples of a pool; optimizer steps on the full pool, and of SFT; steps between two evaluations;
+items of each benchmark. Other runs have EQUAL_STEPS steps, SFT's included."""
 PILOT_SEEDS = (1001, 1002)
 COMMON = [
-    "data.mix=paper", "probe.until=stratum", "probe.retest_samples=0", "grpo.eval_samples=0",
-    f"grpo.max_steps={STEPS}", f"grpo.save_steps={EVAL_STEPS}", f"evaluate.limit={ITEMS}",
+    "data.mix=paper", f"data.num_samples={NUM_SAMPLES}", "probe.until=stratum",
+    "probe.retest_samples=0", "grpo.eval_samples=0",
+    f"grpo.max_steps={EQUAL_STEPS}", f"grpo.save_steps={EVAL_STEPS}", f"evaluate.limit={ITEMS}",
 ]  # fmt: skip
-TWO_STAGES = [f"sft.max_steps={SFT_STEPS}", f"grpo.max_steps={STEPS - SFT_STEPS}"]
+TWO_STAGES = [f"sft.max_steps={SFT_STEPS}", f"grpo.max_steps={EQUAL_STEPS - SFT_STEPS}"]
 ARMS = {
     "mid+hard": ["recipe=grpo_mid_hard"],
     "random": ["recipe=grpo_random"],
-    "full": ["recipe=grpo_full"],
+    "full": ["recipe=grpo_full", f"grpo.max_steps={FULL_STEPS}"],
     "hard": ["recipe=grpo_hard"],
     "SFT(mid)+GRPO(hard)": ["recipe=sft_mid_grpo_hard", *TWO_STAGES],
     "SFT(hard)+GRPO(mid)": ["recipe=sft_hard_grpo_mid", *TWO_STAGES],
@@ -69,9 +71,7 @@ ARMS = {
     "CMAB mid+hard": ["recipe=grpo_mid_hard", "difficulty=cmab"],
 }
 """The settings of each arm. `random` has as many samples as `mid+hard` of the same pool."""
-NUM_FURTHER_SEEDS = 3
-FURTHER_ARMS = ("unsolved", "RAP", "CMAB mid+hard")
-"""These arms run with the first NUM_FURTHER_SEEDS seeds only."""
+NUM_FURTHER_SEEDS = 3  # the arms of FURTHER run with the first seeds only
 WITHOUT_PROBE = ("full", "random")
 """These arms could be trained without probing; the probe is not part of their cost."""
 
@@ -204,20 +204,20 @@ def row_file(arm: str, seed: int) -> Path:
 
 
 def run_missing(arms: list[str], seeds: list[int], overrides: list[str]) -> None:
-    """Run what has no result row yet, seed by seed."""
-    for seed in seeds:
-        for arm in arms:
-            if row_file(arm, seed).exists():
-                continue
-            if arm in FURTHER_ARMS and seed not in range(1, NUM_FURTHER_SEEDS + 1):
-                continue
-            logger.info("seed %d: %s", seed, arm)
-            try:
-                run = run_arm(arm, seed, overrides)
-            except EmptySelectionError as error:
-                logger.warning("seed %d: %s is left out: %s", seed, arm, error)
-                continue
-            manifest.write_json(row_file(arm, seed), run.to_json())
+    """Run what has no result row yet: the main arms of all seeds, then the others."""
+    groups = [[arm for arm in group if arm in arms] for group in (MAIN, TWO_STAGE, FURTHER)]
+    for group, seed, arm in ((g, s, a) for g in groups for s in seeds for a in g):
+        if row_file(arm, seed).exists():
+            continue
+        if group is groups[-1] and seed not in range(1, NUM_FURTHER_SEEDS + 1):
+            continue
+        logger.info("seed %d: %s", seed, arm)
+        try:
+            run = run_arm(arm, seed, overrides)
+        except EmptySelectionError as error:
+            logger.warning("seed %d: %s is left out: %s", seed, arm, error)
+            continue
+        manifest.write_json(row_file(arm, seed), run.to_json())
 
 
 def main() -> None:

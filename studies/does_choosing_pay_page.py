@@ -30,6 +30,7 @@ PAIRS = (
 )
 """The compared arms, first minus second. Holm's correction covers all of these pairs."""
 COLORS = {"mid+hard": "#0b8068", "random": "#b5649b", "full": "#2f78b4", "hard": "#d1542b"}
+EQUAL_STEPS = 160  # optimizer steps after which arms are compared; the full pool's run goes on
 WANTED_POINTS = 2.0  # the difference that the number of seeds must be able to show
 TEXT_FILE = Path(__file__).with_name("does_choosing_pay_reading.md")
 
@@ -98,8 +99,9 @@ class ArmRun:
         return content
 
     @property
-    def final(self) -> CurvePoint:
-        return self.points[-1]
+    def at_equal_steps(self) -> CurvePoint:
+        """The last scores within EQUAL_STEPS optimizer steps, those of SFT included."""
+        return [p for p in self.points if p.step + self.sft_steps <= EQUAL_STEPS][-1]
 
 
 def read_runs(folder: Path) -> list[ArmRun]:
@@ -142,7 +144,7 @@ class Power:
 def power(pilot: Sequence[ArmRun]) -> Power:
     """The smallest number of seeds, at least 8, with a power of 0.8 for WANTED_POINTS."""
     by_seed = paired(pilot, "mid+hard", "random")
-    values = tuple(a.final.mean - b.final.mean for a, b in by_seed)
+    values = tuple(a.at_equal_steps.mean - b.at_equal_steps.mean for a, b in by_seed)
     if len(values) < 2:
         return Power(values, math.nan, None)
     deviation = stdev(values)
@@ -180,14 +182,14 @@ def cluster_of(benchmark: str, item_id: str) -> str:
 
 
 def compare(runs: Sequence[ArmRun]) -> dict[tuple[str, str], stats.Estimate]:
-    """The paired differences at the last step, with p corrected over all pairs (Holm)."""
+    """The paired differences at equal steps, with p corrected over all pairs (Holm)."""
     estimates = {}
     for first, second in PAIRS:
         pairs = paired(runs, first, second)
         if len(pairs) < 2:
             continue
-        before = [b.final.results() for _, b in pairs]
-        after = [a.final.results() for a, _ in pairs]
+        before = [b.at_equal_steps.results() for _, b in pairs]
+        after = [a.at_equal_steps.results() for a, _ in pairs]
         tables = stats.difference_tables(before, after, cluster_of)
         estimates[first, second] = stats.pool(tables, "paired")[stats.MEAN]
     return estimates
@@ -228,16 +230,13 @@ def score_at_tokens(run: ArmRun, tokens: float) -> float:
 
 
 def equal_tokens(runs: Sequence[ArmRun], first: str, second: str) -> dict[str, float] | None:
-    """The difference in points at the tokens that `first` had generated at its last step.
-
-    If `second` generated fewer, at its own last step. The interval is Student's t over seeds.
-    """
+    """The difference in points where the arm with fewer generated tokens ends. The interval is Student's t over seeds."""
     pairs = paired(runs, first, second)
     if len(pairs) < 2:
         return None
     values = []
     for a, b in pairs:
-        tokens = min(a.final.tokens, b.final.tokens)
+        tokens = min(a.points[-1].tokens, b.points[-1].tokens)
         values.append(score_at_tokens(a, tokens) - score_at_tokens(b, tokens))
     half = float(scipy_stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
     return {"mean": mean(values), "low": mean(values) - half, "high": mean(values) + half}
@@ -290,7 +289,7 @@ def summary(runs: Sequence[ArmRun], calculation: Power) -> dict[str, Any]:
 
 def arm_summary(runs: Sequence[ArmRun]) -> dict[str, Any]:
     """One arm over its seeds: means, and the scores of each seed."""
-    finals = [run.final.mean for run in runs]
+    finals = [run.at_equal_steps.mean for run in runs]
     return {
         "seeds": [run.seed for run in runs],
         "base": mean(run.points[0].mean for run in runs),
@@ -298,9 +297,9 @@ def arm_summary(runs: Sequence[ArmRun]) -> dict[str, Any]:
         "scores": finals,
         "best": max(mean_curve(runs)[2]),
         "samples": mean(run.selected for run in runs),
-        "live_groups": mean(mean(run.live_share) for run in runs),
-        "grad_norm": mean(mean(run.grad_norm) for run in runs),
-        "tokens": mean(run.final.tokens for run in runs),
+        "live_groups": mean(mean(run.live_share[:EQUAL_STEPS]) for run in runs),
+        "grad_norm": mean(mean(run.grad_norm[:EQUAL_STEPS]) for run in runs),
+        "tokens": mean(run.at_equal_steps.tokens for run in runs),
         "probe_tokens": mean(run.probe_tokens for run in runs),
     }
 
@@ -309,7 +308,7 @@ def table(content: dict[str, Any]) -> list[str]:
     """The arms' rows as Markdown."""
     lines = [
         "| arm | seeds | samples | live groups | gradient norm | tokens (of the probe) | base | "
-        "after the last step | minus base |",
+        f"after {EQUAL_STEPS} steps | minus base |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     order = [arm for arm in (*MAIN, *TWO_STAGE, *FURTHER) if arm in content["arms"]]
@@ -383,8 +382,8 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
 
 
 def seed_rows(runs: Sequence[ArmRun], arms: Sequence[str]) -> list[str]:
-    """Each seed's last scores, one column per arm."""
-    by_key = {(run.seed, run.arm): f"{run.final.mean:.1f}" for run in runs}
+    """Each seed's scores at equal steps, one column per arm."""
+    by_key = {(run.seed, run.arm): f"{run.at_equal_steps.mean:.1f}" for run in runs}
     return [
         f"| {seed} | " + " | ".join(by_key.get((seed, arm), "") for arm in arms) + " |"
         for seed in sorted({run.seed for run in runs})
