@@ -230,7 +230,8 @@ def score_at_tokens(run: ArmRun, tokens: float) -> float:
 
 
 def equal_tokens(runs: Sequence[ArmRun], first: str, second: str) -> dict[str, float] | None:
-    """The difference in points where the arm with fewer generated tokens ends. The interval is Student's t over seeds."""
+    """The difference in points where the arm with fewer generated tokens ends, with the interval of
+    Student's t over seeds."""
     pairs = paired(runs, first, second)
     if len(pairs) < 2:
         return None
