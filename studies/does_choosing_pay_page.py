@@ -1,7 +1,6 @@
 """The page of does_choosing_pay.py: power calculation, comparisons, table, figure."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -126,12 +125,12 @@ class Power:
     """How many seeds show a difference of WANTED_POINTS, from the pilot's paired differences."""
 
     differences: tuple[float, ...]  # mid+hard minus random of each pilot seed, in points
-    deviation: float
+    deviation: float | None  # None, as `seeds`, if fewer than two pilot seeds have been run
     seeds: int | None
 
     def sentence(self) -> str:
         """The calculation in one sentence."""
-        if self.seeds is None:
+        if self.deviation is None:
             return "Power: the pilot has not been run"
         differences = ", ".join(f"{value:+.1f}" for value in self.differences)
         return (
@@ -146,7 +145,7 @@ def power(pilot: Sequence[ArmRun]) -> Power:
     by_seed = paired(pilot, "mid+hard", "random")
     values = tuple(a.at_equal_steps.mean - b.at_equal_steps.mean for a, b in by_seed)
     if len(values) < 2:
-        return Power(values, math.nan, None)
+        return Power(values, None, None)
     deviation = stdev(values)
     count = 8
     while _power(count, deviation) < 0.8:
