@@ -20,6 +20,7 @@ from difftrain.report.plots import NO_METADATA, STYLE_FILE, new_figure
 MAIN = ("mid+hard", "random", "full", "hard")
 TWO_STAGE = ("SFT(mid)+GRPO(hard)", "SFT(hard)+GRPO(mid)")
 FURTHER = ("unsolved", "RAP", "CMAB mid+hard")
+ARMS = (*MAIN, *TWO_STAGE, *FURTHER)
 PAIRS = (
     ("mid+hard", "random"),
     ("mid+hard", "full"),
@@ -282,7 +283,7 @@ def summary(runs: Sequence[ArmRun], calculation: Power) -> dict[str, Any]:
         "differences_at_equal_steps": differences,
         "differences_at_equal_tokens": by_tokens,
         "power": asdict(calculation),
-        "arms": {arm: arm_summary(of_arm(runs, arm)) for arm in dict.fromkeys(r.arm for r in runs)},
+        "arms": {arm: arm_summary(of_arm(runs, arm)) for arm in ARMS if of_arm(runs, arm)},
         "versions": runs[0].versions if runs else manifest.versions(),
     }
 
@@ -311,9 +312,7 @@ def table(content: dict[str, Any]) -> list[str]:
         f"after {EQUAL_STEPS} steps | minus base |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    order = [arm for arm in (*MAIN, *TWO_STAGE, *FURTHER) if arm in content["arms"]]
-    for arm in order:
-        row = content["arms"][arm]
+    for arm, row in content["arms"].items():
         lines.append(
             f"| {arm} | {len(row['seeds'])} | {row['samples']:.0f} | {row['live_groups']:.0%} | "
             f"{row['grad_norm']:.2f} | {row['tokens'] / 1000:.0f}k "
