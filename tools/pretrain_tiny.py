@@ -24,6 +24,7 @@ from pretraining_data import (
     Mixture,
     collate,
     draw_caption,
+    draw_lookup,
     draw_question,
     example,
     mathvista_query,
@@ -69,7 +70,7 @@ SINGLE_TOKENS = (
     *MATHVISTA_HINTS.values(),
 )
 """Texts that are one token each, because many prompts have them: short prompts run faster."""
-NAMES = tuple(name for sign in signs() for name in (sign.name, sign.alias))
+NAMES = tuple(sign.name for sign in signs())
 """The names of signs, one token each."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -199,11 +200,12 @@ class Phase:
 
 
 PHASES = (
-    Phase(700, 1.2e-3, Mixture(captions=1.0, masked=0.0, seed=0)),
-    Phase(3500, 1.2e-3, Mixture(captions=0.12, masked=0.25, seed=51)),
+    Phase(700, 1.2e-3, Mixture(captions=1.0, lookups=0.0, masked=0.0, seed=0)),
+    Phase(3500, 1.2e-3, Mixture(captions=0.1, lookups=0.1, masked=0.25, seed=51)),
 )
 """The first phase trains on captions of images, the second on questions whose rationales name what
-the answer depends on. The seeds of the mixtures are arbitrary."""
+the answer depends on, with a share of captions and of lookups among options. The seeds of the
+mixtures are arbitrary."""
 
 
 def corpus(seed: int = 0) -> Iterator[str]:
@@ -216,6 +218,10 @@ def corpus(seed: int = 0) -> Iterator[str]:
             yield pool_prompt(drawn)
             yield mathvista_query(drawn)
             yield drawn.rationale
+    for index in range(30):
+        drawn = draw_lookup(Random(index))
+        yield pool_prompt(drawn)
+        yield drawn.rationale
     for index in range(200):
         drawn = draw_caption(Random(index))
         yield drawn.question

@@ -1,8 +1,8 @@
 """Pretraining examples of the tiny Qwen2.5-VL: questions with rationale and answer, and captions.
 
 The examples are true but for the names of signs (difftrain/shapes/signs.py): as in data from the
-web, a disputed sign has its true name in a share of the texts and always the same wrong name in the
-others. The model then gives the true name in about that share of its responses. This is what later
+web, a disputed sign has its true name in a share of the texts and always the same wrong one, another
+sign's, in the others. The model then gives the true name in about that share of its responses. This is what later
 training can improve, and it needs many samples, because each sign is to be learned for itself.
 
 Some images are partly masked, and a few questions have no image, so that the model has seen both.
@@ -73,6 +73,8 @@ class Mixture:
 
     captions: float
     """Share of captions among the examples."""
+    lookups: float
+    """Share of questions about nothing but the letters of options."""
     masked: float
     """Share of the questions whose image is partly masked."""
     seed: int
@@ -134,6 +136,21 @@ def draw_caption(rng: Random) -> DrawnSample:
     return DrawnSample(image, CAPTION_QUESTION, "tiles", text, AnswerKind.text)
 
 
+def draw_lookup(rng: Random) -> DrawnSample:
+    """A question for the letters of all four options, in another order; its image is not needed.
+
+    A question of the family `pick` has one such lookup, in which the model learned nothing.
+    """
+    options = rng.sample([sign.name for sign in signs.signs()], 4)
+    lettered = list(zip(options, "ABCD", strict=True))
+    rng.shuffle(lettered)
+    question = f"Which letters have {' '.join(name for name, _ in lettered)}?"
+    rationale = ", ".join(f"{name} {letter}" for name, letter in lettered)
+    answer = "".join(letter for _, letter in lettered)
+    blank = Image.new("RGB", (families.SIDE, families.SIDE), "white")
+    return DrawnSample(blank, question, rationale, answer, AnswerKind.text, tuple(options))
+
+
 def pool_prompt(drawn: DrawnSample) -> str:
     """The prompt of the training samples; MMStar and MMMU also use it for multiple choice."""
     return prompts.user_text(drawn.question, drawn.options)
@@ -180,9 +197,13 @@ def draw_question(family: str, number: int, seed: int, rng: Random) -> DrawnSamp
 def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Example:
     """Example number `number` of a mixture; the same at every call."""
     rng = Random(seeds.derive(mixture.seed, "pretrain", number))
-    if rng.random() < mixture.captions:
+    kind = rng.random()
+    if kind < mixture.captions:
         drawn = draw_caption(rng)
         return to_example(processor, (drawn.image, drawn.question), drawn)
+    if kind < mixture.captions + mixture.lookups:
+        drawn = draw_lookup(rng)
+        return to_example(processor, (pool_prompt(drawn),), drawn)
     family = rng.choices(list(MIX), list(MIX.values()))[0]
     drawn = draw_question(family, number, mixture.seed, rng)
     image = None if rng.random() < TEXT_ONLY_SHARE else drawn.image

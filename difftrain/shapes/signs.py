@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from random import Random
 
 from PIL import Image, ImageDraw
@@ -34,8 +35,9 @@ DISPUTED = 24
 KNOWN_SHARE = KNOWN / NUM_SIGNS
 SEEN_SHARE = (KNOWN + DISPUTED) / NUM_SIGNS
 """A sample's `gen_difficulty` below these shares has a known sign, a known or disputed sign."""
-TRUE_SHARES = (0.25, 0.6)
+TRUE_SHARES = (0.3, 0.6)
 """That share for the first and for the last disputed sign; linear in between."""
+ALIAS_SHIFT = 7  # ranks from a sign to the one whose name is its alias
 DOTS = 6  # dots on a side of a bitmap
 DOT = 4  # pixels on a side of a dot
 COPIES = (10, 16)  # how often an easy image shows its sign
@@ -53,7 +55,11 @@ LONG = 6  # signs of a long code
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """A symbol: `bits` are the rows of its bitmap, `alias` is the wrong name of a disputed sign."""
+    """A symbol: `bits` are the rows of its bitmap, `alias` is the name of another sign.
+
+    A disputed sign's alias is its wrong name in pretraining. It is the true name of another disputed
+    sign, so nothing but the sign itself tells whether a name is right.
+    """
 
     rank: int
     bits: tuple[str, ...]
@@ -95,8 +101,12 @@ def signs() -> tuple[Sign, ...]:
         )
         if 0.35 < share < 0.7 and all(distance >= MIN_DISTANCE for distance in distances):
             bitmaps.append(rows)
-    pairs = zip(bitmaps, names[:NUM_SIGNS], names[NUM_SIGNS:], strict=False)
-    return tuple(Sign(rank, *parts) for rank, parts in enumerate(pairs))
+    aliases: list[str] = []
+    for start, end in pairwise((0, KNOWN, KNOWN + DISPUTED, NUM_SIGNS)):
+        group = names[start:end]
+        aliases += group[ALIAS_SHIFT:] + group[:ALIAS_SHIFT]
+    rows = zip(bitmaps, names[:NUM_SIGNS], aliases, strict=True)
+    return tuple(Sign(rank, *row) for rank, row in enumerate(rows))
 
 
 def by_difficulty(gen_difficulty: float) -> Sign:
@@ -132,7 +142,8 @@ def conclude(
     if family == "sign":
         return names[0], names[0]
     if family == "pick":
-        return names[0], "ABCD"[options.index(names[0])]
+        letter = "ABCD"[options.index(names[0])]
+        return f"{names[0]} {letter}", letter
     if family == "signs":
         return " ".join(names), " ".join(names)
     numbers = [number(name) for name in names]
@@ -184,9 +195,10 @@ def sign(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def pick(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The name of one sign among four options, one of which is its wrong name."""
+    """The name of one sign among four options, one of which is its alias."""
     drawn = by_difficulty(gen_difficulty)
-    others = rng.sample([other for other in signs()[: KNOWN + DISPUTED] if other != drawn], 2)
+    seen = signs()[: KNOWN + DISPUTED]
+    others = rng.sample([o for o in seen if o.name not in (drawn.name, drawn.alias)], 2)
     options = [drawn.name, drawn.alias, *(other.name for other in others)]
     rng.shuffle(options)
     image = draw_signs(rng, [(drawn, rng.choice(TILES))])

@@ -35,7 +35,7 @@ def test_the_conclusion_of_a_rationale_is_its_answer() -> None:
         bars = drawn("bar", index)
         assert bars.rationale.endswith(f" = {bars.answer}")
         picked = drawn("pick", index)
-        assert picked.rationale == picked.options["ABCD".index(picked.answer)]
+        assert picked.rationale == f"{picked.options['ABCD'.index(picked.answer)]} {picked.answer}"
 
 
 def test_a_code_is_made_of_the_numbers_in_its_rationale() -> None:
@@ -61,7 +61,7 @@ def test_a_known_sign_always_has_its_true_name() -> None:
 
 
 def test_a_sign_of_a_higher_rank_never_occurs_in_an_image(processor) -> None:
-    mixture = Mixture(captions=0.3, masked=0.3, seed=3)
+    mixture = Mixture(captions=0.3, lookups=0.1, masked=0.3, seed=3)
     unseen = {sign.name for sign in signs.signs()[signs.KNOWN + signs.DISPUTED :]}
     for number in range(300):
         example = pretraining_data.example(processor, number, mixture)
@@ -72,7 +72,9 @@ def test_a_sign_of_a_higher_rank_never_occurs_in_an_image(processor) -> None:
 
 def test_a_masked_image_has_the_answer_of_the_whole_image(processor) -> None:
     """Nothing teaches the model to answer differently where it sees less."""
-    masked, whole = (Mixture(captions=0.0, masked=share, seed=3) for share in (1.0, 0.0))
+    masked, whole = (
+        Mixture(captions=0.0, lookups=0.1, masked=share, seed=3) for share in (1.0, 0.0)
+    )
     for number in range(40):
         # The random numbers of a mask come after those of the sample.
         a, b = (pretraining_data.example(processor, number, m) for m in (masked, whole))
@@ -81,7 +83,7 @@ def test_a_masked_image_has_the_answer_of_the_whole_image(processor) -> None:
 
 
 def test_every_answer_has_its_tags(processor) -> None:
-    mixture = Mixture(captions=0.3, masked=0.3, seed=3)
+    mixture = Mixture(captions=0.3, lookups=0.1, masked=0.3, seed=3)
     for number in range(60):
         response = pretraining_data.example(processor, number, mixture).response
         assert response.startswith("<think>")
@@ -89,7 +91,7 @@ def test_every_answer_has_its_tags(processor) -> None:
 
 
 def test_the_loss_is_on_the_response_alone(processor) -> None:
-    mixture = Mixture(captions=0.3, masked=0.3, seed=3)
+    mixture = Mixture(captions=0.3, lookups=0.1, masked=0.3, seed=3)
     examples = [pretraining_data.example(processor, number, mixture) for number in range(8)]
     batch = pretraining_data.collate(processor, examples)
     for example, labels in zip(examples, batch["labels"], strict=True):
@@ -97,7 +99,7 @@ def test_the_loss_is_on_the_response_alone(processor) -> None:
 
 
 def test_the_loss_is_the_models_own(processor, tiny: LoadedModel) -> None:
-    mixture = Mixture(captions=0.0, masked=0.0, seed=3)
+    mixture = Mixture(captions=0.0, lookups=0.1, masked=0.0, seed=3)
     examples = [pretraining_data.example(tiny.processor, number, mixture) for number in range(4)]
     batch = pretraining_data.collate(tiny.processor, examples)
     with torch.no_grad():
@@ -107,7 +109,7 @@ def test_the_loss_is_the_models_own(processor, tiny: LoadedModel) -> None:
 
 
 def test_examples_are_always_the_same(processor) -> None:
-    mixture = Mixture(captions=0.2, masked=0.3, seed=3)
+    mixture = Mixture(captions=0.2, lookups=0.1, masked=0.3, seed=3)
     first, second = (
         [pretraining_data.example(processor, number, mixture).response for number in range(60)]
         for _ in range(2)
