@@ -177,7 +177,6 @@ def run_steps(overrides: Sequence[str], folder: Path) -> dict[str, StepResult]:
     return results
 
 
-NAMES = 2 * NUM_SIGNS  # true names and wrong ones
 ANSWER_SPACES = {
     "verify": 2,
     "count": 10,
@@ -186,8 +185,8 @@ ANSWER_SPACES = {
     "bar": 2 * LEVELS - 1,
     "prior": 17,
     "noise": 900,
-    "sign": NAMES,
-    "signs": NAMES**2,
+    "sign": NUM_SIGNS,
+    "signs": NUM_SIGNS**2,
     "code": 90**2,
     "long_code": 90**LONG,
 }

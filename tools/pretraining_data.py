@@ -1,9 +1,10 @@
 """Pretraining examples of the tiny Qwen2.5-VL: questions with rationale and answer, and captions.
 
 The examples are true but for the names of signs (difftrain/shapes/signs.py): as in data from the
-web, a disputed sign has its true name in a share of the texts and always the same wrong one, another
-sign's, in the others. The model then gives the true name in about that share of its responses. This is what later
-training can improve, and it needs many samples, because each sign is to be learned for itself.
+web, a disputed sign has its true name in a share of the texts and always the same wrong one,
+another sign's, in the others. The model then gives the true name in about that share of its
+responses. This is what later training can improve, and it needs many samples, because each sign is
+to be learned for itself.
 
 Some images are partly masked, and a few questions have no image, so that the model has seen both.
 Their answers are those of the whole image: nothing teaches the model to behave otherwise there.

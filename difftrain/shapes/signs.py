@@ -57,8 +57,8 @@ LONG = 6  # signs of a long code
 class Sign:
     """A symbol: `bits` are the rows of its bitmap, `alias` is the name of another sign.
 
-    A disputed sign's alias is its wrong name in pretraining. It is the true name of another disputed
-    sign, so nothing but the sign itself tells whether a name is right.
+    A disputed sign's alias is its wrong name in pretraining. It is the true name of another
+    disputed sign, so nothing but the sign itself tells whether a name is right.
     """
 
     rank: int

@@ -12,12 +12,17 @@ from difftrain.shapes.signs import DOT, KNOWN, NUM_SIGNS
 
 def test_bitmaps_differ_and_no_name_is_used_twice() -> None:
     every = signs.signs()
-    names = [name for sign in every for name in (sign.name, sign.alias)]
-    assert len(every) == NUM_SIGNS
-    assert len(set(names)) == 2 * NUM_SIGNS
+    assert len(every) == len({sign.name for sign in every}) == NUM_SIGNS
     bitmaps = ["".join(sign.bits) for sign in every]
     for a, b in combinations(bitmaps, 2):
         assert sum(x != y for x, y in zip(a, b, strict=True)) >= signs.MIN_DISTANCE
+
+
+def test_the_wrong_names_of_disputed_signs_are_the_true_names_of_other_disputed_signs() -> None:
+    """So no name is wrong in itself, and each sign is to be learned for itself."""
+    disputed = signs.signs()[KNOWN : KNOWN + signs.DISPUTED]
+    assert {sign.alias for sign in disputed} == {sign.name for sign in disputed}
+    assert all(sign.alias != sign.name for sign in disputed)
 
 
 def test_true_shares_fall_from_known_to_disputed_signs_and_end_there() -> None:
