@@ -98,3 +98,9 @@ def test_every_recipe_data_set_model_and_measure_in_the_pages_exists() -> None:
 def test_the_readme_links_to_files_that_exist() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_test_that_a_page_cites_exists() -> None:
+    cited = {name for page in PAGES for name in re.findall(r"`(tests/[\w/]+\.py)`", page.read_text())}
+    assert len(cited) > 15
+    assert [name for name in sorted(cited) if not (ROOT / name).is_file()] == []
