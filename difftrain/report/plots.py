@@ -40,6 +40,8 @@ INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"  # text, secondary text, pale
 STYLE_FILE = Path(__file__).with_name("figures.mplstyle")
 # Otherwise the file would contain the date and external URLs.
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+MAX_VECTOR_POINTS = 2000  # of more points, an SVG would take megabytes: they become pixels
+RASTER_DPI = 150
 NEVER_TICK_GAP = 0.12  # from the largest mask ratio to the tick `never` (the sample never fails)
 
 
@@ -59,7 +61,8 @@ def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
             if figure is None:
                 return None
             buffer = BytesIO()
-            figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
+            figure.savefig(buffer, format="svg", dpi=RASTER_DPI, transparent=True,
+                           metadata=NO_METADATA)  # fmt: skip
         return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}"
 
     return draw_svg
@@ -180,7 +183,7 @@ def pism_against_cmab(
         if members.any():
             axes.scatter(
                 x[members], scored["cmab"][members], s=18, color=color, alpha=0.75, linewidths=0,
-                label=f"{stratum} ({members.sum()})",
+                label=f"{stratum} ({members.sum()})", rasterized=len(scored) > MAX_VECTOR_POINTS,
             )  # fmt: skip
     is_exact = settings["probe"]["until"] != Until.stratum
     never = "never" if is_exact else "never or not probed"

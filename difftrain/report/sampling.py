@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from difftrain.report.plots import ARM_COLORS, new_figure, svg_figure
+from difftrain.report.plots import ARM_COLORS, MAX_VECTOR_POINTS, new_figure, svg_figure
 
 SHARES = {"zero_variance_asked": "sampled", "zero_variance_trained": "trained on"}
 RATE_BINS = np.linspace(0, 1, 11)
@@ -54,7 +54,8 @@ def sampling_figure(
         if rows.empty:
             continue
         sampled = rows[rows["step"] > 0]
-        order.plot(sampled["step"], sampled["expected"], ".", color=color, alpha=0.25, markersize=3)
+        order.plot(sampled["step"], sampled["expected"], ".", color=color, alpha=0.25, markersize=3,
+                   rasterized=len(sampled) > MAX_VECTOR_POINTS)  # fmt: skip
         order.plot(sampled.groupby("step")["expected"].mean(), color=color)
         posterior = (1 + rows["correct"]) / (2 + rows["correct"] + rows["incorrect"])
         by_sample = posterior.groupby(rows["sample_id"])
