@@ -34,14 +34,14 @@ class CommandError(RuntimeError):
 
 def commands(body: str) -> list[str]:
     """The commands of a block: lines behind `$ `, joined where they end in a backslash."""
-    found, lines = [], iter(body.splitlines())
+    joined, lines = [], iter(body.splitlines())
     for line in lines:
         if line.startswith("$ "):
             command = line[2:]
             while command.endswith("\\"):
                 command += "\n" + next(lines)
-            found.append(command)
-    return found
+            joined.append(command)
+    return joined
 
 
 def run_command(command: str, folder: Path) -> tuple[int, str]:

@@ -187,7 +187,7 @@ def survival_curve(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | 
         axes.text((low + high) / 2, 1.06, label, ha="center", va="bottom", color=INK, fontsize=9)
     axes.plot(ratios, alive, color=INK, linewidth=1.8, marker="o", markersize=4, zorder=3)
     for ratio, value in zip(ratios, alive, strict=True):
-        axes.annotate(f"{100 * value:.0f}", (ratio, value), xytext=(0, 6), ha="center",
+        axes.annotate(f"{100 * value:.0f}", (ratio, value), xytext=(4, 4), ha="left",
                       textcoords="offset points", fontsize=8, color=FAINT)  # fmt: skip
     unsolved = 1 - alive[0]
     if unsolved > 0.01:

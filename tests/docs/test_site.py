@@ -76,7 +76,9 @@ def test_every_setting_and_command_in_the_pages_exists() -> None:
             if key not in keys and not key.startswith(FOREIGN_PREFIXES):
                 wrong.append(f"{page.name}: {key}")
         for code in FENCE.findall(text):
-            wrong += [f"{page.name}: difftrain {x}" for x in COMMAND.findall(code) if x not in commands]
+            wrong += [
+                f"{page.name}: difftrain {x}" for x in COMMAND.findall(code) if x not in commands
+            ]
     assert wrong == []
 
 
@@ -101,6 +103,8 @@ def test_the_readme_links_to_files_that_exist() -> None:
 
 
 def test_every_test_that_a_page_cites_exists() -> None:
-    cited = {name for page in PAGES for name in re.findall(r"`(tests/[\w/]+\.py)`", page.read_text())}
+    cited = {
+        name for page in PAGES for name in re.findall(r"`(tests/[\w/]+\.py)`", page.read_text())
+    }
     assert len(cited) > 15
     assert [name for name in sorted(cited) if not (ROOT / name).is_file()] == []
