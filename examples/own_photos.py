@@ -1,7 +1,7 @@
 """Write 200 images with questions as a jsonl file, to try difftrain as on data of your own.
 
 The images are drawn, so that the small model that ships with difftrain can read them. Four of the
-200 rows have the faults of real files: a missing image, an image cut short, no answer, a repetition.
+200 rows have the faults of real files: a missing or cut image, no answer, a repetition.
 
 python examples/own_photos.py FOLDER
 """

@@ -1,8 +1,8 @@
 """Hook of mkdocs: puts files outside docs/ that pages link to on the site, under repo/.
 
 A page links to a file as it lies in the repository (`../difftrain/grade/README.md`), so the link
-works there. On the site, a linked Markdown file becomes a page, and any other file a download. A link
-to a file that does not exist stays as it is; mkdocs warns of it, and a strict build fails.
+works there. On the site, a linked Markdown file becomes a page, and any other file a download. A
+link to a file that does not exist stays as it is; mkdocs warns of it, and a strict build fails.
 """
 
 import os
@@ -18,7 +18,7 @@ LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
 def site_uri(config: MkDocsConfig, target: Path) -> str | None:
-    """Where a file of the repository is on the site; None for a folder, or outside the repository."""
+    """Where a file of the repository is on the site; None for folders and files elsewhere."""
     docs, root = Path(config.docs_dir), Path(config.config_file_path).parent
     if not target.is_file() or not target.is_relative_to(root):
         return None
