@@ -28,6 +28,7 @@ from difftrain.train import callbacks, checkpointing, image_cache, param_groups,
 from difftrain.train.dataset import TrainData, to_dataset
 from difftrain.train.dynamic_sampling import DeadPoolError, DynamicSamplingTrainer
 from difftrain.train.rewards import Subsets
+from difftrain.train.rollout_log import RolloutLog
 from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
         )
     if grpo.rollouts is Rollouts.engine and not uses_vllm:
         trainer.engine_config = model
+    trainer.rollout_log = RolloutLog(job.folder, job.world.rank)
+    trainer.add_callback(trainer.rollout_log)
     trainer.image_cache = image_cache.attach(trainer, job.folder / image_cache.FOLDER)
     if uses_vllm:
         reset_encoder_cache_on_update(trainer)

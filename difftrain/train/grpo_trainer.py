@@ -31,6 +31,7 @@ from difftrain.model.engines.types import Completion, GenerationError, Request, 
 from difftrain.model.loading import LoadedModel
 from difftrain.train import shared_prompt
 from difftrain.train.image_cache import ImageCache
+from difftrain.train.rollout_log import RolloutLog
 from difftrain.train.shared_prompt import SharedPromptModel, pretrained_model
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class SharedPromptTrainer(GRPOTrainer):
     engine_config: ModelConfig | None = None
     """The engine's batch; None generates with transformers' `generate`."""
     image_cache: ImageCache | None = None
+    rollout_log: RolloutLog | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
@@ -164,9 +166,20 @@ class SharedPromptTrainer(GRPOTrainer):
         # TRL gives None for a row without images, which processors refuse beside rows with images.
         return prompt_ids, images and [row or [] for row in images], fields
 
-    def _calculate_rewards(self, *args: Any) -> Tensor:
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, *args: Any) -> Tensor:
         with self._phase("grading"):
-            return super()._calculate_rewards(*args)
+            rewards = super()._calculate_rewards(inputs, prompts, completions, *args)
+        if self.rollout_log is not None and self.model.training:
+            start = self.accelerator.process_index * len(completions)  # TRL gathers all processes'
+            own_rewards = rewards[start : start + len(completions)].nan_to_num()
+            self.rollout_log.record(
+                self.state.global_step + 1,
+                [row["sample_id"] for row in inputs],
+                [text if isinstance(text, str) else text[0]["content"] for text in completions],
+                (own_rewards @ self.reward_weights.to(own_rewards)).tolist(),
+                own_rewards[:, 0].tolist(),
+            )
+        return rewards
 
     def _generate_single_turn(
         self,
