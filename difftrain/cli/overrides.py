@@ -24,6 +24,8 @@ from difftrain.config.setting import did_you_mean
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPEN_KEYS = ("grpo.trl.", "sft.trl.", "model.server.extra.")
 """Below these keys a plus adds any argument of TRL or of the server: +grpo.trl.KEY=1."""
+LISTS_OF_NAMES = ("evaluate.benchmarks", "report_to")
+"""Settings whose lists may be written as one name: report_to=wandb."""
 
 
 @cache
@@ -63,9 +65,9 @@ def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
         except HydraException:
             errors.append(f"{argument}: not of the form KEY=VALUE")
             continue
-        if override.key_or_group == "evaluate.benchmarks" and isinstance(override.value(), str):
-            # One name, of a benchmark or of a set.
-            override = parser.parse_override(f"{override.key_or_group}=[{override.value()}]")
+        if override.key_or_group in LISTS_OF_NAMES and isinstance(override.value(), str):
+            names = "" if argument == "report_to=none" else override.value()
+            override = parser.parse_override(f"{override.key_or_group}=[{names}]")
         if override.key_or_group != "debug" or override.value() is not None:
             overrides.append(override)
     return overrides, errors

@@ -85,6 +85,10 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     if grpo.rollouts is Rollouts.engine and not uses_vllm:
         trainer.engine_config = model
     trainer.image_cache = image_cache.attach(trainer, job.folder / image_cache.FOLDER)
+    report = job.config.report
+    if job.config.report_to and report.completions and job.world.is_first:
+        names = [reward.__name__ for reward in reward_funcs]
+        trainer.completion_log = callbacks.CompletionLog(job.folder, report, names)
     if uses_vllm:
         reset_encoder_cache_on_update(trainer)
     return trainer

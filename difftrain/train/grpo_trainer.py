@@ -30,7 +30,9 @@ from difftrain.model.engines.kv_cache import encode
 from difftrain.model.engines.types import Completion, GenerationError, Request, generate_all
 from difftrain.model.loading import LoadedModel
 from difftrain.train import shared_prompt
+from difftrain.train.callbacks import CompletionLog
 from difftrain.train.image_cache import ImageCache
+from difftrain.train.rewards import text_of
 from difftrain.train.shared_prompt import SharedPromptModel, pretrained_model
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ class SharedPromptTrainer(GRPOTrainer):
     engine_config: ModelConfig | None = None
     """The engine's batch; None generates with transformers' `generate`."""
     image_cache: ImageCache | None = None
+    completion_log: CompletionLog | None = None
+    """What trackers show; only the first process has one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
@@ -164,9 +168,15 @@ class SharedPromptTrainer(GRPOTrainer):
         # TRL gives None for a row without images, which processors refuse beside rows with images.
         return prompt_ids, images and [row or [] for row in images], fields
 
-    def _calculate_rewards(self, *args: Any) -> Tensor:
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Tensor:
         with self._phase("grading"):
-            return super()._calculate_rewards(*args)
+            rewards_NF = super()._calculate_rewards(inputs, prompts, completions, ids)
+        if self.completion_log is not None and self.model.training:
+            # Rewards are those of all processes, in their order; this is the first process.
+            sample_ids = [row["sample_id"] for row in inputs]
+            texts = [text_of(completion) for completion in completions]
+            self.completion_log.add(self.state.global_step + 1, sample_ids, texts, rewards_NF)
+        return rewards_NF
 
     def _generate_single_turn(
         self,

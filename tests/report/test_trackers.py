@@ -21,7 +21,8 @@ from wandb.sdk.lib import wbauth
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
 from difftrain.report.inputs import RunInputs, json_lines
-from difftrain.report.trackers import check_login, flat_numbers, send_report
+from difftrain.report.trackers import check_login, send_report
+from difftrain.report.trackers.content import flat_numbers
 
 RunAndReport = tuple[RunInputs, dict]  # the toy run and the content of its report.json
 
@@ -71,7 +72,7 @@ def item_values(items: list) -> dict:
 def events_folder(run_and_report: RunAndReport) -> Path:
     """The folder of TensorBoard's event files for the toy run."""
     inputs, report = run_and_report
-    send_report(Tracker.tensorboard, inputs, report)
+    send_report([Tracker.tensorboard], inputs, report)
     return inputs.folder / "tensorboard"
 
 
@@ -114,14 +115,14 @@ def test_tensorboard_gets_strata_and_the_report_as_text(
 def test_sending_again_replaces_the_tensorboard_files(
     run_and_report: RunAndReport, events_folder: Path
 ) -> None:
-    send_report(Tracker.tensorboard, *run_and_report)
+    send_report([Tracker.tensorboard], *run_and_report)
     assert len(list((events_folder / "tuned").iterdir())) == 1  # one file of events
 
 
 def test_without_a_tracker_nothing_is_written(run_and_report: RunAndReport) -> None:
     inputs, report = run_and_report
     before = sorted(inputs.folder.rglob("*"))
-    send_report(Tracker.none, inputs, report)
+    send_report([], inputs, report)
     assert sorted(inputs.folder.rglob("*")) == before
 
 
@@ -138,19 +139,19 @@ def test_check_login_refuses_wandb_without_a_login(
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)
-    check_login(Tracker.none)
-    check_login(Tracker.tensorboard)
+    check_login([])
+    check_login([Tracker.tensorboard])
     with pytest.raises(ConfigError, match=r"report_to=wandb: no login; run wandb login"):
-        check_login(Tracker.wandb)
+        check_login([Tracker.wandb])
     for mode in ("offline", "disabled"):
         monkeypatch.setenv("WANDB_MODE", mode)
-        check_login(Tracker.wandb)
+        check_login([Tracker.wandb])
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "not a key")
     with pytest.raises(ConfigError, match=r"report_to=wandb: .*WANDB_API_KEY"):
-        check_login(Tracker.wandb)
+        check_login([Tracker.wandb])
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    check_login(Tracker.wandb)
+    check_login([Tracker.wandb])
     wbauth.unauthenticate_session(
         update_settings=False
     )  # otherwise W&B uses this key in later tests
@@ -177,7 +178,7 @@ def offline_records(
             patch.setenv(name, str(tmp_path_factory.mktemp("wandb")))
         patch.setenv("HF_TOKEN", secret)
         patch.setattr(sys, "argv", [*sys.argv, f"--token={secret}"])
-        send_report(Tracker.wandb, inputs, report | {"settings": settings})
+        send_report([Tracker.wandb], inputs, report | {"settings": settings})
     (path,) = inputs.folder.glob("wandb/offline-run-*/*.wandb")
     records = finished_records(path)
     assert secret.encode() not in path.read_bytes()  # neither HF_TOKEN nor the command line
