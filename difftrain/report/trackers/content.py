@@ -198,10 +198,11 @@ def completion_tables(
             yield key, CompletionTable(arm, step, table, images)
 
 
-def progress(inputs: RunInputs, state: TrackerState) -> Iterator[tuple[Curve, bool]]:
+def progress(inputs: RunInputs, state: TrackerState) -> Iterator[tuple[Curve, float, bool]]:
     """How much of each probe and evaluation is done, over the seconds since tracking began.
 
-    The flag says that the stage is finished. Stages that had finished before are left out.
+    With each curve come its share, and whether the stage is finished. Stages that had finished
+    before are left out.
     """
     now_s = int(time.time() - state.created)
     for stage, folder in inputs.stages().items():
@@ -222,7 +223,8 @@ def progress(inputs: RunInputs, state: TrackerState) -> Iterator[tuple[Curve, bo
             continue
         row = {f"{name}/{metric}": value for metric, value in values.items()}
         row |= {"seconds": now_s, "time": time.time()}
-        yield Curve("progress", None, key, [row], axis="seconds"), is_finished
+        curve = Curve("progress", None, key, [row], axis="seconds")
+        yield curve, values["share"], is_finished
 
 
 def flat_numbers(node: dict[str, Any]) -> dict[str, float]:

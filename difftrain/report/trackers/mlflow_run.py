@@ -127,5 +127,10 @@ class MlflowRun:
 
 
 def metric_name(name: str) -> str:
-    """The name with an underscore for each character that MLflow refuses."""
-    return FORBIDDEN.sub("_", name)
+    """The name with dots after its first part, and `_` for each character that MLflow refuses.
+
+    MLflow's file store has a file per metric, so that no metric can be named as a folder of others:
+    `tuned/seconds` beside `tuned/seconds/grading`.
+    """
+    label, slash, rest = name.partition("/")
+    return FORBIDDEN.sub("_", label + slash + rest.replace("/", "."))

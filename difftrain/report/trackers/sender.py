@@ -50,6 +50,7 @@ class Sender:
     def __init__(self, run: TrackerRun, inputs: RunInputs, state: TrackerState) -> None:
         self.run, self.inputs, self.state = run, inputs, state
         self.reader = LogReader()
+        self.shares: dict[str, float] = {}  # by progress curve, what was sent last
         state.is_open = True
         state.save()
 
@@ -70,7 +71,10 @@ class Sender:
 
     def send_progress(self) -> None:
         """Send how much of the stages that are running is done."""
-        for curve, is_finished in progress(self.inputs, self.state):
+        for curve, share, is_finished in progress(self.inputs, self.state):
+            if not is_finished and share == self.shares.get(curve.key):
+                continue
+            self.shares[curve.key] = share
             self.run.log(curve)
             self.state.sent[curve.key] = curve.rows[-1]["seconds"]
             if is_finished:
