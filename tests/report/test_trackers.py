@@ -5,16 +5,12 @@ samples). A stratum is a class of samples by difficulty: easy, medium, hard or u
 """
 
 import json
-import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 from wandb.sdk.lib import wbauth
 
@@ -23,49 +19,9 @@ from difftrain.config.run_config import ConfigError
 from difftrain.report.inputs import RunInputs, json_lines
 from difftrain.report.trackers import check_login, send_report
 from difftrain.report.trackers.content import flat_numbers
+from tests.report.tracker_files import finished_records, item_values, read_events
 
 RunAndReport = tuple[RunInputs, dict]  # the toy run and the content of its report.json
-
-# LevelDB's log format: blocks of chunks. A chunk's header has a checksum, a size and a type.
-BLOCK_SIZE = 32768
-HEADER_SIZE = 7
-LAST_CHUNK_TYPES = (1, 4)
-"""Types of chunks that end a record: the only chunk of a record, and the last of several."""
-
-
-def wandb_records(path: Path) -> Iterator[Record]:
-    """The records of an offline run. They follow a header of seven bytes, which starts `:W&B`."""
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
-    offset, pending = 7, b""
-    while offset + HEADER_SIZE <= len(content):
-        left_in_block = BLOCK_SIZE - offset % BLOCK_SIZE
-        if left_in_block < HEADER_SIZE:  # the rest of a block is padding
-            offset += left_in_block
-            continue
-        chunk_start = offset + HEADER_SIZE
-        _, size, chunk_type = struct.unpack("<IHB", content[offset:chunk_start])
-        offset = chunk_start + size
-        pending += content[chunk_start:offset]
-        if chunk_type in LAST_CHUNK_TYPES:
-            yield Record.FromString(pending)
-            pending = b""
-
-
-def finished_records(path: Path) -> list[Record]:
-    """All records; waits for the last one, which W&B's process writes after the run has ended."""
-    deadline = time.time() + 30
-    while True:
-        records = list(wandb_records(path))
-        if any(record.WhichOneof("record_type") == "exit" for record in records):
-            return records
-        assert time.time() < deadline, f"{path} has no last record after 30 s"
-        time.sleep(0.05)
-
-
-def item_values(items: list) -> dict:
-    """The values of W&B's key-value items, by key; nested keys are joined with a slash."""
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +30,6 @@ def events_folder(run_and_report: RunAndReport) -> Path:
     inputs, report = run_and_report
     send_report([Tracker.tensorboard], inputs, report)
     return inputs.folder / "tensorboard"
-
-
-def read_events(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder)).Reload()
 
 
 def test_tensorboard_gets_the_training_curves_of_both_trained_models(
