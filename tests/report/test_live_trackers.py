@@ -174,7 +174,7 @@ def test_wandb_has_the_first_step_while_the_run_is_open(inputs: RunInputs) -> No
     sender = start(Tracker.wandb, inputs)
     log_steps(inputs, 1)
     sender.send_new()
-    deadline = time.time() + 20
+    deadline = time.time() + 60
     while not history(wandb_files(inputs)[0]):
         assert time.time() < deadline
         time.sleep(0.1)

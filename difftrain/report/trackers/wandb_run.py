@@ -60,8 +60,9 @@ class WandbRun:
         self.run.define_metric("progress/*", step_metric="progress/seconds")
 
     def _log(self, values: dict[str, Any]) -> None:
-        # Numbered by us: of two offline folders of one run, the second continues the first.
-        self.run.log(values, step=self.state.next_step)
+        # Numbered by us: of two offline folders of one run, the second continues the first. Without
+        # commit=True W&B would hold a numbered row back until the next one.
+        self.run.log(values, step=self.state.next_step, commit=True)
         self.state.next_step += 1
 
     def log(self, curve: Curve) -> None:
