@@ -23,14 +23,16 @@ from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat
 from difftrain.records import Sample
 from difftrain.report.inputs import RunInputs
-from difftrain.report.trackers import client_class, live
-from difftrain.report.trackers.content import RunIdentity, TrackerState, scrubbed
+from difftrain.report.trackers import live
+from difftrain.report.trackers.content import TrackerState, scrubbed
 from difftrain.report.trackers.live import live_trackers
-from difftrain.report.trackers.sender import Sender
 from difftrain.train import callbacks
 from tests.report.tracker_files import finished_records, history, read_events
+from tests.report.tracker_process import start
 
 MakeRun = Callable[..., RunInputs]
+ROOT = Path(__file__).parents[2]
+PROCESS = [sys.executable, "-m", "tests.report.tracker_process"]
 CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens there
 
 
@@ -63,12 +65,6 @@ def log_completion(inputs: RunInputs, step: int) -> Sample:
     row = {"step": step, "sample_id": sample.sample_id, "completion": "four", "accuracy": 1.0}
     callbacks.append_rows(inputs.arms["tuned"].train / "completions.jsonl", [row])
     return sample
-
-
-def start(tracker: Tracker, inputs: RunInputs) -> Sender:
-    """A sender as a new process would have it."""
-    state = TrackerState.load(inputs.folder, tracker)
-    return Sender(client_class(tracker)(RunIdentity.of(inputs), inputs, state), inputs, state)
 
 
 def rewards_in_tensorboard(inputs: RunInputs) -> list[tuple[int, float]]:
@@ -269,20 +265,12 @@ def test_trackio_gets_curves_and_completions_in_one_run(inputs: RunInputs, tmp_p
     pytest.importorskip("trackio", reason="needs difftrain[trackio]")
     log_steps(inputs, 1, 2)
     log_completion(inputs, step=1)
-    code = (
-        "import pickle, sys; from tests.report.test_live_trackers import *; "
-        "sender = start(Tracker.trackio, pickle.load(sys.stdin.buffer)); "
-        "sender.send_new(); sender.close()"
-    )
     for _ in range(2):
         environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
         subprocess.run(
-            [sys.executable, "-c", code],
-            input=pickle.dumps(inputs),
-            env=environment,
-            cwd=Path(__file__).parents[2],
-            check=True,
-        )
+            [*PROCESS, "send", "trackio"],
+            input=pickle.dumps(inputs), env=environment, cwd=ROOT, check=True, timeout=300,
+        )  # fmt: skip
         log_steps(inputs, 3)
     with sqlite3.connect(tmp_path / "trackio" / "difftrain.db") as database:
         query = "select distinct run_name from metrics"
@@ -337,7 +325,7 @@ def test_a_tracker_that_is_down_neither_stops_a_run_nor_the_other_trackers(
     with live_trackers([Tracker.wandb, Tracker.tensorboard], lambda: inputs) as send:
         assert time.time() - started < 2  # the run goes on while the processes start
         log_steps(inputs, 1)
-        deadline = time.time() + 60
+        deadline = time.time() + 240
         while not (inputs.folder / "tensorboard" / "tuned").is_dir():
             assert time.time() < deadline
             time.sleep(0.2)
@@ -351,18 +339,12 @@ def test_a_tracker_that_is_down_neither_stops_a_run_nor_the_other_trackers(
 
 @pytest.mark.slow
 def test_trackers_of_a_killed_run_send_what_there_is_and_end(inputs: RunInputs) -> None:
-    code = (
-        "import os, pickle, sys, time; from tests.report.test_live_trackers import *\n"
-        "inputs = pickle.load(sys.stdin.buffer)\n"
-        "with live_trackers([Tracker.tensorboard], lambda: inputs): time.sleep(600)"
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
+    command = [*PROCESS, "follow", "tensorboard"]
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT)
     assert parent.stdin is not None
     parent.stdin.write(pickle.dumps(inputs))
     parent.stdin.close()
-    deadline = time.time() + 60
+    deadline = time.time() + 240
     while not (inputs.folder / "tracking" / "tensorboard.json").is_file():
         assert time.time() < deadline
         time.sleep(0.1)
