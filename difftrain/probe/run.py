@@ -290,7 +290,9 @@ def probe_share(
             state.add([rollout])
             unwritten.add(rollout)
             queue.finish(request)
-        bar.update(total - len(queue.open_counts) - bar.n)
+        num_settled = total - len(queue.open_counts)
+        bar.update(num_settled - bar.n)
+        heart.progress(num_settled, total)
 
     def next_requests(room: int) -> list[tuple[ProbeRequest, Request]]:
         nonlocal num_open

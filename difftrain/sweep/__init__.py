@@ -10,7 +10,8 @@ continues without repeating finished runs. At the end, all finished runs are com
 
   table=paper|rap|shapes    paper: 12 rows of Qi et al. 2026; rap: Table 1 and ablation of RAP;
                             shapes: the rows of paper, a quick try on generated images
-  recipe=, difficulty=, data=, seed=   one value or A,B,C; recipe= replaces the table's rows
+  recipe=, difficulty=, data=, seed=   one value or A,B,C; range(1,4) is 1,2,3; glob(grpo_*) is
+                            every name that matches; recipe= replaces the table's rows
   jobs=N                    parallel runs, here or in the job array (default: 1; shapes: all cores)
   accelerate=FILE           configuration of accelerate launch; without it, a run is one process
   slurm=plain|FILE          submit a job array; each run first sources the shell file FILE
@@ -32,6 +33,7 @@ from importlib import import_module
 from pathlib import Path
 
 from difftrain.cli import fail
+from difftrain.cli.overrides import sweep_values
 from difftrain.config.run_config import ConfigError
 from difftrain.config.setting import did_you_mean
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
@@ -66,7 +68,7 @@ def parse(arguments: list[str]) -> SweepArguments:
             rule = "runs of a sweep are named after their recipes; sweep=NAME names the sweep"
             parsed.errors.append(f"{argument}: {rule}")
         elif key in AXES:
-            parsed.axes[key] = [part.strip() for part in value.strip("[]").split(",")]
+            parsed.axes[key] = sweep_values(f"{key}={value.strip('[]')}")
         elif key in SWEEP_KEYS:
             parsed.options[key] = value
         elif key.startswith("slurm."):

@@ -88,6 +88,10 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     trainer.rollout_log = RolloutLog(job.folder, job.world.rank)
     trainer.add_callback(trainer.rollout_log)
     trainer.image_cache = image_cache.attach(trainer, job.folder / image_cache.FOLDER)
+    report = job.config.report
+    if job.config.report_to and report.completions and job.world.is_first:
+        names = [reward.__name__ for reward in reward_funcs]
+        trainer.completion_log = callbacks.CompletionLog(job.folder, report, names)
     if uses_vllm:
         reset_encoder_cache_on_update(trainer)
     return trainer

@@ -102,7 +102,7 @@ def test_alarms_and_rewards_are_in_the_report_and_in_the_tracker(make_run: MakeR
         assert "Alarm while training tuned, from step 10" in text
         assert "task: count" in text
     assert training_steps(folder)[9]["eval_rewards/accuracy/mean"] == 0.9
-    send_report(Tracker.tensorboard, inputs, report)
+    send_report([Tracker.tensorboard], inputs, report)
     sent = EventAccumulator(str(inputs.folder / "tensorboard" / "tuned")).Reload()
     (scalar,) = sent.Scalars("eval_rewards/accuracy/mean")
     assert (scalar.step, scalar.value) == (10, pytest.approx(0.9))
