@@ -1,15 +1,25 @@
 """Sweeps on a real SLURM: two emulated nodes on this machine (slurm_cluster.py)."""
 
-import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 
-from tests.sweep.slurm_cluster import SlurmCluster, missing_commands, slurm_cluster, wait_until
+from tests.sweep.slurm_cluster import (
+    SlurmCluster,
+    missing_commands,
+    slurm_cluster,
+    wait_until,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 missing = missing_commands()
@@ -17,12 +27,16 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(missing), reason=f"SLURM is not installed (no {', '.join(missing)})"),
 ]
+CPU = ROOT / "launch" / "accelerate"
 SMALL = ("debug=smoke", "data.num_samples=24", "evaluate.limit=2", "control=none")
+LONG = ("recipe=grpo_full", "seed=1", *SMALL, "grpo.max_steps=24", "grpo.save_steps=1000")
+"""A run whose only checkpoint before its end is the one that it saves on request."""
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as running:
+    # Preempted jobs have two minutes to save.
+    with slurm_cluster(tmp_path_factory.mktemp("slurm"), grace=120) as running:
         yield running
 
 
@@ -48,6 +62,42 @@ def outputs(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.glob("sweep/*/slurm-*.out")))
 
 
+def run_log(folder: Path, label: str) -> str:
+    """The log of a run so far, empty before its start."""
+    (log,) = [*folder.glob(f"sweep/*/{label}.log")] or [folder / "missing"]
+    return log.read_text() if log.is_file() else ""
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of the only finished run below this output folder."""
+    (path,) = folder.glob("run/*/checkpoint/model.safetensors")
+    return load_file(path)
+
+
+def train_steps(folder: Path) -> int:
+    """How many steps the runs below this output folder have logged."""
+    return sum(
+        len(path.read_text().splitlines()) for path in folder.glob("train/*/train_log.jsonl")
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run of LONG that nothing disturbed, without SLURM."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), *LONG, f"output_dir={folder}"]
+    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, env={**os.environ, **environment})
+    return folder
+
+
+def copy_without_training(finished: Path, folder: Path) -> None:
+    """Give a new output folder the finished stages before training."""
+    for name in ("data", "preflight", "probe", "attention", "score", "select", "contamination"):
+        if (finished / name).is_dir():
+            shutil.copytree(finished / name, folder / name)
+
+
 def test_a_sweep_of_two_recipes_and_two_seeds_probes_first_trains_and_is_compared(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
@@ -71,3 +121,136 @@ def test_a_sweep_of_two_recipes_and_two_seeds_probes_first_trains_and_is_compare
     assert status.count("finished") == 4
     assert "grpo tuned 2" in status  # the last step of two
     assert len(list((tmp_path / "probe").glob("*/manifest.json"))) == 2
+
+
+def test_a_time_limit_of_one_minute_is_survived_with_the_same_weights(
+    cluster: SlurmCluster, tmp_path: Path, finished: Path
+) -> None:
+    copy_without_training(finished, tmp_path)
+    options = ("slurm.time=1", "slurm.signal=B:USR1@20")
+    result = sweep(cluster, tmp_path, *LONG, *options)
+    assert result.returncode == 0, result.stderr
+    wait_for_jobs(cluster, 580)
+    printed = outputs(tmp_path)
+    assert "grpo_full-1: saved, starts again (restart 1 of at most 20)" in printed, printed
+    assert "grpo_full-1: done" in printed
+    assert "stopped on request after" in run_log(tmp_path, "grpo_full-1")
+    assert "too few samples" not in run_log(tmp_path, "grpo_full-1")
+    assert printed.count("GRPO-only(fullset)") == 1  # the comparison waited for the restarted run
+    expected, survived = weights(finished), weights(tmp_path)
+    assert all(torch.equal(expected[name], survived[name]) for name in expected)
+
+
+def test_a_preempted_run_of_two_processes_saves_and_continues(
+    cluster: SlurmCluster, tmp_path: Path, finished: Path
+) -> None:
+    copy_without_training(finished, tmp_path)
+    result = sweep(cluster, tmp_path, *LONG, f"accelerate={CPU / 'ddp_cpu.yaml'}",
+                   "slurm.cpus-per-task=2", "slurm.partition=cpu")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    wait_until(lambda: train_steps(tmp_path) >= 2, "two steps are trained", 300)
+    cluster.run("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+                "--wrap=sleep 5")  # fmt: skip
+    wait_for_jobs(cluster, 580)
+    log, printed = run_log(tmp_path, "grpo_full-1"), outputs(tmp_path)
+    assert "grpo tuned stopped on request after" in log, log[-2000:]
+    assert "grpo_full-1: saved, starts again" in printed, printed
+    assert "grpo_full-1: done" in printed
+    assert train_steps(tmp_path) == 24
+
+
+def test_a_run_on_a_node_that_goes_down_is_started_again_on_another_and_not_called_done(
+    cluster: SlurmCluster, tmp_path: Path, finished: Path
+) -> None:
+    copy_without_training(finished, tmp_path)
+    # The site exports no environment to jobs.
+    result = sweep(cluster, tmp_path, *LONG, "grpo.max_steps=4", SBATCH_EXPORT="NONE")
+    assert result.returncode == 0, result.stderr
+    wait_until(lambda: train_steps(tmp_path) >= 1, "a step is trained", 300)
+    (node,) = cluster.run("squeue", "-h", "-t", "running", "-o", "%N").split()
+    cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    try:
+        wait_until(lambda: "RUNNING" not in cluster.states().values(), "the run is requeued", 60)
+        assert "done" not in outputs(tmp_path)
+        wait_for_jobs(cluster, 580)
+    finally:
+        cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+    assert "start 2" in run_log(tmp_path, "grpo_full-1")
+    assert "grpo_full-1: done" in outputs(tmp_path)
+
+
+def test_an_output_folder_that_the_node_cannot_see_is_told_and_ends_the_other_tasks(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shared"
+    for node in ("n1", "n2"):
+        cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        arguments = ("recipe=grpo_full", "seed=1,2,3", *SMALL, "jobs=1")
+        result = sweep(cluster, folder, *arguments)
+        assert result.returncode == 0, result.stderr
+        folder.rename(tmp_path / "elsewhere")
+    finally:
+        for node in ("n1", "n2"):
+            cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+    wait_for_jobs(cluster, 60)
+    listed = cluster.run("squeue", "--noheader", "--array", "--states=all", "--format=%F %T %k")
+    job = result.stdout.split("submitted ")[1].partition(":")[0]
+    states = [line for line in listed.splitlines() if line.split()[0] == job]
+    assert sum("cannot be read and written" in line for line in states) == 1, listed
+    assert sum(" CANCELLED " in line for line in states) >= 2, listed
+    (tmp_path / "elsewhere").rename(folder)
+    status = sweep(cluster, folder, *arguments, "--status").stdout
+    assert "is it on a shared file system?" in status, status
+
+
+def test_cancel_ends_every_job_of_the_sweep_and_no_job_starts_again(
+    cluster: SlurmCluster, tmp_path: Path, finished: Path
+) -> None:
+    copy_without_training(finished, tmp_path)
+    assert sweep(cluster, tmp_path, *LONG).returncode == 0
+    wait_until(lambda: train_steps(tmp_path) >= 1, "a step is trained", 300)
+    status = sweep(cluster, tmp_path, *LONG, "--status").stdout
+    assert "running" in status
+    assert "grpo tuned" in status
+    result = sweep(cluster, tmp_path, *LONG, "--cancel")
+    assert result.returncode == 0, result.stderr
+    assert "grpo_full-1" in result.stdout
+    assert "comparison" in result.stdout
+    wait_for_jobs(cluster, 60)
+    assert "starts again" not in outputs(tmp_path)
+    assert "cancelled" in sweep(cluster, tmp_path, *LONG, "--status").stdout
+
+
+def knows_nodes() -> bool:
+    """Whether the names of the emulated nodes lead to this machine."""
+    try:
+        return {socket.gethostbyname(name) for name in ("n1", "n2")} == {"127.0.0.1"}
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not knows_nodes(), reason="the hosts file has no line `127.0.0.1 n1 n2`")
+@pytest.mark.parametrize("stage", [3, 2])
+def test_zero_on_two_nodes_is_one_training_of_two_processes(
+    cluster: SlurmCluster, tmp_path: Path, finished: Path, stage: int
+) -> None:
+    copy_without_training(finished, tmp_path)
+    config = OmegaConf.load(CPU / f"zero{stage}_cpu.yaml")
+    config["num_processes"] = 1  # on each node
+    file = tmp_path / "one_process.yaml"
+    OmegaConf.save(config, file)
+    token = "token-that-no-file-may-hold"
+    arguments = [*LONG, "grpo.max_steps=1", f"accelerate={file}", "slurm.nodes=2"]
+    result = sweep(cluster, tmp_path, *arguments, HF_TOKEN=token, OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    wait_for_jobs(cluster, 580)
+    log = run_log(tmp_path, "grpo_full-1")
+    assert "grpo_full-1: done" in outputs(tmp_path), log[-3000:]
+    assert "= 2 processes x batch size" in log
+    assert log.count("\noutput: ") == 1
+    (checkpoint,) = tmp_path.glob("run/*/checkpoint")
+    AutoModelForImageTextToText.from_pretrained(checkpoint)
+    assert not (ROOT / ".deepspeed_env").exists()
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in written if token.encode() in path.read_bytes()]

@@ -27,6 +27,7 @@ from difftrain.report.compare.presets import PAPER_ROWS, RAP_BENCHMARKS
 from difftrain.sweep import expand, local_launcher, slurm, slurm_options
 from difftrain.sweep.expand import TABLES, SweepRun, SweepTable
 from difftrain.sweep.slurm import SlurmRequest
+from tests.sweep.fake_slurm import TASK_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -454,35 +455,6 @@ def test_processor_time_is_recorded_for_each_of_two_runs_that_end_together(
     local_launcher.run_all(sweep_plan(runs, tmp_path / "sweep", at_a_time=2))
     status = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert all(outcome["processor_seconds"] > 0 for outcome in status.values()), status
-
-
-FAKE_COMMANDS = {
-    "sbatch": 'echo "$@" >> "$RECORD"; wc -l < "$RECORD" | tr -d " "',
-    "scontrol": "[ \"$2\" = config ] || printf 'node7\\nnode8\\n'",
-    "squeue": "true",
-    "srun": 'printf "%s\\n" "$@" > "$RECORD.srun"; env > "$RECORD.env"; echo "output: x"',
-}
-"""Bash bodies of fake cluster commands. sbatch writes its arguments to the file $RECORD and prints
-the number of its calls as the job id. srun writes its arguments and its environment to files, and
-prints the last line of a run. The queue is empty."""
-TASK_VARIABLES = {
-    "SLURM_ARRAY_JOB_ID": "4000", "SLURM_JOB_ID": "4007", "SLURM_JOB_NODELIST": "x",
-    "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "0", "SLURM_CPUS_ON_NODE": "8",
-}  # fmt: skip
-"""What SLURM sets in a task, beside the index of the task."""
-
-
-@pytest.fixture
-def sbatch_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Puts FAKE_COMMANDS on the PATH; returns the file that records the calls of sbatch."""
-    folder, record = tmp_path / "bin", tmp_path / "record"
-    folder.mkdir()
-    for name, body in FAKE_COMMANDS.items():
-        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("RECORD", str(record))
-    return record
 
 
 def test_slurm_submits_the_shared_probes_then_the_runs_then_the_table(
