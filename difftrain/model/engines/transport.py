@@ -165,7 +165,7 @@ class ServerClient:
                 if error.fault not in (Fault.lost, Fault.server):
                     raise
                 self._leave_out(replica, error.message)
-                others_work = any(not item.pause for item in self.replicas)
+                others_work = any(not item.pause for item in self.replicas if item is not replica)
                 if error.fault is Fault.server or not others_work:
                     raise
             else:
