@@ -94,8 +94,11 @@ def queued_tasks(plan: SweepPlan) -> dict[str, QueuedTask]:
             label = labels.get((task.job, task.index))
             if label is None:
                 continue
-            known = tasks.get(label)
-            if known is None or (task.is_active, int(task.job)) > (known.is_active, int(known.job)):
+            newest = tasks.get(label)
+            if newest is None or (task.is_active, int(task.job)) > (
+                newest.is_active,
+                int(newest.job),
+            ):
                 tasks[label] = task
     return tasks
 

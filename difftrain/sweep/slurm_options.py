@@ -44,7 +44,7 @@ TABLE_PREFIX = "table."  # slurm.table.OPTION=VALUE is an option of the comparis
 SHARED_OPTIONS = ("account", "clusters", "partition", "qos", "reservation", "wckey")
 """Options that the comparison job takes over from the runs: those that request no resources."""
 MAX_RESTARTS = 20  # how often a run is requeued before it counts as failed
-STOP_SECONDS = 600  # time before the limit when a run is asked to save; at most a quarter of it
+STOP_SECONDS = 600  # time before the limit when a run must save; at most a quarter of it
 KILL_MARGIN_SECONDS = 20  # a run that has not ended this long before its limit is requeued anyway
 SIGNAL = re.compile(r"B:USR1@(\d+)")
 
@@ -99,7 +99,7 @@ def _time_limit(options: Mapping[str, str]) -> int | None:
 
 
 def stop_seconds(options: Mapping[str, str]) -> int:
-    """How long before its time limit a run is asked to save and stop."""
+    """How long before its time limit a run must save and stop."""
     if match := SIGNAL.fullmatch(options.get("signal", "")):
         return int(match[1])
     limit = _time_limit(options)
@@ -110,7 +110,7 @@ def _time_problems(options: Mapping[str, str]) -> Iterator[str]:
     text = options.get("signal")
     if text is not None and not SIGNAL.fullmatch(text):
         yield (f"slurm.signal={text}: must be B:USR1@SECONDS, how long before its time limit a run "
-               "is asked to save and stop")  # fmt: skip
+               "must save and stop")  # fmt: skip
     elif (limit := _time_limit(options)) is not None and limit <= stop_seconds(options):
         yield (f"slurm.time={options['time']}: must be longer than the {stop_seconds(options)} s "
                "that slurm.signal leaves for saving")  # fmt: skip

@@ -1,5 +1,6 @@
 """Sweeps on a real SLURM: two emulated nodes on this machine (slurm_cluster.py)."""
 
+import getpass
 import os
 import shutil
 import socket
@@ -26,11 +27,14 @@ missing = missing_commands()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(missing), reason=f"SLURM is not installed (no {', '.join(missing)})"),
+    pytest.mark.timeout(1800),
 ]
 CPU = ROOT / "launch" / "accelerate"
 SMALL = ("debug=smoke", "data.num_samples=24", "evaluate.limit=2", "control=none")
 LONG = ("recipe=grpo_full", "seed=1", *SMALL, "grpo.max_steps=24", "grpo.save_steps=1000")
 """A run whose only checkpoint before its end is the one that it saves on request."""
+TIME_LIMIT = ("slurm.time=1", "slurm.signal=B:USR1@20")
+WAIT_SECONDS = 1500  # for anything that takes a minute or two on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     # Preempted jobs have two minutes to save.
     with slurm_cluster(tmp_path_factory.mktemp("slurm"), grace=120) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def no_job_is_left(cluster: SlurmCluster) -> Iterator[None]:
+    """Cancels what a failed test left in the queue."""
+    yield
+    cluster.run("scancel", "--user", getpass.getuser())
+    wait_for_jobs(cluster, 60)
 
 
 def sweep(
@@ -53,7 +65,7 @@ def sweep(
     )
 
 
-def wait_for_jobs(cluster: SlurmCluster, seconds: float = 400) -> None:
+def wait_for_jobs(cluster: SlurmCluster, seconds: float = WAIT_SECONDS) -> None:
     wait_until(lambda: not cluster.states(), "no job waits or runs", seconds)
 
 
@@ -112,7 +124,7 @@ def test_a_sweep_of_two_recipes_and_two_seeds_probes_first_trains_and_is_compare
     status = sweep(cluster, tmp_path, *arguments, "--status")
     assert "grpo_full-1" in status.stdout
     assert "pending" in status.stdout, status.stdout + status.stderr
-    wait_for_jobs(cluster, 550)
+    wait_for_jobs(cluster)
     printed = outputs(tmp_path)
     for label in ("probe-grpo_full-1", "probe-grpo_full-2", "grpo_full-1", "grpo_random-2"):
         assert f"{label}: done" in printed, printed
@@ -127,10 +139,9 @@ def test_a_time_limit_of_one_minute_is_survived_with_the_same_weights(
     cluster: SlurmCluster, tmp_path: Path, finished: Path
 ) -> None:
     copy_without_training(finished, tmp_path)
-    options = ("slurm.time=1", "slurm.signal=B:USR1@20")
-    result = sweep(cluster, tmp_path, *LONG, *options)
+    result = sweep(cluster, tmp_path, *LONG, *TIME_LIMIT)
     assert result.returncode == 0, result.stderr
-    wait_for_jobs(cluster, 580)
+    wait_for_jobs(cluster)
     printed = outputs(tmp_path)
     assert "grpo_full-1: saved, starts again (restart 1 of at most 20)" in printed, printed
     assert "grpo_full-1: done" in printed
@@ -148,10 +159,10 @@ def test_a_preempted_run_of_two_processes_saves_and_continues(
     result = sweep(cluster, tmp_path, *LONG, f"accelerate={CPU / 'ddp_cpu.yaml'}",
                    "slurm.cpus-per-task=2", "slurm.partition=cpu")  # fmt: skip
     assert result.returncode == 0, result.stderr
-    wait_until(lambda: train_steps(tmp_path) >= 2, "two steps are trained", 300)
+    wait_until(lambda: train_steps(tmp_path) >= 2, "two steps are trained", WAIT_SECONDS)
     cluster.run("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
                 "--wrap=sleep 5")  # fmt: skip
-    wait_for_jobs(cluster, 580)
+    wait_for_jobs(cluster)
     log, printed = run_log(tmp_path, "grpo_full-1"), outputs(tmp_path)
     assert "grpo tuned stopped on request after" in log, log[-2000:]
     assert "grpo_full-1: saved, starts again" in printed, printed
@@ -166,20 +177,20 @@ def test_a_run_on_a_node_that_goes_down_is_started_again_on_another_and_not_call
     # The site exports no environment to jobs.
     result = sweep(cluster, tmp_path, *LONG, "grpo.max_steps=4", SBATCH_EXPORT="NONE")
     assert result.returncode == 0, result.stderr
-    wait_until(lambda: train_steps(tmp_path) >= 1, "a step is trained", 300)
+    wait_until(lambda: train_steps(tmp_path) >= 1, "a step is trained", WAIT_SECONDS)
     (node,) = cluster.run("squeue", "-h", "-t", "running", "-o", "%N").split()
     cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     try:
         wait_until(lambda: "RUNNING" not in cluster.states().values(), "the run is requeued", 60)
         assert "done" not in outputs(tmp_path)
-        wait_for_jobs(cluster, 580)
+        wait_for_jobs(cluster)
     finally:
         cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
     assert "start 2" in run_log(tmp_path, "grpo_full-1")
     assert "grpo_full-1: done" in outputs(tmp_path)
 
 
-def test_an_output_folder_that_the_node_cannot_see_is_told_and_ends_the_other_tasks(
+def test_an_output_folder_that_the_node_cannot_see_is_reported_and_ends_the_other_tasks(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shared"
@@ -209,7 +220,7 @@ def test_cancel_ends_every_job_of_the_sweep_and_no_job_starts_again(
 ) -> None:
     copy_without_training(finished, tmp_path)
     assert sweep(cluster, tmp_path, *LONG).returncode == 0
-    wait_until(lambda: train_steps(tmp_path) >= 1, "a step is trained", 300)
+    wait_until(lambda: train_steps(tmp_path) >= 1, "a step is trained", WAIT_SECONDS)
     status = sweep(cluster, tmp_path, *LONG, "--status").stdout
     assert "running" in status
     assert "grpo tuned" in status
@@ -244,7 +255,7 @@ def test_zero_on_two_nodes_is_one_training_of_two_processes(
     arguments = [*LONG, "grpo.max_steps=1", f"accelerate={file}", "slurm.nodes=2"]
     result = sweep(cluster, tmp_path, *arguments, HF_TOKEN=token, OMP_NUM_THREADS="1")
     assert result.returncode == 0, result.stderr
-    wait_for_jobs(cluster, 580)
+    wait_for_jobs(cluster)
     log = run_log(tmp_path, "grpo_full-1")
     assert "grpo_full-1: done" in outputs(tmp_path), log[-3000:]
     assert "= 2 processes x batch size" in log

@@ -98,7 +98,7 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(time: str, seconds: int) -> Non
     assert slurm_options.time_limit_seconds(time) == (seconds or None)  # 0: unlimited
 
 
-def test_a_run_is_asked_to_save_ten_minutes_before_its_limit_or_in_its_last_quarter() -> None:
+def test_a_run_saves_ten_minutes_before_its_limit_or_in_its_last_quarter() -> None:
     assert slurm_options.stop_seconds({"time": "1-00:00:00"}) == 600
     assert slurm_options.stop_seconds({"time": "20"}) == 300
     assert slurm_options.stop_seconds({"time": "20", "signal": "B:USR1@30"}) == 30
