@@ -94,11 +94,8 @@ def queued_tasks(plan: SweepPlan) -> dict[str, QueuedTask]:
             label = labels.get((task.job, task.index))
             if label is None:
                 continue
-            newest = tasks.get(label)
-            if newest is None or (task.is_active, int(task.job)) > (
-                newest.is_active,
-                int(newest.job),
-            ):
+            rank, other = (task.is_active, int(task.job)), tasks.get(label)
+            if other is None or rank > (other.is_active, int(other.job)):
                 tasks[label] = task
     return tasks
 

@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from difftrain.pipeline import parquet
+from difftrain.records import Rollout
 from tests.sweep.slurm_cluster import (
     SlurmCluster,
     missing_commands,
@@ -143,7 +145,7 @@ def test_a_time_limit_of_one_minute_is_survived_with_the_same_weights(
     assert result.returncode == 0, result.stderr
     wait_for_jobs(cluster)
     printed = outputs(tmp_path)
-    assert "grpo_full-1: saved, starts again (restart 1 of at most 20)" in printed, printed
+    assert "grpo_full-1: stops and starts again (restart 1 of at most 20)" in printed, printed
     assert "grpo_full-1: done" in printed
     assert "stopped on request after" in run_log(tmp_path, "grpo_full-1")
     assert "too few samples" not in run_log(tmp_path, "grpo_full-1")
@@ -165,7 +167,7 @@ def test_a_preempted_run_of_two_processes_saves_and_continues(
     wait_for_jobs(cluster)
     log, printed = run_log(tmp_path, "grpo_full-1"), outputs(tmp_path)
     assert "grpo tuned stopped on request after" in log, log[-2000:]
-    assert "grpo_full-1: saved, starts again" in printed, printed
+    assert "grpo_full-1: stops and starts again" in printed, printed
     assert "grpo_full-1: done" in printed
     assert train_steps(tmp_path) == 24
 
@@ -213,6 +215,54 @@ def test_an_output_folder_that_the_node_cannot_see_is_reported_and_ends_the_othe
     (tmp_path / "elsewhere").rename(folder)
     status = sweep(cluster, folder, *arguments, "--status").stdout
     assert "is it on a shared file system?" in status, status
+
+
+PROBE_WITH_SHORT_TIMEOUT = """
+import os, sys
+os.environ.update(RANK=os.environ["SLURM_PROCID"], WORLD_SIZE=os.environ["SLURM_NTASKS"])
+from difftrain.pipeline import coordination
+coordination.TIMEOUT_SECONDS = float(sys.argv.pop(1))
+from difftrain.cli import main
+main("probe")
+"""
+"""The probe as one rank of a SLURM step, for which a rank is dead after argv[1] seconds."""
+
+
+def test_a_probe_on_two_nodes_names_the_node_that_is_killed_and_the_next_start_finishes_its_share(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    settings = ("data.num_samples=96", "probe.mask_percents=[0,30,60,90]", "probe.draws=4",
+                "model.batch_size=4", f"output_dir={tmp_path}")  # fmt: skip
+    environment = cluster.environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    probe = [sys.executable, "-c", PROBE_WITH_SHORT_TIMEOUT]
+    step = ["srun", "--nodes=2", "--ntasks=2", "--no-kill", "--kill-on-bad-exit=0"]
+    log = tmp_path / "step.log"
+    with log.open("w") as file:
+        first = subprocess.Popen([*step, *probe, "60", *settings], env=environment, stdout=file,
+                                 stderr=subprocess.STDOUT)  # fmt: skip
+
+    def parts(rank: int) -> list[Path]:
+        return [*tmp_path.glob(f"probe/*/part-r00{rank}-*.parquet")]
+
+    wait_until(lambda: bool(parts(1)), "the second node has written a part", WAIT_SECONDS)
+    written = {path: path.stat().st_mtime for path in parts(0) + parts(1)}
+    cluster.kill_node("n2")
+    try:
+        wait_until(lambda: "no heartbeat" in log.read_text(), "the node is named", WAIT_SECONDS)
+        assert "rank 1 on n2 of 2: no heartbeat" in log.read_text()
+        first.kill()
+        first.wait()
+    finally:
+        cluster.start_node("n2")
+        cluster.run("scontrol", "update", "nodename=n2", "state=resume", check=False)
+    one_rank = ["srun", "--nodes=1", "--ntasks=1", *probe, "60", *settings]
+    ended = subprocess.run(one_rank, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    (folder,) = tmp_path.glob("probe/*")
+    assert (folder / "manifest.json").is_file()
+    assert {path: path.stat().st_mtime for path in written} == written  # nothing was repeated
+    rows = parquet.read_rows(folder, Rollout)
+    assert len({(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows}) == len(rows)
 
 
 def test_cancel_ends_every_job_of_the_sweep_and_no_job_starts_again(
