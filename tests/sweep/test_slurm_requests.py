@@ -274,6 +274,25 @@ def test_if_the_comparison_job_is_refused_nothing_stays_queued(
     assert calls(sbatch_record) == ["scancel 5"]
 
 
+def test_after_the_failure_of_one_node_the_run_fails_instead_of_starting_again(
+    tmp_path: Path, sbatch_record: Path
+) -> None:
+    plan = plan_in(tmp_path, "1")
+    slurm.submit(plan, SlurmRequest(options={"python": "false"}))
+    # An srun with two nodes: the first fails, so the second gets SIGTERM while it still runs.
+    (tmp_path / "bin" / "srun").write_text(
+        "#!/bin/bash\nshift 2\n"
+        '"$@" & first=$!\nwait $first; code=$?\n'
+        "sleep_task=${3/exec /exec sleep 9; }\n"
+        'bash -c "$sleep_task" & sleep 0.5; kill -TERM $!; sleep 0.5; kill -9 $!\nexit $code\n'
+    )
+    exit_code, printed = run_task(plan)
+    assert (plan.folder / "grpo_full-1.stop").exists()
+    assert exit_code == 1
+    assert "starts again" not in printed
+    assert "FAILED" in printed
+
+
 def test_a_container_image_starts_the_runs_and_the_comparison(
     tmp_path: Path, sbatch_record: Path
 ) -> None:
