@@ -172,24 +172,97 @@ def test_a_preempted_run_of_two_processes_saves_and_continues(
     assert train_steps(tmp_path) == 24
 
 
-def test_a_run_on_a_node_that_goes_down_is_started_again_on_another_and_not_called_done(
-    cluster: SlurmCluster, tmp_path: Path, finished: Path
+STEPPING_PROGRAM = """#!/bin/bash
+# In place of python: a run whose steps take a second, and which saves when the stop file appears.
+[ "$2" = accelerate.commands.launch ] || exit 0
+saved=$DIFFTRAIN_STOP_FILE.saved
+step=$(cat "$saved" 2> /dev/null || echo 0)
+while [ "$step" -lt STEPS ]; do
+    sleep 1
+    step=$((step + 1))
+    echo "step $step on $SLURMD_NODENAME"
+    [ -e "$DIFFTRAIN_STOP_FILE" ] && echo "$step" > "$saved" && exit 1
+done
+echo "output: x"
+"""
+
+
+def stepping(folder: Path, steps: int) -> str:
+    """The option that starts STEPPING_PROGRAM with this many steps instead of python."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "stepping"
+    program.write_text(STEPPING_PROGRAM.replace("STEPS", str(steps)))
+    program.chmod(0o755)
+    return f"slurm.python={program}"
+
+
+def steps_of(folder: Path) -> list[int]:
+    """The steps in the log of a stepping run, in order."""
+    lines = run_log(folder, "grpo_full-1").splitlines()
+    return [int(line.split()[1]) for line in lines if line.startswith("step ")]
+
+
+def test_the_script_saves_before_the_limit_starts_again_and_continues_as_often_as_allowed(
+    cluster: SlurmCluster, tmp_path: Path
 ) -> None:
-    copy_without_training(finished, tmp_path)
-    # The site exports no environment to jobs.
-    result = sweep(cluster, tmp_path, *LONG, "grpo.max_steps=4", SBATCH_EXPORT="NONE")
+    arguments = ("recipe=grpo_full", "slurm.time=1", "slurm.signal=B:USR1@20", "slurm.restarts=1")
+    result = sweep(cluster, tmp_path, *arguments, stepping(tmp_path, 1000))
     assert result.returncode == 0, result.stderr
-    wait_until(lambda: train_steps(tmp_path) >= 1, "a step is trained", WAIT_SECONDS)
+    wait_for_jobs(cluster)
+    steps, printed = steps_of(tmp_path), outputs(tmp_path)
+    assert steps == [*range(1, len(steps) + 1)]  # no step is repeated or left out
+    assert run_log(tmp_path, "grpo_full-1").count(", start ") == 2
+    assert "not started again after 1 restarts" in printed, printed
+
+
+def test_a_preempted_task_saves_and_starts_again(cluster: SlurmCluster, tmp_path: Path) -> None:
+    result = sweep(cluster, tmp_path, "recipe=grpo_full", "slurm.partition=cpu",
+                   stepping(tmp_path, 20))  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    wait_until(lambda: len(steps_of(tmp_path)) >= 3, "three steps", 60)
+    cluster.run("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+                "--wrap=sleep 2")  # fmt: skip
+    wait_for_jobs(cluster, 400)
+    assert steps_of(tmp_path) == [*range(1, 21)]
+    assert "stops and starts again (restart 1 of at most 20)" in outputs(tmp_path)
+    assert "grpo_full-1: done" in outputs(tmp_path)
+
+
+def test_a_task_on_a_node_that_goes_down_is_not_called_done_and_starts_again(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    # The site exports no environment to jobs.
+    result = sweep(cluster, tmp_path, "recipe=grpo_full", stepping(tmp_path, 10),
+                   SBATCH_EXPORT="NONE")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    wait_until(lambda: len(steps_of(tmp_path)) >= 2, "two steps", 60)
     (node,) = cluster.run("squeue", "-h", "-t", "running", "-o", "%N").split()
     cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    try:
-        wait_until(lambda: "RUNNING" not in cluster.states().values(), "the run is requeued", 60)
-        assert "done" not in outputs(tmp_path)
-        wait_for_jobs(cluster)
-    finally:
-        cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+    wait_until(lambda: "RUNNING" not in cluster.states().values(), "the task is requeued", 60)
+    assert "done" not in outputs(tmp_path)
+    cluster.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+    wait_for_jobs(cluster, 400)
     assert "start 2" in run_log(tmp_path, "grpo_full-1")
     assert "grpo_full-1: done" in outputs(tmp_path)
+
+
+def test_cancel_ends_every_job_of_the_sweep_and_none_starts_again(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    arguments = ("recipe=grpo_full", "seed=1,2,3", stepping(tmp_path, 1000))
+    assert sweep(cluster, tmp_path, *arguments).returncode == 0
+    wait_until(lambda: len(steps_of(tmp_path)) >= 2, "two steps", 60)
+    assert "grpo_full-1  running" in sweep(cluster, tmp_path, *arguments, "--status").stdout
+    again = sweep(cluster, tmp_path, *arguments)
+    assert "submitted" not in again.stdout.replace("not submitted", "")
+    result = sweep(cluster, tmp_path, *arguments, "--cancel")
+    assert result.returncode == 0, result.stderr
+    assert "grpo_full-3" in result.stdout
+    assert "comparison" in result.stdout
+    wait_for_jobs(cluster, 60)
+    assert "starts again" not in outputs(tmp_path)
+    status = sweep(cluster, tmp_path, *arguments, "--status").stdout
+    assert "grpo_full-1  cancelled" in status, status
 
 
 def test_an_output_folder_that_the_node_cannot_see_is_reported_and_ends_the_other_tasks(
@@ -263,24 +336,6 @@ def test_a_probe_on_two_nodes_names_the_node_that_is_killed_and_the_next_start_f
     assert {path: path.stat().st_mtime for path in written} == written  # nothing was repeated
     rows = parquet.read_rows(folder, Rollout)
     assert len({(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows}) == len(rows)
-
-
-def test_cancel_ends_every_job_of_the_sweep_and_no_job_starts_again(
-    cluster: SlurmCluster, tmp_path: Path, finished: Path
-) -> None:
-    copy_without_training(finished, tmp_path)
-    assert sweep(cluster, tmp_path, *LONG).returncode == 0
-    wait_until(lambda: train_steps(tmp_path) >= 1, "a step is trained", WAIT_SECONDS)
-    status = sweep(cluster, tmp_path, *LONG, "--status").stdout
-    assert "running" in status
-    assert "grpo tuned" in status
-    result = sweep(cluster, tmp_path, *LONG, "--cancel")
-    assert result.returncode == 0, result.stderr
-    assert "grpo_full-1" in result.stdout
-    assert "comparison" in result.stdout
-    wait_for_jobs(cluster, 60)
-    assert "starts again" not in outputs(tmp_path)
-    assert "cancelled" in sweep(cluster, tmp_path, *LONG, "--status").stdout
 
 
 def knows_nodes() -> bool:
