@@ -34,6 +34,7 @@ from difftrain.config.setting import did_you_mean
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
+from difftrain.pipeline.stop_request import StopRequested, ignore_sigterm
 from difftrain.select import EmptySelectionError
 from difftrain.train import PreflightFailed
 
@@ -213,7 +214,7 @@ def configure_logging(world: World, verbose: bool) -> None:
 
 
 def use_all_cores(world: World) -> None:
-    """Let a single process use all cores, although `accelerate launch` limits it to one thread.
+    """Let a single process use all its cores, although `accelerate launch` sets one thread.
 
     A sweep that starts several runs at once sets the threads of each run in THREADS_VARIABLE. Call
     this before torch is imported, because torch reads the number only once.
@@ -222,7 +223,7 @@ def use_all_cores(world: World) -> None:
     if threads := os.environ.get(THREADS_VARIABLE):
         os.environ["OMP_NUM_THREADS"] = threads
     elif is_accelerate_launch and os.environ.get("OMP_NUM_THREADS") == "1":
-        os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
+        os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
 
 
 def checked_config(program: str, arguments: list[str], trains: bool = False) -> RunConfig:
@@ -251,6 +252,7 @@ def run_command(name: str, program: str, arguments: list[str]) -> Path:
         arguments, target = command.expand(arguments)
     config = checked_config(program, arguments, command.trains)
     use_all_cores(world)
+    ignore_sigterm()
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     return resolve_name(target or command.target)(config, world, recipe_settings(config))
@@ -387,6 +389,8 @@ def main(command: str | None = None) -> None:
         fail(f"PreflightFailed: {error}", 1, all_ranks=True)
     except FirstRankFailed as error:
         fail(str(error), 1, all_ranks=True)
+    except StopRequested as error:
+        fail(f"StopRequested: {error}", 1)
     except (OSError, RankTimeout, TimeoutError) as error:
         message = f"{type(error).__name__}: {error}\nthe same command continues from here"
         fail(message, 1, all_ranks=True)

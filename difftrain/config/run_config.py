@@ -4,6 +4,7 @@ Hydra takes the types of the tree from RunConfig. `resolve` turns Hydra's DictCo
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
@@ -177,8 +178,17 @@ class RunConfig:
         yield from self._tracker_problems()
 
 
+OBJECT_STORAGE = re.compile(r"[a-z][a-z0-9+.-]+:/")
+"""The start of an address such as s3://bucket, of which Path keeps one slash."""
+
+
 def write_problem(folder: Path) -> str | None:
     """Why this folder cannot be created or written to, or None."""
+    if OBJECT_STORAGE.match(str(folder)):
+        return (
+            "must be a folder of a file system that all nodes share: stages lock, rename and append"
+            " to files, which object storage cannot; copy finished folders there instead"
+        )
     folder = folder.expanduser().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():

@@ -32,8 +32,8 @@ from difftrain.model.loading import LoadedModel
 from difftrain.train import shared_prompt
 from difftrain.train.callbacks import CompletionLog
 from difftrain.train.image_cache import ImageCache
-from difftrain.train.rollout_log import RolloutLog
 from difftrain.train.rewards import text_of
+from difftrain.train.rollout_log import RolloutLog
 from difftrain.train.shared_prompt import SharedPromptModel, pretrained_model
 
 logger = logging.getLogger(__name__)
