@@ -27,7 +27,8 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
     settings, measure, samples = report["settings"], report["measure"], data.samples
     page = text.templates().get_template("page.html.jinja")
     prompt_logs = {
-        arm: json_lines(folders.train / "prompt_log.jsonl") for arm, folders in inputs.arms.items()
+        arm: [json_lines(folder / "prompt_log.jsonl") for folder in inputs.train_folders(arm)]
+        for arm in inputs.arms
     }
     return page.render(
         report=report,

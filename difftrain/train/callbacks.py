@@ -26,7 +26,7 @@ TRAIN_KEYS = (  # the keys of TRL's logs that go to TRAIN_LOG
     "reward", "rewards/accuracy/mean", "rewards/format/mean", "rewards/overlong/mean",
     "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "kl", "loss",
     "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
-    "groups_asked", "zero_variance_asked", "zero_variance_trained",
+    "groups_asked", "generated_tokens", "zero_variance_asked", "zero_variance_trained",
     "groups_trained", "groups_carried", "sampling_rounds",
 )  # fmt: skip
 
