@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from base64 import b64decode
@@ -676,6 +677,13 @@ def test_a_verdict_says_that_a_row_generated_more_tokens_than_its_control(
         if line.startswith("| GRPO-only(mid+hard) | 38,000 | 19,000 |")
     ]
     assert line.split(" | ")[3:5] == ["2.00", "none"]  # no evaluations on held-out samples
+    for number, run in enumerate(read_runs(runs), 1):
+        (train,) = run.train_folders("tuned")
+        shutil.rmtree(train)
+        write_log(train, 100 * number, {2: 0.25, 4: 0.5})
+    text = (compare_runs(runs, output=equal.parent / "held out") / "compare.md").read_text()
+    # The row ends after 400 tokens at 50 %, where its control has been evaluated at 25 %.
+    assert "| 2.00 | 400 tokens | 50.0 | 25.0 |" in text
 
 
 def write_log(folder: Path, tokens: int, accuracies: dict[int, float]) -> Path:
