@@ -73,6 +73,7 @@ def sampling_figure(
     for number, rates in enumerate(rates_by_round, 1):
         suffix = f", round {number}" if num_rounds > 1 else ""
         rates.set_title(f"samples by pass rate{suffix}")
+        rates.set_xticks([0, 0.5, 1])
         rates.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     shares.set_title("zero-variance groups")
     order.set_title("pass rate of sampled prompts")
