@@ -142,24 +142,21 @@ def train_rounds(
 ) -> None:
     """Train the arms in every round, and evaluate them after the last.
 
-    A later round first scores and selects again. If too few samples are selected, the run ends
-    with the checkpoints of the round before.
+    A later round first scores and selects again. If it cannot train, the run ends with the
+    checkpoints of the round before.
     """
-    arms = trained_arms(config)
-    for number, current in enumerate(all_rounds, 1):
-        if number > 1:
-            rounds.score_again(current, world, samples)
-            if reason := rounds.stop_reason(current):
-                logger.warning("round %d trains nothing, so the run ends: %s", number, reason)
-                for arm in arms:
-                    benchmarks.evaluate_arm(config, all_rounds[number - 2], world, arm)
-                return
-            for arm in arms:
-                difficulty.select(current.config, current, world, arm)
-        for arm in arms:
-            TRAIN[current.config.train_stages](current.config, current, world, arm)
-            if number == config.rounds:
-                benchmarks.evaluate_arm(config, current, world, arm)
+    arms, last = trained_arms(config), all_rounds[0]
+    for arm in arms:
+        TRAIN[config.train_stages](last.config, last, world, arm)
+    for number, current in enumerate(all_rounds[1:], 2):
+        rounds.score_again(current, world, samples)
+        reason = rounds.stop_reason(current, arms) or rounds.train_arms(current, world, arms)
+        if reason:
+            logger.warning("round %d trains nothing, so the run ends: %s", number, reason)
+            break
+        last = current
+    for arm in arms:
+        benchmarks.evaluate_arm(config, last, world, arm)
 
 
 def check_model(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
@@ -256,13 +253,19 @@ def write_report(
 
     If a round could not train, the report is on the rounds before it, and says why.
     """
-    run = all_rounds[-1].run
-    trained, stop_reason = rounds.trained_rounds(all_rounds)
-    last = trained[-1]
+    run, arms = all_rounds[-1].run, trained_arms(config)
+    trained, stop_reason = rounds.trained_rounds(all_rounds, arms)
+    last, unused = trained[-1], {}
+    if len(trained) < len(all_rounds):
+        unused = rounds.unused_trainings(all_rounds[len(trained)], arms)
     inputs = report_inputs(config, all_rounds, recipe_settings, len(trained))
     results = inputs.evaluations
-    differences = benchmarks.differences(results, config.evaluate.resamples)
-    inputs = replace(inputs, differences=differences, stop_reason=stop_reason)
+    inputs = replace(
+        inputs,
+        differences=benchmarks.differences(results, config.evaluate.resamples),
+        stop_reason=stop_reason,
+        unused_trainings=unused,
+    )
     report = build.write_report(inputs)
     # An adapter of a later round belongs to the checkpoint before it, not to the base model.
     # checkpoint comes last: it marks a sweep's run as finished.

@@ -39,6 +39,11 @@ RECENT_FOLDERS: deque[Path] = deque(maxlen=3)
 STARTED = time.time()  # when this process started; an older failure file is from an earlier run
 
 
+class RaisedByAllRanks(Exception):
+    """A mixin for errors that all ranks raise alike: the first does not report them to the others,
+    so that the ranks may go on together after catching one."""
+
+
 class FirstRankFailed(RuntimeError):
     """The first rank stopped, so its output will never exist; the message gives the reason."""
 
@@ -163,6 +168,8 @@ def report_failure(folder: Path, world: World, heartbeat: Path | None = None) ->
     try:
         with touch_regularly(heartbeat or heartbeat_path(folder, world.rank)):
             yield
+    except RaisedByAllRanks:
+        raise
     except BaseException as error:  # also KeyboardInterrupt: the other ranks must stop
         if world.size > 1:
             manifest.write_text(reason_path, f"{type(error).__name__}: {error}")

@@ -33,7 +33,8 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
     page = text.templates().get_template("page.html.jinja")
     examples = examples_by_stratum(inputs, data, settings["report"]["examples"])
     prompt_logs = {
-        arm: json_lines(folders.train / "prompt_log.jsonl") for arm, folders in inputs.arms.items()
+        arm: [json_lines(folder / "prompt_log.jsonl") for folder in inputs.train_folders(arm)]
+        for arm in inputs.arms
     }
     return page.render(
         report=report,

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from difftrain.config.difficulty import Until
+from difftrain.report.inputs import by_round
 from difftrain.report.text import table
 
 STRATUM_COLORS = {
@@ -230,9 +231,18 @@ TRAINING_PANELS = {
 }
 
 
+def mark_rounds(axes: Axes, logs: dict[str, pd.DataFrame]) -> None:
+    """A dashed rule between two rounds of training; all arms make the same steps."""
+    for rows in by_round(next(iter(logs.values())))[1:]:
+        axes.axvline(rows["step"].iloc[0] - 0.5, color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
+
+
 @svg_figure
 def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
-    """A panel for each of TRAINING_PANELS: values by step (pale) and their running mean, by arm."""
+    """A panel for each of TRAINING_PANELS: values by step (pale) and their running mean, by arm.
+
+    A curve begins anew in each round, which trains on other samples; a dashed rule separates them.
+    """
     logged = {name for log in logs.values() for name in log.dropna(axis="columns", how="all")}
     panels = [name for name in TRAINING_PANELS if name in logged]
     if not panels:
@@ -241,12 +251,16 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
     figure, grid = new_figure(8.6, height, len(panels), 1, sharex=True, squeeze=False)
     for axes, name in zip(grid[:, 0], panels, strict=True):
         for arm, log in logs.items():
-            if name in log:
-                steps, color = log.dropna(subset=[name]), ARM_COLORS[arm]
+            if name not in log:
+                continue
+            for number, rows in enumerate(by_round(log)):
+                steps, color = rows.dropna(subset=[name]), ARM_COLORS[arm]
                 window = max(3, len(steps) // 10)
                 mean = steps[name].rolling(window, center=True, min_periods=1).mean()
                 axes.plot(steps["step"], steps[name], color=color, alpha=0.22, linewidth=0.9)
-                axes.plot(steps["step"], mean, color=color, linewidth=1.8, label=arm)
+                axes.plot(steps["step"], mean, color=color, linewidth=1.8,
+                          label=None if number else arm)  # fmt: skip
+        mark_rounds(axes, logs)
         axes.set_title(TRAINING_PANELS[name])
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")

@@ -168,6 +168,20 @@ def enter_and_leave(folder: Path, rank: int) -> None:
         pass
 
 
+def test_an_error_that_all_ranks_raise_is_not_reported_so_that_they_may_go_on(
+    tmp_path: Path,
+) -> None:
+    class AllDeadError(ValueError, coordination.RaisedByAllRanks):
+        pass
+
+    with pytest.raises(AllDeadError), coordination.report_failure(tmp_path, World(0, 2)):
+        raise AllDeadError
+    assert coordination.failure_reason(tmp_path) is None
+    with pytest.raises(ValueError, match="a"), coordination.report_failure(tmp_path, World(0, 2)):
+        raise ValueError("a")
+    assert coordination.failure_reason(tmp_path) == "ValueError: a"
+
+
 @pytest.mark.usefixtures("no_recent_folders")
 def test_a_rank_in_the_next_stage_raises_the_reason_why_rank_0_failed_in_a_finished_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
