@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerState
 
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
-from difftrain.train.rewards import step_metrics
+from difftrain.train.rewards import step_metrics, zero_variance_share
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,13 @@ def truncate_log(folder: Path, last_step: int) -> float:
     return rows[-1]["seconds"] if rows else 0.0
 
 
+def scales_by_batch(args: Any) -> bool:
+    """Whether TRL divides rewards by the standard deviation of the whole batch, not of a group."""
+    if getattr(args, "scale_rewards", None) == "batch":
+        return True
+    return getattr(args, "multi_objective_aggregation", None) == "normalize_then_sum"
+
+
 class JsonlLogger(TrainerCallback):
     """Writes logs and a progress bar with `bar_key`. `elapsed`: seconds before training resumed."""
 
@@ -86,6 +93,8 @@ class JsonlLogger(TrainerCallback):
             for key, value in logs.items()
             if key in TRAIN_KEYS or key.startswith(COST_PREFIXES)
         }
+        if scales_by_batch(args) and (share := zero_variance_share(logs)) is not None:
+            row["frac_reward_zero_std"] = share
         seconds = {"seconds": self.elapsed + time.time() - self.started}
         self._append(TRAIN_LOG, row | step_metrics(logs, args.world_size) | step | seconds)
         if self.bar:
