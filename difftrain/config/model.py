@@ -23,7 +23,7 @@ class EngineKind(StrEnum):
     hf = "hf"
     """transformers in this process."""
     vllm = "vllm"
-    """vLLM's offline engine in this process (the extra vllm; needs a GPU)."""
+    """vLLM's offline engine in this process (the extra vllm; docs/vllm.md)."""
     http = "http"
     """A server with OpenAI's chat completions API: vLLM, SGLang, LMDeploy, transformers."""
 

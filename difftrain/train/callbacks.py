@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerState
 from difftrain.config.report import ReportConfig
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
-from difftrain.train.rewards import SUM_PREFIX, step_metrics
+from difftrain.train.rewards import SUM_PREFIX, step_metrics, zero_variance_share
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,13 @@ class CompletionLog:
         append_rows(self.path, rows)
 
 
+def scales_by_batch(args: Any) -> bool:
+    """Whether TRL divides rewards by the standard deviation of the whole batch, not of a group."""
+    if getattr(args, "scale_rewards", None) == "batch":
+        return True
+    return getattr(args, "multi_objective_aggregation", None) == "normalize_then_sum"
+
+
 class JsonlLogger(TrainerCallback):
     """Writes logs and a progress bar with `bar_key`. `elapsed`: seconds before training resumed."""
 
@@ -104,6 +111,8 @@ class JsonlLogger(TrainerCallback):
             for key, value in logs.items()
             if isinstance(value, int | float) and not key.startswith(SUM_PREFIX)
         }
+        if scales_by_batch(args) and (share := zero_variance_share(logs)) is not None:
+            row["frac_reward_zero_std"] = share
         seconds = {"seconds": self.elapsed + time.time() - self.started}
         self._append(TRAIN_LOG, row | step_metrics(logs, args.world_size) | step | seconds)
         if self.bar:

@@ -27,7 +27,15 @@ from difftrain.pipeline.coordination import RaisedByAllRanks
 from difftrain.records import Sample
 from difftrain.select import prompt_history
 from difftrain.select.prompt_history import PromptHistory
-from difftrain.train import callbacks, checkpointing, image_cache, param_groups, rewards, trl_args
+from difftrain.train import (
+    callbacks,
+    checkpointing,
+    image_cache,
+    param_groups,
+    rewards,
+    trl_args,
+    vllm_server,
+)
 from difftrain.train.dataset import TrainData, to_dataset
 from difftrain.train.dynamic_sampling import (
     GROUPS,
@@ -72,15 +80,16 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     reward_funcs: list[Any] = rewards.reward_functions(
         grpo, job.config.grade, subsets, graders, prefix
     )
-    trainer: Any = DynamicSamplingTrainer(
-        model=resolve.source(model.name),
-        reward_funcs=reward_funcs,
-        args=trl_args.grpo_arguments(job, banned, bool(data.eval_samples)),
-        train_dataset=to_dataset(data.samples),
-        eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
-        processing_class=processor,
-        peft_config=adapter,
-    )
+    with vllm_server.weights_by_folder(job.folder):
+        trainer: Any = DynamicSamplingTrainer(
+            model=resolve.source(model.name),
+            reward_funcs=reward_funcs,
+            args=trl_args.grpo_arguments(job, banned, bool(data.eval_samples)),
+            train_dataset=to_dataset(data.samples),
+            eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
+            processing_class=processor,
+            peft_config=adapter,
+        )
     if grpo.freeze_vision:
         param_groups.freeze_vision(trainer.model)
     trainer.grpo = grpo

@@ -179,3 +179,17 @@ def step_metrics(logs: Mapping[str, float], num_processes: int) -> dict[str, flo
     if "completions/clipped_ratio" in logs:
         metrics[f"alarms/{Alarm.truncated}"] = logs["completions/clipped_ratio"]
     return metrics
+
+
+def zero_variance_share(logs: Mapping[str, float]) -> float | None:
+    """The share of one step's groups whose completions all get the same reward; None: no group.
+
+    TRL's own frac_reward_zero_std is 0 or 1 if rewards are scaled by the standard deviation of the
+    whole batch, whatever the groups are.
+    """
+    prefix = f"{SUM_PREFIX}{{}}/task/"  # every sample has one task
+    zero, all_groups = (
+        sum(value for key, value in logs.items() if key.startswith(prefix.format(name)))
+        for name in (ZERO_STD, PROMPTS)
+    )
+    return zero / all_groups if all_groups else None

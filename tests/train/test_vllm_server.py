@@ -1,0 +1,73 @@
+"""A vLLM server without a GPU gets its weights through a folder (train/vllm_server.py)."""
+
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+import requests
+import torch
+from safetensors import safe_open
+from torch import nn
+from trl.generation import vllm_generation
+from trl.generation.vllm_client import VLLMClient
+
+from difftrain.train import vllm_server
+from difftrain.train.vllm_server import FolderClient
+from tests.listening import FakeServer, send
+
+
+class ReadingServer(FakeServer):
+    """Reads the weights while it answers, as vLLM does; `status` is its answer."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.status = folder, 200
+        self.paths: list[str] = []
+        self.read: list[dict[str, torch.Tensor]] = []
+
+    def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+        self.paths.append(handler.path)
+        with safe_open(self.folder / "model.safetensors", "pt") as file:
+            self.read.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        send(handler, self.status, b"{}")
+
+
+def client_of(server: ReadingServer, folder: Path) -> FolderClient:
+    """A client whose constructor, which imports vLLM, is skipped."""
+    client = object.__new__(FolderClient)
+    client.base_url, client.session = server.url.removesuffix("/v1"), requests.Session()
+    client.folder = folder
+    return client
+
+
+def test_the_server_reads_the_weights_from_the_folder_which_is_then_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    server = ReadingServer(folder)
+    client, model = client_of(server, folder), nn.Linear(3, 2)
+    client.init_communicator(device="cpu")
+    client.update_named_params([], model.named_parameters())
+    server.close()
+    assert server.paths == ["/collective_rpc"]
+    assert server.bodies == [{"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}]
+    assert {*server.read[0]} == {"weight", "bias"}
+    assert torch.equal(server.read[0]["weight"], model.weight)
+    assert not folder.exists()
+
+
+def test_a_server_that_cannot_load_the_weights_ends_the_training(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    server = ReadingServer(folder)
+    server.status = 400
+    with pytest.raises(Exception, match="400"):
+        client_of(server, folder).update_named_params([], nn.Linear(3, 2).named_parameters())
+    server.close()
+
+
+def test_trl_gets_this_client_only_without_a_gpu_and_only_while_the_trainer_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has_gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        with vllm_server.weights_by_folder(tmp_path):
+            assert (vllm_generation.VLLMClient is VLLMClient) == has_gpu
+        assert vllm_generation.VLLMClient is VLLMClient
