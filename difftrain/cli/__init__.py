@@ -350,11 +350,15 @@ def run(name: str, program: str, arguments: list[str]) -> None:
         groups = [f"  {group:<12}{' '.join(names)}" for group, names in config_groups().items()]
         print(USAGE.format(program=program, help=COMMANDS[name].help, groups="\n".join(groups)))
         return
-    elif name == "train" and (options := take_options(program, arguments)).multirun:
-        resolve_name("difftrain.sweep:main")(sweep_arguments(program, options))
-        return
-    elif name == "train" and options.dry:
-        folder = run_command("plan", program, options.rest)
+    elif name == "train":
+        options = take_options(program, arguments)
+        if options.multirun:
+            resolve_name("difftrain.sweep:main")(sweep_arguments(program, options))
+            return
+        if options.dry:
+            folder = run_command("plan", program, options.rest)
+        else:
+            folder = run_command(name, program, arguments)
     else:
         folder = run_command(name, program, arguments)
     if World.from_environment().is_first:

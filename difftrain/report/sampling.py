@@ -55,7 +55,7 @@ def sampling_figure(
     if num_rounds == 1:
         shares, order, *rates_by_round = figure.subplots(1, 3)
     else:
-        top, bottom = figure.subfigures(2, 1)
+        top, bottom = np.ravel(figure.subfigures(2, 1))
         shares, order = top.subplots(1, 2)
         rates_by_round = bottom.subplots(1, num_rounds, sharey=True)
     for arm in arms:

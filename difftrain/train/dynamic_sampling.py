@@ -161,13 +161,13 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
         return super()._generate(prompts) if self._replayed is None else self._replayed.generated()
 
     def _calculate_rewards(
-        self, inputs: Any, prompts: Any, completions: Any, completion_ids: list[list[int]]
+        self, inputs: Any, prompts: Any, completions: Any, ids: list[list[int]]
     ) -> Tensor:
         if self._replayed is not None:
             return self._replayed.rewards
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, ids)
         if self.model.training:
-            num_tokens = torch.tensor(sum(map(len, completion_ids)), device=rewards.device)
+            num_tokens = torch.tensor(sum(map(len, ids)), device=rewards.device)
             self._counts["tokens"] += int(self.accelerator.gather(num_tokens).sum())
             self._rewards.append(rewards.double().cpu().numpy())
             groups = rewards.view(-1, self.num_generations, rewards.size(-1)).cpu().numpy()

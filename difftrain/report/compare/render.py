@@ -79,8 +79,9 @@ def describe(row: ComparisonRow, column: str = MEAN) -> str:
 def unequal_tokens(row: ComparisonRow) -> str:
     """`2.3 times its control's tokens` if a row and its control differ in them; else empty."""
     tokens = row.versus_control.tokens if row.versus_control else None
-    is_unequal = tokens is not None and tokens.is_unequal
-    return f"{tokens.ratio:.2g} times its control's tokens" if is_unequal else ""
+    if tokens is None or not tokens.is_unequal:
+        return ""
+    return f"{tokens.ratio:.2g} times its control's tokens"
 
 
 def format_score(estimate: Estimate) -> str:

@@ -90,6 +90,7 @@ def at_equal_tokens(row: Curve, control: Curve) -> tuple[float, float, float] | 
     if tokens < max(row[0][0], control[0][0]):
         return None
     accuracy, control_accuracy = (
-        float(np.interp(tokens, *zip(*curve, strict=True))) for curve in (row, control)
+        float(np.interp(tokens, [point[0] for point in curve], [point[1] for point in curve]))
+        for curve in (row, control)
     )
     return tokens, accuracy, control_accuracy
