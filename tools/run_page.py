@@ -24,7 +24,8 @@ BLOCK = re.compile(
     r"(?:<!-- exit (?P<code>\d+) -->\n)?```console\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 SERVES = "difftrain view"
-TOKEN = re.compile(r"(?<=token=)\S+")
+ADDRESS = re.compile(r"127\.0\.0\.1:\d+/\?token=\S+")
+SHOWN_ADDRESS = "127.0.0.1:8321/?token=..."  # the default port; a free one was taken
 HIDDEN_FOLDERS = (str(ROOT), str(Path.home()))  # replaced in what is printed
 
 
@@ -62,7 +63,7 @@ def run_command(command: str, folder: Path) -> tuple[int, str]:
     address = process.stdout.readline()
     process.send_signal(signal.SIGINT)
     process.communicate()
-    return (0 if address.startswith("open: ") else 1), TOKEN.sub("...", address)
+    return (0 if address.startswith("open: ") else 1), ADDRESS.sub(SHOWN_ADDRESS, address)
 
 
 def run_page(page: str, folder: Path) -> str:
