@@ -11,7 +11,6 @@ passwords are hidden; the command line, host, user, environment and code are not
 import shutil
 from collections.abc import Iterable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from difftrain.config.report import Tracker
@@ -71,8 +70,3 @@ def send_report(trackers: Iterable[Tracker], inputs: RunInputs, report: dict[str
         sender.send_new()
         sender.send_report(inputs, report)
         sender.close()
-
-
-def tracking_folders(run_folder: Path) -> list[Path]:
-    """The folders in a run's folder that trackers write."""
-    return [run_folder / name for name in ("tracking", "tensorboard", "wandb")]

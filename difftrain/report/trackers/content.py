@@ -71,20 +71,20 @@ class RunIdentity:
     @classmethod
     def of(cls, inputs: RunInputs, settings: dict[str, Any] | None = None) -> Self:
         """The identity of a run; its settings are those of the report, if there is one."""
-        shown = json.loads(json.dumps(settings or hide_secrets(inputs.settings), default=str))
-        data, measure = shown["data"], shown["difficulty"]["measure"]
+        plain = json.loads(json.dumps(settings or hide_secrets(inputs.settings), default=str))
+        data, measure = plain["data"], plain["difficulty"]["measure"]
         source = data["path"] if data["source"] in ("jsonl", "auto") else data["source"]
         tasks = paper_task_set(data) or "+".join(data["tasks"] or ())
         data_name = f"{Path(source).name} {tasks}".strip()
-        tags = [shown["train_stages"], measure, data_name, Path(shown["model"]["name"]).name]
-        tags += [f"seed {shown['seed']}", "random control" if "control" in inputs.arms else ""]
+        tags = [plain["train_stages"], measure, data_name, Path(plain["model"]["name"]).name]
+        tags += [f"seed {plain['seed']}", "random control" if "control" in inputs.arms else ""]
         return cls(
-            project=shown["report"]["project"],
-            name=shown["name"],
+            project=plain["report"]["project"],
+            name=plain["name"],
             folder=inputs.folder.name,
             group=f"{data_name}/{measure}",
             tags=[tag for tag in dict.fromkeys(tags) if tag],
-            settings=shown,
+            settings=plain,
         )
 
 
@@ -191,9 +191,9 @@ def completion_tables(
             table, images = [], []
             for row in rows:
                 sample = samples.loc[row["sample_id"]]
-                shown = {name: sample[name] for name in ("task", "question", "answer")}
+                about = {name: sample[name] for name in ("task", "question", "answer")}
                 row = {name: value for name, value in row.items() if name != "time"}
-                table.append({"step": row.pop("step"), **shown, **row})
+                table.append({"step": row.pop("step"), **about, **row})
                 images.append(list(sample["images"]))
             yield key, CompletionTable(arm, step, table, images)
 

@@ -60,7 +60,7 @@ class TensorboardRun:
         """Add the completions as text, and their images."""
         items = []
         for number, (row, pngs) in enumerate(zip(table.rows, table.images, strict=True), 1):
-            lines = [f"**{name}**: {shown(value)}" for name, value in row.items()]
+            lines = [f"**{name}**: {to_paragraph(value)}" for name, value in row.items()]
             items.append("\n\n".join([f"### {number}", *lines]))
             for i, png in enumerate(pngs, 1):
                 width, height = images.png_size(png)
@@ -93,7 +93,7 @@ class TensorboardRun:
             writer.close()
 
 
-def shown(value: Any) -> str:
+def to_paragraph(value: Any) -> str:
     """A value as one paragraph of Markdown; tags of a response stay readable."""
     return escape(str(value)).replace("\n", "<br>")
 
