@@ -1,7 +1,7 @@
 """Does difficulty that follows the policy help, where most groups bring no gradient?
 
-    python studies/online_difficulty.py [--seeds 1 2 ...]   # the missing runs, then the page
-    python studies/online_difficulty.py --page              # only the page
+    python studies/online_difficulty.py [KEY=VALUE ...] [--seeds 1 2 ...]  # missing runs, page
+    python studies/online_difficulty.py --page                            # only the page
 
 Pools, steps, benchmarks and cost are those of does_choosing_pay.py (data.mix=paper). Six arms train
 on the same pool of a seed: uniform sampling, the medium and hard samples of a probe, refill of
