@@ -34,7 +34,7 @@ from difftrain.train import (
     param_groups,
     rewards,
     trl_args,
-    vllm_server,
+    vllm_rollouts,
 )
 from difftrain.train.dataset import TrainData, to_dataset
 from difftrain.train.dynamic_sampling import (
@@ -80,7 +80,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     reward_funcs: list[Any] = rewards.reward_functions(
         grpo, job.config.grade, subsets, graders, prefix
     )
-    with vllm_server.weights_by_folder(job.folder):
+    with vllm_rollouts.completed_arguments(model, job.folder):
         trainer: Any = DynamicSamplingTrainer(
             model=resolve.source(model.name),
             reward_funcs=reward_funcs,
@@ -120,6 +120,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
         names = [reward.__name__ for reward in reward_funcs]
         trainer.completion_log = callbacks.CompletionLog(job.folder, report, names)
     if uses_vllm:
+        vllm_rollouts.require_same_dtype(trainer.vllm_generation, model)
         reset_encoder_cache_on_update(trainer)
     return trainer
 

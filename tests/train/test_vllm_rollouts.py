@@ -1,7 +1,8 @@
-"""A vLLM server without a GPU gets its weights through a folder (train/vllm_server.py)."""
+"""vLLM gets the settings' precision, and a server without a GPU its weights through a folder."""
 
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -11,8 +12,10 @@ from torch import nn
 from trl.generation import vllm_generation
 from trl.generation.vllm_client import VLLMClient
 
-from difftrain.train import vllm_server
-from difftrain.train.vllm_server import FolderClient
+from difftrain.config.model import Dtype, ModelConfig
+from difftrain.config.run_config import ConfigError
+from difftrain.train import vllm_rollouts
+from difftrain.train.vllm_rollouts import FolderClient
 from tests.listening import FakeServer, send
 
 
@@ -68,6 +71,29 @@ def test_trl_gets_this_client_only_without_a_gpu_and_only_while_the_trainer_is_b
 ) -> None:
     for has_gpu in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
-        with vllm_server.weights_by_folder(tmp_path):
+        with vllm_rollouts.completed_arguments(ModelConfig(), tmp_path):
             assert (vllm_generation.VLLMClient is VLLMClient) == has_gpu
         assert vllm_generation.VLLMClient is VLLMClient
+
+
+def test_vllm_in_this_process_gets_the_precision_and_the_revision_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it takes the folder's: bfloat16 for the tiny model, which trains in float32."""
+    monkeypatch.setattr(vllm_generation, "LLM", dict, raising=False)  # vLLM may not be installed
+    model = ModelConfig(dtype=Dtype.float32, revision="abc")
+    with vllm_rollouts.completed_arguments(model, tmp_path):
+        arguments = vllm_generation.LLM(model="x")
+    assert arguments == {"model": "x", "dtype": "float32", "revision": "abc"}
+    assert vllm_generation.LLM is dict
+
+
+def test_a_server_of_another_precision_is_refused() -> None:
+    info = {"model_config": {"dtype": "torch.bfloat16"}}
+    client = SimpleNamespace(get_server_info=lambda: info)
+    generation = SimpleNamespace(
+        mode="server", vllm_client=client, accelerator=SimpleNamespace(is_main_process=True)
+    )
+    vllm_rollouts.require_same_dtype(generation, ModelConfig(dtype=Dtype.bfloat16))
+    with pytest.raises(ConfigError, match=r"computes in bfloat16.*start it with --dtype float32"):
+        vllm_rollouts.require_same_dtype(generation, ModelConfig(dtype=Dtype.float32))
