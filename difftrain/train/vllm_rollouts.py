@@ -52,18 +52,16 @@ class FolderClient(VLLMClient):
 def completed_arguments(model: ModelConfig, folder: Path) -> Iterator[None]:
     """Inside the block, TRL's trainer gives vLLM the settings' precision and revision, and gets a
     FolderClient in `folder` if there is no GPU."""
-    names = [name for name in ("LLM", "VLLMClient") if hasattr(vllm_generation, name)]
-    originals = {name: getattr(vllm_generation, name) for name in names}
-    if "LLM" in originals:  # vLLM is installed
+    originals = {name: vars(vllm_generation).get(name) for name in ("LLM", "VLLMClient")}
+    if originals["LLM"] is not None:  # vLLM is installed
         arguments = {"dtype": model.dtype.value, "revision": model.revision}
-        vllm_generation.LLM = partial(originals["LLM"], **arguments)
-    if not torch.cuda.is_available():
-        vllm_generation.VLLMClient = partial(FolderClient, folder=folder / FOLDER)
+        vars(vllm_generation)["LLM"] = partial(originals["LLM"], **arguments)
+    if originals["VLLMClient"] is not None and not torch.cuda.is_available():
+        vars(vllm_generation)["VLLMClient"] = partial(FolderClient, folder=folder / FOLDER)
     try:
         yield
     finally:
-        for name, original in originals.items():
-            setattr(vllm_generation, name, original)
+        vars(vllm_generation).update({k: v for k, v in originals.items() if v is not None})
 
 
 def require_same_dtype(generation: Any, model: ModelConfig) -> None:
