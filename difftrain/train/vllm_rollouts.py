@@ -52,16 +52,16 @@ class FolderClient(VLLMClient):
 def completed_arguments(model: ModelConfig, folder: Path) -> Iterator[None]:
     """Inside the block, TRL's trainer gives vLLM the settings' precision and revision, and gets a
     FolderClient in `folder` if there is no GPU."""
-    originals = {name: vars(vllm_generation).get(name) for name in ("LLM", "VLLMClient")}
+    originals = {name: vllm_generation.__dict__.get(name) for name in ("LLM", "VLLMClient")}
     if originals["LLM"] is not None:  # vLLM is installed
         arguments = {"dtype": model.dtype.value, "revision": model.revision}
-        vars(vllm_generation)["LLM"] = partial(originals["LLM"], **arguments)
+        vllm_generation.__dict__["LLM"] = partial(originals["LLM"], **arguments)
     if originals["VLLMClient"] is not None and not torch.cuda.is_available():
-        vars(vllm_generation)["VLLMClient"] = partial(FolderClient, folder=folder / FOLDER)
+        vllm_generation.__dict__["VLLMClient"] = partial(FolderClient, folder=folder / FOLDER)
     try:
         yield
     finally:
-        vars(vllm_generation).update({k: v for k, v in originals.items() if v is not None})
+        vllm_generation.__dict__.update({k: v for k, v in originals.items() if v is not None})
 
 
 def require_same_dtype(generation: Any, model: ModelConfig) -> None:
