@@ -10,12 +10,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
+from wandb.sdk.lib import wbauth
 
 from difftrain.config.report import ReportConfig, Tracker
 from difftrain.pipeline import manifest, parquet
@@ -45,12 +47,16 @@ def inputs(make_run: MakeRun) -> RunInputs:
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """W&B writes files only, and what it keeps in this process ends with the test."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    wandb.teardown()
+    wbauth.unauthenticate_session(update_settings=False)
 
 
 def log_steps(inputs: RunInputs, *steps: int) -> None:
