@@ -35,10 +35,11 @@ if [ -n "${SETUP:-}" ]; then
     set -u
 fi
 
-# TRL needs the development endpoints, log-probabilities after temperature, and NCCL for weights.
+# TRL needs the development endpoints, log-probabilities after temperature, NCCL for weights, and
+# --enable-scale-out for images.
 VLLM_SERVER_DEV_MODE=1 srun --nodes=1 --ntasks=1 --nodelist="$server" \
     vllm serve "${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}" --port "$port" \
-    --tensor-parallel-size "$gpus" --logprobs-mode processed_logprobs \
+    --tensor-parallel-size "$gpus" --logprobs-mode processed_logprobs --enable-scale-out \
     --weight-transfer-config '{"backend": "nccl"}' ${VLLM_OPTIONS:-} &
 server_pid=$!
 trap 'kill "$server_pid" 2>/dev/null || true' EXIT

@@ -163,6 +163,7 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     if trainer.state.global_step < trainer.state.max_steps:
         steps = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
         if stop.has_stopped:
+            trainer.accelerator.wait_for_everyone()  # no rank ends while another one saves
             saved = "it saved a checkpoint, from which the same command continues"
             raise StopRequested(f"{job.title} stopped on request after {steps}; {saved}")
         raise RuntimeError(f"training ended after {steps}: are there too few samples for a step?")

@@ -359,3 +359,17 @@ def test_status_of_a_sweep_on_this_machine_reads_the_outcomes(tmp_path: Path) ->
     assert lines[1].startswith("grpo_full-1  failed")
     assert lines[1].endswith("ConfigError: bad settings")
     assert lines[2].split() == ["grpo_full-2", "to", "do"]
+
+
+@pytest.mark.parametrize("setup", ["", "set -euo pipefail\n"])
+def test_a_task_that_has_saved_requeues_itself_and_not_its_array(
+    tmp_path: Path, sbatch_record: Path, setup: str
+) -> None:
+    """One task of an array has the array's number as its job id. Set-up options end there."""
+    file = tmp_path / "setup.sh"
+    file.write_text(setup)
+    plan = plan_in(tmp_path, "1")
+    slurm.submit(plan, SlurmRequest(setup=str(file)))
+    (tmp_path / "bin" / "srun").write_text('#!/bin/bash\n: > "$DIFFTRAIN_STOP_FILE"\nexit 1\n')
+    run_task(plan, SLURM_JOB_ID=TASK_VARIABLES["SLURM_ARRAY_JOB_ID"])
+    assert "scontrol requeue 4000_0" in calls(sbatch_record)

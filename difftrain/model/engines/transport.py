@@ -19,6 +19,7 @@ from enum import StrEnum
 from threading import Thread
 from typing import Any, TypeVar
 
+import httpx
 import openai
 
 from difftrain.config.model import addresses
@@ -199,8 +200,9 @@ class ServerClient:
                 # The body is all in extra_body: the client would copy and check long messages.
                 extra: Any = {"extra_body": dict(body), "extra_headers": self._headers}
                 response = await completions.create(model=body["model"], messages=[], **extra)
-        except (TimeoutError, openai.APITimeoutError):
-            raise RequestError(Fault.slow) from None
+        except (TimeoutError, openai.APITimeoutError) as error:
+            has_no_connection = isinstance(error.__cause__, httpx.ConnectTimeout)
+            raise RequestError(Fault.lost if has_no_connection else Fault.slow) from None
         except openai.APIStatusError as error:
             raise self._status_error(error) from None
         except openai.APIConnectionError:
