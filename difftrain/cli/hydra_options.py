@@ -100,6 +100,8 @@ def sweep_arguments(program: str, options: HydraOptions) -> list[str]:
         raise ConfigError([f"{problem}; run {command} accelerate=FILE, which launches each run"])
     axes: tuple[str, ...] = resolve_name("difftrain.sweep.expand:AXES")
     errors = []
+    if options.cfg:
+        errors.append("--cfg shows the settings of one run; --multirun --dry shows a sweep's plan")
     for argument in options.rest:
         key = argument.partition("=")[0].lstrip("+~")
         if key not in axes and len(sweep_values(argument)) > 1:

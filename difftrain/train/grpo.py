@@ -223,8 +223,15 @@ def fit(job: TrainJob, data: TrainData) -> Path:
 def rollout_counts(trainer: DynamicSamplingTrainer, folder: Path) -> dict[str, int]:
     """The numbers of generated answers and tokens of a training, refused groups included."""
     rows = [*callbacks.read_log(folder), trainer.unlogged_counts()]
-    groups, tokens = (round(sum(row[key] for row in rows)) for key in (GROUPS, TOKENS))
-    return {"generations": trainer.num_generations * groups, "tokens": tokens}
+    groups = [row[GROUPS] for row in rows]
+    # Logs that an older version began have no TOKENS, only the mean length of what was trained on.
+    lengths = [row.get("completions/mean_length", 0.0) * trainer.num_generations for row in rows]
+    tokens = [
+        row.get(TOKENS, group * length)
+        for row, group, length in zip(rows, groups, lengths, strict=True)
+    ]
+    generations = trainer.num_generations * round(sum(groups))
+    return {"generations": generations, "tokens": round(sum(tokens))}
 
 
 def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:

@@ -41,7 +41,10 @@ class FolderClient(VLLMClient):
     ) -> None:
         """Write the weights, let the server load them, and remove them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: weight.detach().cpu().contiguous() for name, weight in named_params}
+        # A copy: after the last weight, TRL takes the merged adapters out of them again.
+        weights = {
+            name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in named_params
+        }
         save_file(weights, self.folder / "model.safetensors", metadata={"format": "pt"})
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(self.folder.absolute())}}
         self._post(f"{self.base_url}/collective_rpc", json=body)

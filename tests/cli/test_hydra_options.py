@@ -176,3 +176,9 @@ def test_a_tracker_that_is_named_twice_or_not_installed_is_refused(
     monkeypatch.setattr("difftrain.config.run_config.find_spec", lambda name: None)
     (problem,) = problems_of("report_to=trackio")
     assert "trackio is not installed; pip install 'difftrain[trackio]'" in problem
+
+
+def test_the_settings_of_a_sweep_are_not_shown_by_starting_it() -> None:
+    options = take_options("train", ["--multirun", "--cfg", "job", "recipe=grpo_full,rap"])
+    with pytest.raises(ConfigError, match="--cfg shows the settings of one run"):
+        sweep_arguments("train", options)

@@ -1,5 +1,6 @@
 """vLLM gets the settings' precision, and a server without a GPU its weights through a folder."""
 
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +56,23 @@ def test_the_server_reads_the_weights_from_the_folder_which_is_then_removed(tmp_
     assert {*server.read[0]} == {"weight", "bias"}
     assert torch.equal(server.read[0]["weight"], model.weight)
     assert not folder.exists()
+
+
+def test_the_weights_are_those_that_the_iterator_gave_though_it_changes_them_at_its_end(
+    tmp_path: Path,
+) -> None:
+    """TRL merges an adapter into the weights, gives them, and takes it out of them again."""
+    server = ReadingServer(tmp_path / "weights")
+    weight = torch.zeros(2, 2)
+
+    def merged_then_unmerged() -> Iterator[tuple[str, torch.Tensor]]:
+        weight.add_(1)
+        yield "weight", weight
+        weight.sub_(1)
+
+    client_of(server, tmp_path / "weights").update_named_params([], merged_then_unmerged())
+    server.close()
+    assert torch.equal(server.read[0]["weight"], torch.ones(2, 2))
 
 
 def test_a_server_that_cannot_load_the_weights_ends_the_training(tmp_path: Path) -> None:

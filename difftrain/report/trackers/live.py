@@ -20,6 +20,7 @@ from queue import Empty, Queue
 from typing import IO, Any
 
 from difftrain.config.report import Tracker
+from difftrain.pipeline.stop_request import STOP_VARIABLE
 from difftrain.report.inputs import RunInputs
 from difftrain.report.trackers import client_class
 from difftrain.report.trackers.content import RunIdentity, TrackerState, scrubbed
@@ -119,7 +120,9 @@ def main() -> None:
     tracker, inputs, parent = pickle.load(sys.stdin.buffer)
     messages: Queue[Any] = Queue()
     threading.Thread(target=_read_messages, args=(sys.stdin.buffer, messages), daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: messages.put(None))
+    # In a job that stops on request, training goes on after SIGTERM until it has saved.
+    ends = signal.SIG_IGN if STOP_VARIABLE in os.environ else lambda *_: messages.put(None)
+    signal.signal(signal.SIGTERM, ends)
     sys.exit(0 if follow(tracker, inputs, messages, parent, output) else 1)
 
 

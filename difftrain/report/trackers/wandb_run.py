@@ -55,6 +55,8 @@ class WandbRun:
             settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, **PRIVATE_SETTINGS),
         )
         self.url = self.run.url
+        # A killed process may have sent more rows than its state says; W&B drops rows before them.
+        self.state.next_step = max(self.state.next_step, self.run.step)
         for label in [*inputs.arms, *(f"sft {arm}" for arm in inputs.arms)]:
             self.run.define_metric(f"{label}/*", step_metric=f"{label}/step")
         self.run.define_metric("progress/*", step_metric="progress/seconds")
