@@ -223,15 +223,15 @@ def fit(job: TrainJob, data: TrainData) -> Path:
 def rollout_counts(trainer: DynamicSamplingTrainer, folder: Path) -> dict[str, int]:
     """The numbers of generated answers and tokens of a training, refused groups included."""
     rows = [*callbacks.read_log(folder), trainer.unlogged_counts()]
-    groups = [row[GROUPS] for row in rows]
+    generations = trainer.num_generations * round(sum(row[GROUPS] for row in rows))
     # Logs that an older version began have no TOKENS, only the mean length of what was trained on.
-    lengths = [row.get("completions/mean_length", 0.0) * trainer.num_generations for row in rows]
-    tokens = [
-        row.get(TOKENS, group * length)
-        for row, group, length in zip(rows, groups, lengths, strict=True)
-    ]
-    generations = trainer.num_generations * round(sum(groups))
-    return {"generations": generations, "tokens": round(sum(tokens))}
+    tokens = sum(
+        row[TOKENS]
+        if TOKENS in row
+        else trainer.num_generations * row[GROUPS] * row.get("completions/mean_length", 0.0)
+        for row in rows
+    )
+    return {"generations": generations, "tokens": round(tokens)}
 
 
 def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
