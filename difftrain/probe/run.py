@@ -213,7 +213,7 @@ def num_view_workers(config: RunConfig) -> int:
     if config.probe.view_workers is not None:
         return config.probe.view_workers
     is_hf = config.model.engine is EngineKind.hf
-    return 0 if is_hf else max(0, min(MAX_VIEW_WORKERS, (os.cpu_count() or 1) - 1))
+    return 0 if is_hf else max(0, min(MAX_VIEW_WORKERS, len(os.sched_getaffinity(0)) - 1))
 
 
 class GradingQueue:

@@ -104,9 +104,8 @@ def test_check_login_refuses_wandb_without_a_login(
         check_login([Tracker.wandb])
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     check_login([Tracker.wandb])
-    wbauth.unauthenticate_session(
-        update_settings=False
-    )  # otherwise W&B uses this key in later tests
+    # Otherwise W&B uses this key in later tests.
+    wbauth.unauthenticate_session(update_settings=False)
 
 
 def test_the_trackers_do_not_import_torch() -> None:
