@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-vllm test-versions lint format clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,6 +21,15 @@ test: lint
 # One test at a time: kills and timings need a quiet machine.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+
+# vLLM's CPU build in an environment of its own, .venv-vllm, and the tests that need it.
+test-vllm: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/environments.py vllm --test
+
+# The fast tests of model and training with the lowest and the newest transformers and TRL.
+test-versions: $(READY)
+	$(BIN)/python tools/environments.py lowest --test
+	$(BIN)/python tools/environments.py newest --test
 
 lint: $(READY)
 	$(BIN)/ruff check .

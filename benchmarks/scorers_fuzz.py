@@ -2,6 +2,7 @@
 
     git clone https://github.com/open-compass/VLMEvalKit VLMEVALKIT_FOLDER
     python benchmarks/scorers_fuzz.py VLMEVALKIT_FOLDER [--predictions 100000] [--seed 0] [--json]
+                                      [--benchmarks MathVerse WeMath ...]
 
 VLMEvalKit is the reference harness. The clone must have the two commits in COMMITS, one for each
 date of the rules; `git show` reads the files there, so that no version has to be checked out.
@@ -18,7 +19,8 @@ In WeMath, predictions without a judge are not compared: the reference's rule fo
 whole tables. MathVerse, WeMath and LogicVista are compared as the reference's tables leave their
 texts (harness.table_text).
 
-Prints the counts and writes benchmarks/results/scorers_fuzz.json. 100,000 predictions for each of
+Prints the counts and writes benchmarks/results/scorers_fuzz.json; with --benchmarks, the others'
+counts stay in it. 100,000 predictions for each of
 the nine benchmarks take about ten minutes on one core.
 """
 
@@ -637,28 +639,30 @@ def main() -> None:
     parser.add_argument("vlmevalkit", type=Path, help="folder of the clone")
     parser.add_argument("--predictions", type=int, default=100_000, help="for each benchmark")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--benchmarks", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     os.environ.pop("VERBOSE", None)  # changes how the reference reads the letter A
     references = {date: Reference(arguments.vlmevalkit, date) for date in COMMITS}
-    counts = {date: {name: Counts() for name in CASES} for date in COMMITS}
-    for name in CASES:
+    counts = {date: {name: Counts() for name in arguments.benchmarks} for date in COMMITS}
+    for name in arguments.benchmarks:
         for cases in batches(name, arguments.predictions, arguments.seed):
             for date, reference in references.items():
                 for comparison in compare(name, date, reference, cases):
                     counts[date][name].add(*comparison)
         for date in COMMITS:
             print(date, name, counts[date][name], flush=True)
+    before = json.loads(RESULT.read_text())["counts"] if RESULT.exists() else {}
+    origin = {"git": manifest.git_revision(), "seed": arguments.seed}
+    origin["versions"] = {"numpy": np.__version__, "pandas": pd.__version__}
     result = {
         "command": "python benchmarks/scorers_fuzz.py VLMEVALKIT_FOLDER",
         "vlmevalkit": COMMITS,
-        "seed": arguments.seed,
         "counts": {
-            date: {name: vars(count) for name, count in rows.items()}
+            date: before.get(date, {})
+            | {name: vars(count) | origin for name, count in rows.items()}
             for date, rows in counts.items()
         },
-        "git": manifest.git_revision(),
-        "versions": {"numpy": np.__version__, "pandas": pd.__version__},
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     if arguments.json:

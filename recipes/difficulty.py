@@ -133,7 +133,9 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
         settings["calibrated"] = False
         reason = f"their thresholds were set for Qwen2.5-VL, not for {model_type} models"
         logger.info("the strata are uncalibrated: %s (see `difftrain thresholds`)", reason)
-    run_stage(paths.score, world, write_scores, settings=settings, inputs=inputs)
+    content = run_stage(paths.score, world, write_scores, settings=settings, inputs=inputs)
+    strata = ", ".join(f"{count} {name}" for name, count in content["counts"].items())
+    logger.info("strata by %s: %s", config.difficulty.measure, strata)
     return paths.score
 
 

@@ -21,17 +21,20 @@ from jinja2 import Template
 from omegaconf import OmegaConf
 
 from difftrain.cli import grade_case
+from difftrain.cli.hydra_options import sweep_arguments, take_options
 from difftrain.cli.overrides import (
     compose_config,
     config_groups,
     recipe_settings,
     setting_keys,
 )
+from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError, RunConfig, resolve
 from difftrain.config.setting import did_you_mean
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
+from difftrain.pipeline.stop_request import StopRequested, ignore_sigterm
 from difftrain.select import EmptySelectionError
 from difftrain.train import PreflightFailed
 
@@ -43,13 +46,14 @@ usage: difftrain COMMAND [KEY=VALUE ...] [--verbose]
 
 more about a command: difftrain COMMAND --help"""
 USAGE = """\
-usage: {program} [KEY=VALUE ...] [--cfg job] [--verbose]
+usage: {program} [KEY=VALUE ...] [--cfg job [--resolve]] [--config-dir DIR] [--verbose]
 
 {help}
 
 groups (GROUP=NAME):
 {groups}
 common: output_dir=DIR seed=N name=NAME control=random data.limit=N
+--config-dir DIR adds the groups of a folder, as DIR/recipe/mine.yaml: recipe=mine
 every key with its default: {program} --cfg job"""
 
 VIEW_USAGE = """\
@@ -124,7 +128,11 @@ def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
 
 COMMANDS = {
     "train": Command(
-        "Run the whole chain: probe, score, select, train, evaluate, report.",
+        """Run the whole chain: probe, score, select, train, evaluate, report.
+
+  --multirun, -m   run a sweep: recipe=A,B or recipe=glob(grpo_*), seed=range(1,4), difficulty=,
+                   data= (see sweep --help, whose options work too: jobs=, slurm=, accelerate=)
+  --dry            print what the run would do and cost (plan), or the sweep's command lines""",
         "difftrain.pipeline.finished:train",
         trains=True,
     ),
@@ -206,7 +214,7 @@ def configure_logging(world: World, verbose: bool) -> None:
 
 
 def use_all_cores(world: World) -> None:
-    """Let a single process use all cores, although `accelerate launch` limits it to one thread.
+    """Let a single process use all its cores, although `accelerate launch` sets one thread.
 
     A sweep that starts several runs at once sets the threads of each run in THREADS_VARIABLE. Call
     this before torch is imported, because torch reads the number only once.
@@ -215,7 +223,7 @@ def use_all_cores(world: World) -> None:
     if threads := os.environ.get(THREADS_VARIABLE):
         os.environ["OMP_NUM_THREADS"] = threads
     elif is_accelerate_launch and os.environ.get("OMP_NUM_THREADS") == "1":
-        os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
+        os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
 
 
 def checked_config(program: str, arguments: list[str], trains: bool = False) -> RunConfig:
@@ -223,15 +231,13 @@ def checked_config(program: str, arguments: list[str], trains: bool = False) -> 
 
     If the command `trains`, the processes must be able to share an optimizer step evenly.
     """
-    only_print = "--cfg" in arguments
-    if only_print:
-        index = arguments.index("--cfg")
-        arguments = [*arguments[:index], *arguments[index + 2 :]]  # without `--cfg job`
-    if options := [item for item in arguments if item.startswith("-") and "=" not in item]:
-        fail(f"{program}: unknown option {' '.join(options)} (see {program} --help)", 2)
-    job = compose_config(arguments)
-    if only_print:
-        print(OmegaConf.to_yaml(job), end="")
+    options = take_options(program, arguments)
+    if options.multirun or options.dry:
+        option = "--multirun" if options.multirun else "--dry"
+        raise ConfigError([f"{option}: only train has it; sweep runs several recipes"])
+    job = compose_config(options.rest)
+    if options.cfg:
+        print(OmegaConf.to_yaml(job, resolve=options.resolve), end="")
         sys.exit(0)
     config = resolve(job)
     if trains and (errors := config.step_problems(World.from_environment().size)):
@@ -246,6 +252,7 @@ def run_command(name: str, program: str, arguments: list[str]) -> Path:
         arguments, target = command.expand(arguments)
     config = checked_config(program, arguments, command.trains)
     use_all_cores(world)
+    ignore_sigterm()
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     return resolve_name(target or command.target)(config, world, recipe_settings(config))
@@ -302,13 +309,15 @@ def completion(arguments: list[str]) -> str:
     words = [f"{group}={name}" for group, names in config_groups().items() for name in names]
     for key in setting_keys(config := RunConfig()):
         value = attrgetter(key)(config)
-        if isinstance(value, StrEnum):
+        if key == "report_to":
+            words += [f"{key}={tracker}" for tracker in Tracker]
+        elif isinstance(value, StrEnum):
             words += [f"{key}={member}" for member in type(value)]
         elif isinstance(value, bool):
             words += [f"{key}=true", f"{key}=false"]
         elif not is_dataclass(value):
             words.append(f"{key}=")
-    words += ["--help", "--cfg", "--verbose"]
+    words += ["--help", "--cfg", "--resolve", "--config-dir", "--multirun", "--dry", "--verbose"]
     script = Path(__file__).with_name(f"completion.{arguments[0]}.jinja").read_text()
     variables = {"commands": " ".join([*COMMANDS, *OTHER_COMMANDS]), "words": " ".join(words)}
     return Template(script, keep_trailing_newline=True).render(variables)
@@ -341,6 +350,15 @@ def run(name: str, program: str, arguments: list[str]) -> None:
         groups = [f"  {group:<12}{' '.join(names)}" for group, names in config_groups().items()]
         print(USAGE.format(program=program, help=COMMANDS[name].help, groups="\n".join(groups)))
         return
+    elif name == "train":
+        options = take_options(program, arguments)
+        if options.multirun:
+            resolve_name("difftrain.sweep:main")(sweep_arguments(program, options))
+            return
+        if options.dry:
+            folder = run_command("plan", program, options.rest)
+        else:
+            folder = run_command(name, program, arguments)
     else:
         folder = run_command(name, program, arguments)
     if World.from_environment().is_first:
@@ -375,6 +393,8 @@ def main(command: str | None = None) -> None:
         fail(f"PreflightFailed: {error}", 1, all_ranks=True)
     except FirstRankFailed as error:
         fail(str(error), 1, all_ranks=True)
+    except StopRequested as error:
+        fail(f"StopRequested: {error}", 1)
     except (OSError, RankTimeout, TimeoutError) as error:
         message = f"{type(error).__name__}: {error}\nthe same command continues from here"
         fail(message, 1, all_ranks=True)

@@ -3,6 +3,8 @@
 Each override is first checked alone against the settings tree; then Hydra composes all of them.
 """
 
+import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -13,7 +15,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +26,10 @@ from difftrain.config.setting import did_you_mean
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPEN_KEYS = ("grpo.trl.", "sft.trl.", "model.server.extra.")
 """Below these keys a plus adds any argument of TRL or of the server: +grpo.trl.KEY=1."""
+CONFIG_DIR_VARIABLE = "DIFFTRAIN_CONFIG_DIR"
+"""The environment variable with the folder of --config-dir."""
+LISTS_OF_NAMES = ("evaluate.benchmarks", "report_to")
+"""Settings whose lists may be written as one name: report_to=wandb."""
 
 
 @cache
@@ -32,14 +38,51 @@ def renamed() -> Any:
     return OmegaConf.to_container(OmegaConf.load(CONF / "renamed.yaml"))
 
 
-@cache
+def config_folders() -> list[Path]:
+    """conf/ and the folder of --config-dir, in the order in which Hydra searches them."""
+    extra = os.environ.get(CONFIG_DIR_VARIABLE)
+    return [CONF, Path(extra)] if extra else [CONF]
+
+
 def config_groups() -> dict[str, list[str]]:
-    """Hydra's config groups (the folders of conf/) and the names in each."""
-    return {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
-        for folder in sorted(CONF.iterdir())
-        if folder.is_dir()
-    }
+    """Hydra's config groups (the folders of conf/ and of --config-dir) and the names in each."""
+    return _groups_in(tuple(config_folders()))
+
+
+@cache
+def _groups_in(folders: tuple[Path, ...]) -> dict[str, list[str]]:
+    names = defaultdict[str, set[str]](set)
+    for path in (path for folder in folders for path in folder.glob("*/*.yaml")):
+        names[path.parent.name].add(path.stem)
+    return {group: sorted(names[group]) for group in sorted(names)}
+
+
+def sweep_values(argument: str) -> list[str]:
+    """The values of KEY=A,B, KEY=choice(A,B), KEY=range(A,B) or GROUP=glob(A*), as text.
+
+    Anything else is one value. Raises ConfigError if there is none.
+    """
+    value = argument.partition("=")[2]
+    try:
+        override = OverridesParser.create().parse_override(argument)
+        if isinstance(glob := override.value(), Glob):
+            values = glob.filter(config_groups().get(override.key_or_group, []))
+        elif override.is_discrete_sweep():
+            values = list(override.sweep_string_iterator())
+        else:
+            return [value]
+    except HydraException:
+        return [value]
+    if not values:
+        raise ConfigError([f"{argument}: no {override.key_or_group} has such a name"])
+    return values
+
+
+SWEEP_HINT = "; train -m, or sweep, starts a run for each recipe, difficulty, data and seed"
+HYDRA_HINT = (
+    "difftrain sets Hydra's own settings: output_dir=DIR names the folder of all runs, and "
+    "sweep slurm=plain submits runs to SLURM"
+)
 
 
 def setting_keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -53,7 +96,8 @@ def setting_keys(node: Any, prefix: str = "") -> Iterator[str]:
 def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
     """The overrides among the arguments, and a message for each argument that is not one.
 
-    debug=null is skipped: it is the default, and Hydra rejects null as the name in a group.
+    debug=null and ~debug are skipped: null is the default, and Hydra rejects it as the name in a
+    group.
     """
     overrides, errors = [], []
     parser = OverridesParser.create()
@@ -63,10 +107,11 @@ def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
         except HydraException:
             errors.append(f"{argument}: not of the form KEY=VALUE")
             continue
-        if override.key_or_group == "evaluate.benchmarks" and isinstance(override.value(), str):
-            # One name, of a benchmark or of a set.
-            override = parser.parse_override(f"{override.key_or_group}=[{override.value()}]")
-        if override.key_or_group != "debug" or override.value() is not None:
+        if override.key_or_group in LISTS_OF_NAMES and isinstance(override.value(), str):
+            names = "" if argument == "report_to=none" else override.value()
+            override = parser.parse_override(f"{override.key_or_group}=[{names}]")
+        is_null = override.is_delete() or override.value() is None
+        if override.key_or_group != "debug" or not is_null:
             overrides.append(override)
     return overrides, errors
 
@@ -75,7 +120,11 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
     """What is wrong with one override, or None. The type check writes its value to `typed`."""
     key, text = override.key_or_group, override.input_line or ""
     if override.is_sweep_override():
-        return f"{text}: a run takes one value per setting; start a run for each value"
+        values = text.partition("=")[2]
+        hint = f"; write {key}=[{values}]" if key in LISTS_OF_NAMES else SWEEP_HINT
+        return f"{text}: a run takes one value per setting{hint}"
+    if override.is_hydra_override():
+        return f"{text}: {HYDRA_HINT}"
     if key in config_groups():
         name, names = override.value(), config_groups()[key]
         if name in names:
@@ -92,7 +141,9 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
     keys = list(setting_keys(RunConfig()))
     if key not in keys:
         return f"{text}: there is no setting {key}{did_you_mean(key, [*keys, *config_groups()])}"
-    if override.is_add() or override.is_delete():
+    if override.is_delete():
+        return f"{text}: every setting has a value; write {key}=VALUE"
+    if override.is_add():
         return f"{text}: {key} exists already; write {key}=VALUE"
     if is_dataclass(attrgetter(key)(RunConfig())):
         return f"{text}: {key} is a group of settings; set one of its keys"
@@ -123,8 +174,10 @@ def compose_config(arguments: list[str]) -> DictConfig:
             valid.append(override.input_line or "")
     try:
         ConfigStore.instance().store("schema", RunConfig)
+        _, *extra = config_folders()
+        search = [f"hydra.searchpath=[{', '.join(f'file://{folder}' for folder in extra)}]"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            job = compose("run", valid, return_hydra_config=True)
+            job = compose("run", [*search, *valid], return_hydra_config=True)
         recipe = job.hydra.runtime.choices["recipe"]
         with open_dict(job):
             del job["hydra"]
@@ -138,8 +191,9 @@ def compose_config(arguments: list[str]) -> DictConfig:
 
 
 def file_keys(group: str, name: str) -> Iterator[str]:
-    """The dotted keys that conf/<group>/<name>.yaml sets, beginning with those of its defaults."""
-    path = CONF / group / f"{name}.yaml"
+    """The dotted keys that a file of a group sets, beginning with those of its defaults."""
+    paths = [folder / group / f"{name}.yaml" for folder in config_folders()]
+    path = next(path for path in paths if path.is_file())
     is_global = path.read_text().startswith("# @package _global_")
     return node_keys(OmegaConf.load(path), "" if is_global else f"{group}.")
 

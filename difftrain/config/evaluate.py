@@ -124,7 +124,8 @@ class EvaluateConfig:
         None, fingerprint=("evaluate",), at_least=1, or_null="for all items"
     )
     """Number of items per benchmark, evenly spaced (of MathVerse and WeMath: their problems, with
-    all their items); null takes all (300 of a built-in one)."""
+    all their items; the built-in WeMath draws whole problems only); null takes all (300 of a
+    built-in one)."""
     min_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
     """Smaller images are enlarged to this; null: as the reference, or data.min_pixels (shapes/)."""
     max_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)

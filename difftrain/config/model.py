@@ -23,7 +23,7 @@ class EngineKind(StrEnum):
     hf = "hf"
     """transformers in this process."""
     vllm = "vllm"
-    """vLLM's offline engine in this process (the extra vllm; needs a GPU)."""
+    """vLLM's offline engine in this process (the extra vllm; docs/vllm.md)."""
     http = "http"
     """A server with OpenAI's chat completions API: vLLM, SGLang, LMDeploy, transformers."""
 
@@ -102,7 +102,8 @@ class ModelConfig:
     engine: EngineKind = setting(EngineKind.hf, fingerprint=())
     """What generates responses; the attention pass and training always run in this process."""
     url: str | None = setting(None, fingerprint=())
-    """Address of the server of engine=http, including its version: http://host:8000/v1."""
+    """Address of the server of engine=http, including its version: http://host:8000/v1. Several,
+    with blanks between them, are copies of one model, which get equal shares of the requests."""
     server: ServerConfig = setting(default_factory=ServerConfig, fingerprint=())
     vllm: VllmConfig = setting(default_factory=VllmConfig, fingerprint=())
 
@@ -121,7 +122,8 @@ class ModelConfig:
             return None
         if self.server.png_level is not None:
             return self.server.png_level
-        return 0 if urlsplit(self.url or "").hostname in LOCAL_HOSTS else 1
+        is_local = all(urlsplit(url).hostname in LOCAL_HOSTS for url in addresses(self.url or ""))
+        return 0 if self.url and is_local else 1
 
     @property
     def in_process(self) -> "ModelConfig":
@@ -160,13 +162,20 @@ class ModelConfig:
                 yield "url", "is used only with model.engine=http"
         elif self.url is None:
             yield "url", "is needed with model.engine=http, such as http://host:8000/v1"
-        elif not is_address(self.url):
-            yield "url", "must be an address such as http://host:8000/v1"
-        elif "@" in urlsplit(self.url).netloc:
+        elif not (urls := addresses(self.url)) or not all(map(is_address, urls)):
+            yield "url", "must be an address such as http://host:8000/v1, or several with blanks"
+        elif len({*urls}) < len(urls):
+            yield "url", "names an address twice"
+        elif any("@" in urlsplit(url).netloc for url in urls):
             advice = "put the key into the variable that server.api_key_env names"
             yield "url", f"must not hold a password; {advice}"
         if self.deterministic and self.engine is not EngineKind.hf:
             yield "deterministic", "works only with engine=hf; a server chooses its own batches"
+
+
+def addresses(url: str) -> list[str]:
+    """The addresses in model.url, which blanks or commas separate, without a slash at the end."""
+    return [address.rstrip("/") for address in url.replace(",", " ").split()]
 
 
 def is_address(url: str) -> bool:

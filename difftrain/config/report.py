@@ -7,20 +7,24 @@ from enum import StrEnum
 from difftrain.config.setting import Problems, setting
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-Tracker = StrEnum("Tracker", ["none", "wandb", "tensorboard"])
-"""The experiment tracker that also receives the curves and scores of the report."""
+Tracker = StrEnum("Tracker", ["wandb", "tensorboard", "mlflow", "trackio"])
+"""An experiment tracker, named after its Python package."""
 ExportFormat = StrEnum("ExportFormat", ["trl", "ms_swift", "easyr1", "verl", "llama_factory"])
 """Trainers whose data format the export can write, always together with the scores."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ReportConfig:
-    """What the report shows, and the W&B project."""
+    """What the report shows, and what experiment trackers get."""
 
     project: str = "difftrain"
-    """The W&B project."""
+    """The project of W&B and trackio, the experiment of MLflow."""
     examples: int = setting(4, at_least=0)
     """Number of samples per stratum that are shown with their images."""
+    completions: int = setting(4, at_least=0)
+    """Completions with their images that trackers get from a GRPO step; 0: none."""
+    completions_steps: int = setting(10, at_least=1)
+    """Trackers get completions every this many steps, and from the first step."""
 
     def check(self) -> Problems:
         if not self.project:

@@ -4,9 +4,11 @@ Hydra takes the types of the tree from RunConfig. `resolve` turns Hydra's DictCo
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,9 @@ class RunConfig:
     with the checkpoint of the round before, and trains it on (docs/rounds.md)."""
     control: Control = Control.none
     """random: also train on as many random samples for as many steps, and report both."""
-    report_to: Tracker = setting(Tracker.none, fingerprint=())
-    """Experiment tracker; wandb honors WANDB_MODE=offline, tensorboard writes to the run folder."""
+    report_to: list[Tracker] = setting(default_factory=list, fingerprint=())
+    """Experiment trackers that get the run from its first step, as report_to=[wandb,tensorboard]
+    (docs/trackers.md)."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     grade: GradeConfig = field(default_factory=GradeConfig)
@@ -125,6 +128,13 @@ class RunConfig:
             rule = f"with probe.draws={draws} no sample is {' or '.join(missing)} by its pass rate"
             yield "select.strata", f"{rule}; raise probe.draws or difficulty.pass_rate.medium_min"
 
+    def _tracker_problems(self) -> Problems:
+        if len(set(self.report_to)) < len(self.report_to):
+            yield "report_to", "must not repeat"
+        for tracker in self.report_to:
+            if find_spec(tracker) is None:
+                yield "report_to", f"{tracker} is not installed; pip install 'difftrain[{tracker}]'"
+
     def check(self) -> Problems:
         if not self.name or not all(char.isalnum() or char in "._-" for char in self.name):
             yield "name", "may hold letters, digits, '.', '_' and '-' only"
@@ -165,10 +175,20 @@ class RunConfig:
             yield f"evaluate.{key}", rule
         if problem := write_problem(Path(self.output_dir)):
             yield "output_dir", problem
+        yield from self._tracker_problems()
+
+
+OBJECT_STORAGE = re.compile(r"[a-z][a-z0-9+.-]+:/")
+"""The start of an address such as s3://bucket, of which Path keeps one slash."""
 
 
 def write_problem(folder: Path) -> str | None:
     """Why this folder cannot be created or written to, or None."""
+    if OBJECT_STORAGE.match(str(folder)):
+        return (
+            "must be a folder of a file system that all nodes share: stages lock, rename and append"
+            " to files, which object storage cannot; copy finished folders there instead"
+        )
     folder = folder.expanduser().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():

@@ -78,8 +78,9 @@ class RolloutVllmConfig:
 
     mode: VllmMode = VllmMode.none
     """none: grpo.rollouts generates; colocate runs vLLM on the training GPUs; server uses a
-    server that you start: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL
-    --logprobs-mode processed_logprobs --weight-transfer-config '{"backend": "nccl"}'"""
+    server that you start: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out
+    --logprobs-mode processed_logprobs --weight-transfer-config '{"backend": "nccl"}'. Without a
+    GPU the weights go through the folder of the run, which the server must see."""
     gpu_memory_utilization: float = setting(0.3, above=0, at_most=0.95)
     """Share of a GPU's memory for vLLM (colocate)."""
     tensor_parallel_size: int = setting(1, at_least=1)

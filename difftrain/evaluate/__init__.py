@@ -123,7 +123,8 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     """The harness's results table as one flat dictionary: name -> fraction of 1.
 
     A row has the item's official columns, either directly or under `item`, and the item's score
-    under `score`, `hit` or `correct`. A row with a `prediction` but no `score` is graded by rule.
+    under `score`, `hit` or `correct`. A row with a `prediction` but no `score` is graded by rule;
+    for MMVet, MathVerse and LogicVista, which only a judge can score, it raises ValueError.
     An item of HallusionBench may have a tuple of its hallusionbench.ID_COLUMNS under `key` instead.
     Rows without a score are ignored. The names are the harness's: Overall and the categories.
     HallusionBench's are aAcc, fAcc and qAcc (the accuracies over items, figures and questions),
@@ -140,6 +141,11 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
             item = dict(zip(hallusionbench.ID_COLUMNS, item["key"], strict=True))
         score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
         if "prediction" in row and not {"score", "hit"} & row.keys():
+            if definition.judge_calls[0]:
+                raise ValueError(
+                    f"{benchmark}: row {i} has a prediction but no score, and without a judge "
+                    "nothing scores this benchmark: add the judge's result under `score`"
+                )
             score = score_item(benchmark, row["prediction"], item)
         grade = ItemGrade(None if score is None else float(score))
         results.append(item_result(benchmark, item, response=None, grade=grade))

@@ -209,8 +209,10 @@ def generate_responses(
 
     rows = stream_responses(engine, items, config, budgets, on_idle)
     try:
-        for row in tqdm(rows, "evaluate", len(items), unit="item", disable=not world.is_first):
+        bar = tqdm(rows, "evaluate", len(items), unit="item", disable=not world.is_first)
+        for num_done, row in enumerate(bar, 1):
             buffer.add(row)
+            heart.progress(num_done, len(items))
             on_idle()
     finally:
         buffer.write()

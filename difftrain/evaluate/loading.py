@@ -39,6 +39,11 @@ NUM_SHAPES_ITEMS = 300  # of each built-in shapes/ benchmark, if evaluate.limit 
 MAX_SHORT_CELL = 64  # characters; longer image cells are base64, others a path or a row's index
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of the splits of these benchmarks' data sets."""
+NO_PROBLEMS = (
+    "no problem_index, so the five versions of a problem count as independent items: the intervals "
+    "are too narrow, and evaluate.limit takes single items, not whole problems"
+)
+"""What a table of MathVerse without the column problem_index means; VLMEvalKit needs none."""
 Row = dict[str, Any]  # column -> value
 
 
@@ -66,10 +71,23 @@ def load_items(config: EvaluateConfig) -> list[BenchmarkItem]:
         if name in OFFICIAL:
             rows = official_items(name, config)
         else:
-            count = config.limit or NUM_SHAPES_ITEMS
-            rows = shapes_benchmarks.items(name.removeprefix("shapes/"), count)
+            rows = built_in_items(name, config.limit or NUM_SHAPES_ITEMS)
         items += [BenchmarkItem(name, row) for row in rows]
     return items
+
+
+def built_in_items(name: str, count: int) -> list[Row]:
+    """The first `count` items of a shapes/ benchmark; of WeMath, whose score counts problems, only
+    whole problems: at most `count` items, but at least one problem."""
+    rows = shapes_benchmarks.items(name, count)
+    if not name.endswith("WeMath"):
+        return rows
+    last, problem = rows[-1]["ID"], benchmark_named(name).problem
+    while problem(shapes_benchmarks.items(name, count + 1)[-1]) == last:
+        count += 1
+    whole = [row for row in rows if row["ID"] != last]
+    is_complete = count == len(rows)
+    return rows if is_complete else whole or shapes_benchmarks.items(name, count)
 
 
 def official_items(name: str, config: EvaluateConfig) -> list[Row]:
@@ -86,6 +104,8 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
         rows = _dataset_rows(benchmark, source, location)
     if name == "MMMU":  # the harness's TSV file also holds the dev split
         rows = [row for row in rows if row.get("split") in (None, "validation")]
+    if name == "MathVerse" and any(benchmark.problem(row) is None for row in rows):
+        warnings.warn(f"{name}: {location}: {NO_PROBLEMS}", stacklevel=2)
     rows = [_fill_missing_images(row) for row in rows]
     if not config.harness_overrides.kept_texts:
         # pandas, with which the harness reads its files, turns an option or hint "None" into NaN.
@@ -166,7 +186,11 @@ def describe_source(name: str, config: EvaluateConfig) -> str:
     digest = _md5(Path(location), Path(location).stat().st_mtime_ns)
     newest, *older = BENCHMARKS[name].tsv_md5s
     versions = {newest: "the harness's", **dict.fromkeys(older, "an older one")}
-    return f"tsv {location} (md5 {digest}: {versions.get(digest, 'other')})"
+    text = f"tsv {location} (md5 {digest}: {versions.get(digest, 'other')})"
+    with Path(location).open("rb") as file:
+        columns = file.readline().decode().strip().split("\t")
+    has_problems = name != "MathVerse" or "problem_index" in columns
+    return text if has_problems else f"{text}; {NO_PROBLEMS}"
 
 
 def _dataset_cell(

@@ -11,10 +11,10 @@ import logging
 import os
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from difftrain import plan
-from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError, Control, RunConfig, TrainStages
 from difftrain.data import dataset
 from difftrain.difficulty import thresholds
@@ -29,6 +29,7 @@ from difftrain.records import Arm, Measure, Sample, Score, TrainStage
 from difftrain.report import build
 from difftrain.report.inputs import ArmFolders, RoundFolders, RunInputs
 from difftrain.report.trackers import check_login, send_report
+from difftrain.report.trackers.live import SendReport, live_trackers
 from difftrain.train import preflight
 
 logger = logging.getLogger(__name__)
@@ -91,9 +92,22 @@ def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
 
     An inference server has no trained weights, so this process itself answers all benchmarks.
     """
-    if world.is_first:
-        check_login(config.report_to)
+    trackers = config.report_to if world.is_first else []
+    check_login(trackers)
     all_rounds = round_paths(config, trained=True)
+
+    def start_inputs() -> RunInputs:
+        return report_inputs(config, all_rounds, recipe_settings)
+
+    with live_trackers(trackers, start_inputs) as send:
+        run_stages(config, world, all_rounds)
+        if world.is_first:
+            write_report(config, all_rounds, recipe_settings, send)
+    return all_rounds[-1].run
+
+
+def run_stages(config: RunConfig, world: World, all_rounds: list[RunPaths]) -> None:
+    """Run all stages but the report."""
     paths, session = all_rounds[0], ModelSession(config.model, config.data)
     if manifest.read_manifest(paths.probe) is None:
         session.check_engine()
@@ -121,9 +135,6 @@ def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     benchmarks.evaluate_base(config, paths, world, session)
     session.release()
     train_rounds(config, all_rounds, world, samples)
-    if world.is_first:
-        write_report(config, all_rounds, recipe_settings)
-    return all_rounds[-1].run
 
 
 def train_rounds(
@@ -131,24 +142,21 @@ def train_rounds(
 ) -> None:
     """Train the arms in every round, and evaluate them after the last.
 
-    A later round first scores and selects again. If too few samples are selected, the run ends
-    with the checkpoints of the round before.
+    A later round first scores and selects again. If it cannot train, the run ends with the
+    checkpoints of the round before.
     """
-    arms = trained_arms(config)
-    for number, current in enumerate(all_rounds, 1):
-        if number > 1:
-            rounds.score_again(current, world, samples)
-            if reason := rounds.stop_reason(current):
-                logger.warning("round %d trains nothing, so the run ends: %s", number, reason)
-                for arm in arms:
-                    benchmarks.evaluate_arm(config, all_rounds[number - 2], world, arm)
-                return
-            for arm in arms:
-                difficulty.select(current.config, current, world, arm)
-        for arm in arms:
-            TRAIN[current.config.train_stages](current.config, current, world, arm)
-            if number == config.rounds:
-                benchmarks.evaluate_arm(config, current, world, arm)
+    arms, last = trained_arms(config), all_rounds[0]
+    for arm in arms:
+        TRAIN[config.train_stages](last.config, last, world, arm)
+    for number, current in enumerate(all_rounds[1:], 2):
+        rounds.score_again(current, world, samples)
+        reason = rounds.stop_reason(current, arms) or rounds.train_arms(current, world, arms)
+        if reason:
+            logger.warning("round %d trains nothing, so the run ends: %s", number, reason)
+            break
+        last = current
+    for arm in arms:
+        benchmarks.evaluate_arm(config, last, world, arm)
 
 
 def check_model(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
@@ -170,7 +178,8 @@ def report(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     all_rounds = round_paths(config, trained=True)
     if world.is_first:
         check_login(config.report_to)
-        write_report(config, all_rounds, recipe_settings)
+        send = partial(send_report, config.report_to)
+        write_report(config, all_rounds, recipe_settings, send)
     return all_rounds[-1].run
 
 
@@ -197,16 +206,16 @@ def arm_folders(paths: RunPaths, arm: str) -> ArmFolders:
     return folders
 
 
-def write_report(config: RunConfig, all_rounds: list[RunPaths], recipe_settings: list[str]) -> None:
-    """Write the report with the recipe's KEY=VALUE list, link the checkpoint, send the report.
+def report_inputs(
+    config: RunConfig, all_rounds: list[RunPaths], recipe_settings: list[str], num_trained: int = 0
+) -> RunInputs:
+    """The folders of a run's stages, finished or not; `num_trained` rounds could train (0: all).
 
-    If a round could not train, the report is on the rounds before it, and says why.
+    The differences of scores, and why a round could not train, are left out.
     """
     arms = trained_arms(config)
-    paths, run = all_rounds[0], all_rounds[-1].run
-    trained, stop_reason = rounds.trained_rounds(all_rounds)
-    last = trained[-1]
-    results = {arm: last.evaluation(arm) for arm in (Arm.base, *arms)}
+    paths, trained = all_rounds[0], all_rounds[: num_trained or len(all_rounds)]
+    results = {arm: trained[-1].evaluation(arm) for arm in (Arm.base, *arms)}
     measures_likelihood = Measure.image_gain in config.difficulty.measures
     later_rounds = [
         RoundFolders(
@@ -219,8 +228,8 @@ def write_report(config: RunConfig, all_rounds: list[RunPaths], recipe_settings:
         )
         for number, scored in enumerate(all_rounds[1 : len(trained) + 1], 2)
     ]
-    inputs = RunInputs(
-        folder=run,
+    return RunInputs(
+        folder=all_rounds[-1].run,
         settings=asdict(config),
         recipe_difference=recipe_settings,
         data=paths.data,
@@ -231,10 +240,31 @@ def write_report(config: RunConfig, all_rounds: list[RunPaths], recipe_settings:
         retest=paths.reliability if config.probe.retest_samples else None,
         arms={arm: arm_folders(paths, arm) for arm in arms},
         later_rounds=later_rounds,
-        stop_reason=stop_reason,
         evaluations=results,
-        differences=benchmarks.differences(results, config.evaluate.resamples),
+        differences={},
         contamination=paths.contamination if manifest.read_manifest(paths.contamination) else None,
+    )
+
+
+def write_report(
+    config: RunConfig, all_rounds: list[RunPaths], recipe_settings: list[str], send: SendReport
+) -> None:
+    """Write the report with the recipe's KEY=VALUE list, link the checkpoint, `send` the report.
+
+    If a round could not train, the report is on the rounds before it, and says why.
+    """
+    run, arms = all_rounds[-1].run, trained_arms(config)
+    trained, stop_reason = rounds.trained_rounds(all_rounds, arms)
+    last, unused = trained[-1], {}
+    if len(trained) < len(all_rounds):
+        unused = rounds.unused_trainings(all_rounds[len(trained)], arms)
+    inputs = report_inputs(config, all_rounds, recipe_settings, len(trained))
+    results = inputs.evaluations
+    inputs = replace(
+        inputs,
+        differences=benchmarks.differences(results, config.evaluate.resamples),
+        stop_reason=stop_reason,
+        unused_trainings=unused,
     )
     report = build.write_report(inputs)
     # An adapter of a later round belongs to the checkpoint before it, not to the base model.
@@ -242,11 +272,10 @@ def write_report(config: RunConfig, all_rounds: list[RunPaths], recipe_settings:
     for name in ("adapter", "checkpoint") if len(trained) == 1 else ("checkpoint",):
         if (source := last.grpo(Arm.tuned) / name).is_dir():
             link_tree(source, run / name)
-    if config.report_to is not Tracker.none:
-        send_report(config.report_to, inputs, report)
+    send(inputs, report)
     if all(map(write_results.is_finished, results.values())):  # else the next run tries again
-        stages = [*inputs.stages().values(), paths.preflight]
-        checkpoints = [paths.grpo(arm) / "checkpoint" for paths in trained for arm in arms]
+        stages = [*inputs.stages().values(), all_rounds[0].preflight]
+        checkpoints = [paths.grpo(arm) / "checkpoint" for paths in trained for arm in inputs.arms]
         finished.mark_finished(all_rounds[-1], recipe_settings, stages, checkpoints)
 
 

@@ -6,6 +6,7 @@ files in a stage's folder. Launches that need the same stage take turns: rank 0 
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections import deque
@@ -31,9 +32,16 @@ LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 FAILED = ".failed"  # says why rank 0 stopped; the file's full name ends with a hash of the launch
 LOCK_HEARTBEAT = ".turn.beat"  # touched while rank 0 waits for the lock or holds it
 ENTERED = ".entered"  # lists the launches whose rank 0 has held the lock, one per line
+NAMED_HEARTBEATS: set[Path] = set()
+"""The heartbeat files into which this process has written the name of its node."""
 RECENT_FOLDERS: deque[Path] = deque(maxlen=3)
 """The folders that this rank entered last; rank 0 may still work in one of them."""
 STARTED = time.time()  # when this process started; an older failure file is from an earlier run
+
+
+class RaisedByAllRanks(Exception):
+    """A mixin for errors that all ranks raise alike: the first does not report them to the others,
+    so that the ranks may go on together after catching one."""
 
 
 class FirstRankFailed(RuntimeError):
@@ -71,10 +79,28 @@ def heartbeat_path(folder: Path, rank: int) -> Path:
     return folder / f".rank-{rank:03d}.beat"
 
 
+def node_name() -> str:
+    """The name of this machine, as SLURM knows it if it started this process."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def touch(heartbeat: Path) -> None:
-    """Touch a heartbeat file, which shows other processes that this one is alive."""
+    """Touch a heartbeat file, which shows other processes that this one is alive, and where."""
     heartbeat.parent.mkdir(parents=True, exist_ok=True)
-    heartbeat.touch()
+    if heartbeat in NAMED_HEARTBEATS:
+        heartbeat.touch()
+    else:
+        heartbeat.write_text(node_name())
+        NAMED_HEARTBEATS.add(heartbeat)
+
+
+def _rank_with_node(folder: Path, rank: int) -> str:
+    """`rank 3`, with its node if that is another one: `rank 3 on node7`."""
+    try:
+        node = heartbeat_path(folder, rank).read_text()
+    except FileNotFoundError:
+        node = ""
+    return f"rank {rank} on {node}" if node not in ("", node_name()) else f"rank {rank}"
 
 
 def touched_at(path: Path) -> float:
@@ -103,7 +129,7 @@ def wait(
         touch(heartbeat_path(folder, world.rank))
         silent = [rank for rank in others if _is_silent(since, heartbeat_path(folder, rank))]
         if silent:
-            names = ", ".join(f"rank {rank}" for rank in silent)
+            names = ", ".join(_rank_with_node(folder, rank) for rank in silent)
             raise RankTimeout(
                 f"{names} of {world.size}: no heartbeat for {TIMEOUT_SECONDS:.0f} s in {folder}; "
                 "finished parts stay valid, and the same command continues from there"
@@ -142,6 +168,8 @@ def report_failure(folder: Path, world: World, heartbeat: Path | None = None) ->
     try:
         with touch_regularly(heartbeat or heartbeat_path(folder, world.rank)):
             yield
+    except RaisedByAllRanks:
+        raise
     except BaseException as error:  # also KeyboardInterrupt: the other ranks must stop
         if world.size > 1:
             manifest.write_text(reason_path, f"{type(error).__name__}: {error}")

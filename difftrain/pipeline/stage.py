@@ -9,6 +9,7 @@ may be a function that returns them. A folder without a manifest is unfinished: 
 decides which files to reuse.
 """
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from difftrain.pipeline import coordination, manifest
 from difftrain.pipeline.coordination import World
 
 SAVE_SECONDS = 5.0  # pause between two saves of the elapsed seconds
+PROGRESS = ".progress-"  # begins a file's name; it ends with the rank and holds [done, total]
 
 
 class Heartbeat:
@@ -34,6 +36,11 @@ class Heartbeat:
         self.path = coordination.heartbeat_path(folder, world.rank)
         self.elapsed_path = folder / f".elapsed-{secrets.token_hex(6)}"
         self.started = self.saved_at = time.time()
+        self.done: tuple[int, int] | None = None
+
+    def progress(self, done: int, total: int) -> None:
+        """Note how much of this rank's share is done; trackers show it while the stage runs."""
+        self.done = done, total
 
     def beat(self) -> None:
         """Show that this rank is alive. Must be called at least every minute."""
@@ -46,11 +53,14 @@ class Heartbeat:
         return coordination.touch_regularly(self.path)
 
     def save(self) -> None:
-        """Save the seconds so far, on the first rank."""
+        """Save this rank's progress and, on the first rank, the seconds so far."""
         self.saved_at = time.time()
-        if self.world.is_first:
-            with suppress(OSError):  # if the disk is full, writing a part reports it
+        with suppress(OSError):  # if the disk is full, writing a part reports it
+            if self.world.is_first:
                 manifest.write_text(self.elapsed_path, repr(self.saved_at - self.started))
+            if self.done:
+                path = self.folder / f"{PROGRESS}{self.world.rank:03d}"
+                manifest.write_text(path, json.dumps(self.done))
 
     def seconds(self) -> float:
         """Seconds of all starts, including those that an earlier manifest counts."""
@@ -60,9 +70,11 @@ class Heartbeat:
         return before + unfinished + time.time() - self.started
 
     def clear(self) -> None:
-        """Remove the files with seconds and heartbeats; the manifest now has the sum of seconds."""
-        for path in (*self.folder.glob(".elapsed-*"), *self.folder.glob(".rank-*.beat")):
-            path.unlink(missing_ok=True)
+        """Remove the files with seconds, progress and heartbeats; the manifest now has the sum of
+        seconds."""
+        for pattern in (".elapsed-*", ".rank-*.beat", f"{PROGRESS}*"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def run_stage(

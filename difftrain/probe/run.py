@@ -213,7 +213,7 @@ def num_view_workers(config: RunConfig) -> int:
     if config.probe.view_workers is not None:
         return config.probe.view_workers
     is_hf = config.model.engine is EngineKind.hf
-    return 0 if is_hf else max(0, min(MAX_VIEW_WORKERS, (os.cpu_count() or 1) - 1))
+    return 0 if is_hf else max(0, min(MAX_VIEW_WORKERS, len(os.sched_getaffinity(0)) - 1))
 
 
 class GradingQueue:
@@ -290,7 +290,9 @@ def probe_share(
             state.add([rollout])
             unwritten.add(rollout)
             queue.finish(request)
-        bar.update(total - len(queue.open_counts) - bar.n)
+        num_settled = total - len(queue.open_counts)
+        bar.update(num_settled - bar.n)
+        heart.progress(num_settled, total)
 
     def next_requests(room: int) -> list[tuple[ProbeRequest, Request]]:
         nonlocal num_open

@@ -8,7 +8,7 @@ Scores are fractions of 1. text.py writes the sentences and tables, html.py writ
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,7 +21,7 @@ from difftrain.pipeline import manifest
 from difftrain.records import Measure, Stratum
 from difftrain.report.flow import rounds_summary
 from difftrain.report.html import render_page
-from difftrain.report.inputs import RunData, RunInputs, load_run
+from difftrain.report.inputs import RunData, RunInputs, by_round, load_run
 from difftrain.report.sampling import summarize_groups
 from difftrain.report.text import DIVERGENCE, render_markdown
 
@@ -96,7 +96,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
         },
         "sft": {arm: counts[f"sft {arm}"] for arm in sft_arms},
         "training": {
-            arm: summarize_training(log, int(trained[arm].get("eval_samples", 0)))
+            arm: summarize_training(log, eval_sizes(inputs, data, arm))
             for arm, log in data.logs.items()
         },
         "stages": {
@@ -123,15 +123,25 @@ def training_counts(inputs: RunInputs, data: RunData, arm: str) -> dict[str, Any
     So a sample that is selected in two rounds counts twice. Every round holds out its own samples;
     `eval_samples` are those of the last one.
     """
-    names = [name for name in inputs.stages() if name.partition(",")[0] == f"train {arm}"]
-    by_round = [data.manifests[name]["counts"] for name in names]
-    counts = dict(by_round[-1])
-    if len(by_round) > 1:
+    counts_by_round = round_counts(inputs, data, arm)
+    counts = dict(counts_by_round[-1])
+    if len(counts_by_round) > 1:
         summed = [key for key, value in counts.items() if isinstance(value, int | float)]
         counts |= {
-            key: sum(row[key] for row in by_round) for key in summed if key != "eval_samples"
+            key: sum(row[key] for row in counts_by_round) for key in summed if key != "eval_samples"
         }
     return counts
+
+
+def round_counts(inputs: RunInputs, data: RunData, arm: str) -> list[dict[str, Any]]:
+    """The counts of an arm's GRPO in each round."""
+    names = [name for name in inputs.stages() if name.partition(",")[0] == f"train {arm}"]
+    return [data.manifests[name]["counts"] for name in names]
+
+
+def eval_sizes(inputs: RunInputs, data: RunData, arm: str) -> list[int]:
+    """The number of held-out samples of each round."""
+    return [int(counts.get("eval_samples", 0)) for counts in round_counts(inputs, data, arm)]
 
 
 def model_family(settings: dict[str, Any], manifests: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,6 +257,7 @@ def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
 
     `seconds` has sums over arms by kind of stage; its `train` includes SFT. `by_stage` has each
     stage alone. A stage that an earlier run finished counts, too: its manifest has the seconds.
+    So does the training of a round that ended without a result.
     """
     manifests = data.manifests
     seconds, by_stage, names = Counter[str](), {}, ("generations", "tokens", "steps")
@@ -257,6 +268,10 @@ def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
         seconds[kind_of(stage)] += content["seconds"]
         counts = {name: content["counts"][name] for name in names if name in content["counts"]}
         by_stage[stage] = {"seconds": content["seconds"]} | counts
+    for arm, content in data.unused_trainings.items():  # its steps are not those of the result
+        counts = {name: content["counts"][name] for name in ("generations", "tokens")}
+        by_stage[f"train {arm}, unused"] = {"seconds": content["seconds"]} | counts
+        seconds["train"] += content["seconds"]
     kinds = ("probe", "score", "train", "evaluate", "sft", "attention", "likelihood")
     by_kind = {kind: seconds[kind] for kind in kinds if kind in seconds}
     by_kind["train"] += seconds["sft"]
@@ -344,9 +359,9 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
     }
 
 
-def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
+def summarize_training(log: pd.DataFrame, eval_samples: Sequence[int]) -> dict[str, dict[str, Any]]:
     """A log's rewards, its signs of reward hacking, and the mean seconds (by phase) and tokens of a
-    step. `eval_samples` samples were held out."""
+    step. `eval_samples`: the number of held-out samples in each round."""
     if log.empty:
         return {"rewards": {}, "alarms": {}, "seconds": {}, "tokens": {}}
     cost = {
@@ -377,25 +392,39 @@ def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return rewards
 
 
-def alarms(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
+def logged_values(log: pd.DataFrame, name: str) -> list[float]:
+    """The values of a column, without the steps that do not have it; none without the column."""
+    return log[name].dropna().astype(float).tolist() if name in log else []
+
+
+def alarms(log: pd.DataFrame, eval_samples: Sequence[int]) -> dict[str, dict[str, Any]]:
     """By sign of reward hacking: its largest share of responses, and its first step (or None)."""
-
-    def logged_values(name: str) -> list[float]:
-        return log[name].dropna().astype(float).tolist() if name in log else []
-
     results: dict[str, dict[str, Any]] = {}
     for alarm, limit in reward_hacking.ALARM_LIMITS.items():
-        shares = logged_values(f"alarms/{alarm}")
+        shares = logged_values(log, f"alarms/{alarm}")
         index = reward_hacking.first_alarm(shares, limit)
         results[alarm.value] = {
             "max_share": max(reward_hacking.window_means(shares), default=None),
             "limit": limit,
             "step": None if index is None else int(log["step"].iloc[index]),
         }
-    reward, eval_accuracy = logged_values("reward"), logged_values(f"eval_{ACCURACY}")
-    results[DIVERGENCE] = {
-        "raised": reward_hacking.reward_diverges(reward, eval_accuracy, eval_samples),
-        "first": eval_accuracy[0] if eval_accuracy else None,
-        "last": eval_accuracy[-1] if eval_accuracy else None,
-    }
+    results[DIVERGENCE] = divergence(log, eval_samples)
     return results
+
+
+def divergence(log: pd.DataFrame, eval_samples: Sequence[int]) -> dict[str, Any]:
+    """Whether the reward rose while the held-out accuracy fell, within any round.
+
+    Each round is judged by itself, because it trains on other samples and holds out others. `first`
+    and `last` are the accuracies of the first such round, else of the last one with any.
+    """
+    result: dict[str, Any] = {"raised": None, "first": None, "last": None}
+    for number, (steps, size) in enumerate(zip(by_round(log), eval_samples, strict=True), 1):
+        accuracy = logged_values(steps, f"eval_{ACCURACY}")
+        if accuracy and not result["raised"]:
+            raised = reward_hacking.reward_diverges(logged_values(steps, "reward"), accuracy, size)
+            raised = result["raised"] if raised is None else raised
+            result = {"raised": raised, "first": accuracy[0], "last": accuracy[-1]}
+            if len(eval_samples) > 1:
+                result["round"] = number
+    return result

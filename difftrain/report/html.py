@@ -1,33 +1,40 @@
 """Render report.html, with examples of samples from each stratum.
 
 The page is one file that loads nothing else. Images are inline, and responses are escaped. Nobody
-hand-picks the examples: they are the first samples by id (a hash), and the tasks take turns.
+hand-picks the examples: they are the first samples by id (a hash), and the tasks take turns. The
+page's size does not grow with the pool: large images are shown smaller, and many points are pixels.
 """
 
 # pandas' stubs type most expressions as wide unions, so that pyright's reports are wrong here:
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from base64 import b64encode
+from io import BytesIO
 from string import ascii_uppercase
 from typing import Any
 
 import pandas as pd
 
+from difftrain.images import from_png
 from difftrain.records import Rollout, Sample, View
-from difftrain.report import flow, plots, text
+from difftrain.report import flow, overview, plots, text
 from difftrain.report.inputs import RunData, RunInputs, json_lines, read_columns
 from difftrain.report.sampling import sampling_figure
 
 MAX_QUARANTINE_ROWS = 12
 MAX_RESPONSE_CHARS = 700  # the middle of a longer response is left out
+MAX_PNG_BYTES = 30_000  # a larger image is shown as a JPEG within THUMBNAIL_SIZE
+THUMBNAIL_SIZE = (640, 320)
 
 
 def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str:
     """The whole page as HTML."""
     settings, measure, samples = report["settings"], report["measure"], data.samples
     page = text.templates().get_template("page.html.jinja")
+    examples = examples_by_stratum(inputs, data, settings["report"]["examples"])
     prompt_logs = {
-        arm: json_lines(folders.train / "prompt_log.jsonl") for arm, folders in inputs.arms.items()
+        arm: [json_lines(folder / "prompt_log.jsonl") for folder in inputs.train_folders(arm)]
+        for arm in inputs.arms
     }
     return page.render(
         report=report,
@@ -41,8 +48,12 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
             "cmab": plots.cmab_histogram(samples, settings),
             "funnel": plots.funnel_figure(report),
             "flow": flow.strata_flow(data.round_scores),
+            "samples": overview.sample_flow(report),
+            "ladders": overview.failure_ladders(examples, settings),
+            "survival": overview.survival_curve(samples, settings),
+            "times": overview.stage_times(report),
         },
-        examples=examples_by_stratum(inputs, data, settings["report"]["examples"]),
+        examples=examples,
         without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,
         settings={key: text.format_value(value) for key, value in text.flatten(settings).items()},
         quarantine=data.quarantine[:MAX_QUARANTINE_ROWS],
@@ -81,9 +92,7 @@ def examples_by_stratum(
         return {
             "sample_id": sample_id,
             "task": str(scores.loc[sample_id]["task"]),
-            "images": [
-                f"data:image/png;base64,{b64encode(png).decode()}" for png in sample["images"]
-            ],
+            "images": [image_url(png) for png in sample["images"]],
             "question": sample["question"],
             "options": list(zip(ascii_uppercase, sample["options"], strict=False)),
             "gold_answer": sample["answer"],
@@ -98,6 +107,17 @@ def examples_by_stratum(
     return {stratum: list(map(example, members)) for stratum, members in ids_by_stratum.items()}
 
 
+def image_url(png: bytes) -> str:
+    """The image as a `data:` URL; a large one as a smaller JPEG."""
+    kind, content = "png", png
+    if len(png) > MAX_PNG_BYTES:
+        image, buffer = from_png(png), BytesIO()
+        image.thumbnail(THUMBNAIL_SIZE)
+        image.save(buffer, "JPEG", quality=80)
+        kind, content = "jpeg", buffer.getvalue()
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+
+
 def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, Any]:
     """A sample's scores, and its first response to the full image, a masked image, and no image.
 
@@ -107,11 +127,17 @@ def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, An
     known_scores: dict[str, Any] = scores.dropna().to_dict()
     failure_ratio = known_scores.get("pism")
     masked = rollouts[rollouts["view"] == View.masked]
+    with_image = rollouts[rollouts["view"] != View.text_only]
+    draws = with_image.groupby("mask_percent")["verdict"]
     most_masked = masked["mask_percent"].max()  # NaN without masked images
     mask_percent = most_masked if failure_ratio is None else round(100 * failure_ratio)
     return {
         "failure_ratio": failure_ratio,
         "has_pism": "pism" in scores,
+        "draws": {  # for each mask ratio in percent, how many responses are correct, of how many
+            percent: (int((verdicts == "correct").sum()), len(verdicts))
+            for percent, verdicts in draws
+        },
         "cmab": known_scores.get("cmab"),  # attention to the image, relative to the text
         "image_gain": known_scores.get("image_gain"),
         "full_image": first_response(rollouts[rollouts["view"] == View.full_image], 0),

@@ -5,8 +5,8 @@ of fifty thousand samples and a million rollouts fits in memory.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ class RunInputs:
     """The folders of a run's stages; the report is written to `folder`.
 
     With several rounds, `probe` to `arms` are those of the first, and `evaluations` those of the
-    last round that trained; `stop_reason` says why the round after it did not.
+    last round that trained; `stop_reason` says why the round after it did not, and
+    `unused_trainings` has by arm the file with the seconds and counts of its training.
 
     `settings` is the RunConfig as a dictionary. `arms` has the keys tuned and, if it was trained,
     control; `evaluations` also has base. `differences` has the mean difference of scores and its
@@ -82,6 +83,7 @@ class RunInputs:
     likelihood: Path | None = None  # of gold answers
     later_rounds: Sequence[RoundFolders] = ()
     stop_reason: str | None = None
+    unused_trainings: dict[str, Path] = field(default_factory=dict)
 
     def train_folders(self, arm: str) -> list[Path]:
         """The folders of an arm's GRPO, by round."""
@@ -118,6 +120,7 @@ class RunData:
     pass_rates: pd.DataFrame  # the counts behind pass_rate's values; empty without this measure
     summaries: dict[str, dict[str, Any]]  # the content of summary.json, by arm
     manifests: dict[str, dict[str, Any]]  # by stage
+    unused_trainings: dict[str, dict[str, Any]]  # by arm: seconds and counts
     quarantine: list[dict[str, str]]  # data rows that could not become samples, then `unscored`
     unscored: list[dict[str, str]]  # samples without a score: the engine gave no response
     uncorrected: pd.DataFrame  # PISM's strata without chance correction; empty if it is off
@@ -159,16 +162,28 @@ def training_steps(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-def joined_steps(folders: Iterable[Path]) -> list[dict[str, float]]:
-    """The logged steps of consecutive rounds of training, with steps and seconds counted on."""
+def joined_steps(folders: Sequence[Path]) -> list[dict[str, float]]:
+    """The logged steps of consecutive rounds of training, with steps and seconds counted on.
+
+    With several rounds, `training_round` numbers them from 1.
+    """
     rows: list[dict[str, float]] = []
-    for folder in folders:
+    for number, folder in enumerate(folders, 1):
         before = rows[-1] if rows else {}
         for row in training_steps(folder):
             counted_on = {name: row[name] + before.get(name, 0) for name in ("step", "seconds")
                           if name in row}  # fmt: skip
             rows.append(row | counted_on)
+            if len(folders) > 1:
+                rows[-1]["training_round"] = number
     return rows
+
+
+def by_round(log: pd.DataFrame) -> list[pd.DataFrame]:
+    """The steps of each round of a joined log."""
+    if "training_round" not in log:
+        return [log]
+    return [steps for _, steps in log.groupby("training_round")]
 
 
 def with_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
@@ -221,7 +236,7 @@ def load_run(inputs: RunInputs) -> RunData:
     ]
     decisions = inputs.arms["tuned"].select / DECISIONS_FOLDER
     uncorrected = inputs.score / "pism_uncorrected"
-    pass_rates = [field.name for field in fields(PassRate)]
+    pass_rates = [column.name for column in fields(PassRate)]
     names = ["sample_id", "view", "mask_percent", "draw", "num_tokens", "hit_eos", "verdict"]
     return RunData(
         samples=with_scores(samples, scores),
@@ -237,6 +252,9 @@ def load_run(inputs: RunInputs) -> RunData:
             for arm, folder in inputs.evaluations.items()
         },
         manifests={name: manifest.read_manifest(folder) or {} for name, folder in stages.items()},
+        unused_trainings={
+            arm: manifest.read_json(path) for arm, path in inputs.unused_trainings.items()
+        },
         quarantine=json_lines(inputs.data / "quarantine.jsonl") + unscored,
         unscored=unscored,
         uncorrected=read_columns(uncorrected, Score, ["sample_id", "stratum"]),

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from difftrain.config.difficulty import Until
+from difftrain.report.inputs import by_round
 from difftrain.report.text import table
 
 STRATUM_COLORS = {
@@ -40,6 +41,8 @@ INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"  # text, secondary text, pale
 STYLE_FILE = Path(__file__).with_name("figures.mplstyle")
 # Otherwise the file would contain the date and external URLs.
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+MAX_VECTOR_POINTS = 2000  # of more points, an SVG would take megabytes: they become pixels
+RASTER_DPI = 150
 NEVER_TICK_GAP = 0.12  # from the largest mask ratio to the tick `never` (the sample never fails)
 
 
@@ -59,7 +62,8 @@ def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
             if figure is None:
                 return None
             buffer = BytesIO()
-            figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
+            figure.savefig(buffer, format="svg", dpi=RASTER_DPI, transparent=True,
+                           metadata=NO_METADATA)  # fmt: skip
         return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}"
 
     return draw_svg
@@ -180,7 +184,7 @@ def pism_against_cmab(
         if members.any():
             axes.scatter(
                 x[members], scored["cmab"][members], s=18, color=color, alpha=0.75, linewidths=0,
-                label=f"{stratum} ({members.sum()})",
+                label=f"{stratum} ({members.sum()})", rasterized=len(scored) > MAX_VECTOR_POINTS,
             )  # fmt: skip
     is_exact = settings["probe"]["until"] != Until.stratum
     never = "never" if is_exact else "never or not probed"
@@ -227,9 +231,18 @@ TRAINING_PANELS = {
 }
 
 
+def mark_rounds(axes: Axes, logs: dict[str, pd.DataFrame]) -> None:
+    """A dashed rule between two rounds of training; all arms make the same steps."""
+    for rows in by_round(next(iter(logs.values())))[1:]:
+        axes.axvline(rows["step"].iloc[0] - 0.5, color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
+
+
 @svg_figure
 def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
-    """A panel for each of TRAINING_PANELS: values by step (pale) and their running mean, by arm."""
+    """A panel for each of TRAINING_PANELS: values by step (pale) and their running mean, by arm.
+
+    A curve begins anew in each round, which trains on other samples; a dashed rule separates them.
+    """
     logged = {name for log in logs.values() for name in log.dropna(axis="columns", how="all")}
     panels = [name for name in TRAINING_PANELS if name in logged]
     if not panels:
@@ -238,12 +251,16 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
     figure, grid = new_figure(8.6, height, len(panels), 1, sharex=True, squeeze=False)
     for axes, name in zip(grid[:, 0], panels, strict=True):
         for arm, log in logs.items():
-            if name in log:
-                steps, color = log.dropna(subset=[name]), ARM_COLORS[arm]
+            if name not in log:
+                continue
+            for number, rows in enumerate(by_round(log)):
+                steps, color = rows.dropna(subset=[name]), ARM_COLORS[arm]
                 window = max(3, len(steps) // 10)
                 mean = steps[name].rolling(window, center=True, min_periods=1).mean()
                 axes.plot(steps["step"], steps[name], color=color, alpha=0.22, linewidth=0.9)
-                axes.plot(steps["step"], mean, color=color, linewidth=1.8, label=arm)
+                axes.plot(steps["step"], mean, color=color, linewidth=1.8,
+                          label=None if number else arm)  # fmt: skip
+        mark_rounds(axes, logs)
         axes.set_title(TRAINING_PANELS[name])
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")

@@ -111,6 +111,8 @@ class PromptHistory:
     clock: int = 0
     num_calls: int = 0
     num_uniform: int = 0
+    postponed: list[int] = field(default_factory=list)
+    """For uniform: samples whose turn came while the batch had them."""
     count_by_task: dict[str, int] = field(init=False)
     rank_N: np.ndarray = field(init=False)
 
@@ -144,9 +146,7 @@ class PromptHistory:
         the training that is done.
         """
         if self.grpo.sampler is PromptSampler.uniform:
-            chosen = [self._next_uniform() for _ in range(count)]
-            taken.update(chosen)
-            return chosen
+            return [self._next_uniform(taken) for _ in range(count)]
         self.num_calls += 1
         generator = np.random.default_rng(seeds.derive(self.seed, "prompts", self.num_calls))
         scores_N, chosen = self._scores(generator, progress), []
@@ -199,7 +199,7 @@ class PromptHistory:
 
     def state(self) -> dict[str, Any]:
         """What changes during training, ready for JSON."""
-        names = ("clock", "num_calls", "num_uniform", "count_by_task")
+        names = ("clock", "num_calls", "num_uniform", "count_by_task", "postponed")
         state: dict[str, Any] = {name: getattr(self, name) for name in names}
         arrays = ("correct_N", "incorrect_N", "dead_in_a_row_N", "last_pass_rate_N", "turn_N")
         return state | {name: getattr(self, name).tolist() for name in arrays}
@@ -207,9 +207,29 @@ class PromptHistory:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
         for name, value in state.items():
-            setattr(self, name, np.asarray(value) if isinstance(value, list) else value)
+            is_array = isinstance(getattr(self, name), np.ndarray)
+            setattr(self, name, np.asarray(value) if is_array else value)
 
-    def _next_uniform(self) -> int:
+    def _next_uniform(self, taken: set[int]) -> int:
+        """The next sample in the order of the passes; adds it to `taken`.
+
+        Where a pass begins within a batch, a sample that the batch has comes with the next batch.
+        """
+        if len(taken) >= len(self.tasks):
+            taken.clear()
+        free = [index for index in self.postponed if index not in taken]
+        if free:
+            index = free[0]
+            self.postponed.remove(index)
+        else:
+            index = self._next_in_order()
+            while index in taken:
+                self.postponed.append(index)
+                index = self._next_in_order()
+        taken.add(index)
+        return index
+
+    def _next_in_order(self) -> int:
         number, position = divmod(self.num_uniform, len(self.tasks))
         self.num_uniform += 1
         return int(self.order_of_pass(number)[position])

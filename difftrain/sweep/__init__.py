@@ -10,14 +10,19 @@ continues without repeating finished runs. At the end, all finished runs are com
 
   table=paper|rap|shapes    paper: 12 rows of Qi et al. 2026; rap: Table 1 and ablation of RAP;
                             shapes: the rows of paper, a quick try on generated images
-  recipe=, difficulty=, data=, seed=   one value or A,B,C; recipe= replaces the table's rows
-  jobs=N                    parallel runs, here or in the job array (default: 1; shapes: all cores)
+  recipe=, difficulty=, data=, seed=   one value or A,B,C; range(1,4) is 1,2,3; glob(grpo_*) is
+                            every name that matches; recipe= replaces the table's rows
+  jobs=N                    parallel runs (default: 1; shapes: all cores; SLURM decides: no limit)
   accelerate=FILE           configuration of accelerate launch; without it, a run is one process
-  slurm=plain|FILE          submit a job array; each run first sources the shell file FILE
+  slurm=plain|FILE          submit job arrays; each run first sources the shell file FILE
   slurm.OPTION=VALUE        options of sbatch: slurm.partition=gpu slurm.gpus-per-node=8
+  slurm.table.OPTION=VALUE  options of the job that compares the runs: slurm.table.partition=cpu
+  slurm.restarts=N          how often a run may start again after its time limit (default: 20)
   sweep=NAME                logs and status in outputs/sweep/NAME (default: the table's name)
   --dry                     print the plan, or the scripts, and start nothing
   --table                   start nothing, only compare the finished runs
+  --status                  each run's state, step, reward, time left, and why it failed
+  --cancel                  cancel the sweep's jobs that wait or run
 
 A run that selects by difficulty also trains a control on as many random samples (control=random),
 unless another row of the table is such a control or the command line sets `control`. Exit codes:
@@ -32,14 +37,18 @@ from importlib import import_module
 from pathlib import Path
 
 from difftrain.cli import fail
+from difftrain.cli.overrides import sweep_values
 from difftrain.config.run_config import ConfigError
 from difftrain.config.setting import did_you_mean
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
-from difftrain.sweep import expand, local_launcher, slurm
+from difftrain.sweep import expand, jobs, local_launcher, slurm
 from difftrain.sweep.expand import AXES, SweepRun
 from difftrain.sweep.local_launcher import SweepPlan
+from difftrain.sweep.slurm import SlurmRequest
+from difftrain.sweep.slurm_options import option_problems, resource_problems, setup_problem
 
-FLAGS = ("--dry", "--table", "-h", "--help")
+ACTIONS = ("--dry", "--table", "--status", "--cancel")
+FLAGS = (*ACTIONS, "-h", "--help")
 SWEEP_KEYS = ("table", "jobs", "accelerate", "slurm", "sweep")
 
 
@@ -54,6 +63,11 @@ class SweepArguments:
     flags: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # overrides are checked later, with the runs
 
+    @property
+    def on_slurm(self) -> bool:
+        """Whether the sweep is submitted to SLURM."""
+        return bool(self.slurm) or "slurm" in self.options
+
 
 def parse(arguments: list[str]) -> SweepArguments:
     """Sort the arguments by purpose; `errors` gets a message for each wrong one."""
@@ -66,7 +80,7 @@ def parse(arguments: list[str]) -> SweepArguments:
             rule = "runs of a sweep are named after their recipes; sweep=NAME names the sweep"
             parsed.errors.append(f"{argument}: {rule}")
         elif key in AXES:
-            parsed.axes[key] = [part.strip() for part in value.strip("[]").split(",")]
+            parsed.axes[key] = sweep_values(f"{key}={value.strip('[]')}")
         elif key in SWEEP_KEYS:
             parsed.options[key] = value
         elif key.startswith("slurm."):
@@ -75,7 +89,9 @@ def parse(arguments: list[str]) -> SweepArguments:
             parsed.overrides.append(argument)
     rule = "neither of the form KEY=VALUE nor an option (see --help)"
     parsed.errors += [f"{flag}: {rule}" for flag in parsed.flags if flag not in FLAGS]
-    parsed.errors += [*_option_problems(parsed.options), *slurm.option_problems(parsed.slurm)]
+    if len({*parsed.flags} & {*ACTIONS}) > 1:
+        parsed.errors.append(f"{' '.join(parsed.flags)}: use one of {', '.join(ACTIONS)}")
+    parsed.errors += [*_option_problems(parsed.options), *option_problems(parsed.slurm)]
     return parsed
 
 
@@ -86,8 +102,8 @@ def _option_problems(options: dict[str, str]) -> Iterator[str]:
         yield f"jobs={jobs}: must be a number above 0"
     if file and not Path(file).is_file():
         yield f"accelerate={file}: there is no such file"
-    if setup != "plain" and not Path(setup).is_file():
-        yield f"slurm={setup}: must be plain, or a shell file to source"
+    if problem := setup_problem(setup):
+        yield problem
     if not (all(char.isalnum() or char in "._-" for char in name) and name.strip(".")):
         yield f"sweep={name}: may hold letters, digits, '.', '_' and '-' only"
     if (table := options.get("table", "paper")) not in expand.TABLES:
@@ -115,15 +131,20 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     name = options.get("sweep", options.get("table", "rows"))
     folder = Path(runs[0].config.output_dir).expanduser().absolute() / "sweep" / name
     accelerate = Path(options["accelerate"]).absolute() if "accelerate" in options else None
-    jobs, nodes = int(options.get("jobs", 1)), parsed.slurm.get("nodes", "1")
-    plan = SweepPlan(name=name, folder=folder, runs=runs, at_a_time=jobs, accelerate=accelerate)
-    # slurm.nodes may be a range, as 2-4: then sbatch chooses the number, and nothing is checked.
-    if "--table" not in parsed.flags and nodes.isdigit() and int(nodes):
-        processes = plan.num_processes * int(nodes)
-        errors = [text for run in runs for text in run.config.step_problems(processes)]
+    at_a_time, nodes = int(options.get("jobs", 1)), parsed.slurm.get("nodes", "1")
+    plan = SweepPlan(
+        name=name, folder=folder, runs=runs, at_a_time=at_a_time, accelerate=accelerate
+    )
+    if not {"--table", "--status", "--cancel"} & {*parsed.flags}:
+        errors = resource_problems(plan, parsed.slurm)
+        # slurm.nodes may be a range, as 2-4: then sbatch chooses the number, and steps are not
+        # checked.
+        if nodes.isdigit() and int(nodes):
+            processes = plan.num_processes * int(nodes)
+            errors += [text for run in runs for text in run.config.step_problems(processes)]
         if errors:
             raise ConfigError(list(dict.fromkeys(errors)))
-    if table.uses_all_cores and "jobs" not in options:
+    if table.uses_all_cores and "jobs" not in options and not parsed.on_slurm:
         return replace(plan, at_a_time=local_launcher.max_runs_at_a_time(plan))
     return plan
 
@@ -161,8 +182,13 @@ def main(arguments: list[str]) -> None:
         return
     parsed = parse(arguments)
     plan = plan_sweep(parsed)
-    on_slurm = bool(parsed.slurm) or "slurm" in parsed.options
-    dry, only_table = "--dry" in parsed.flags, "--table" in parsed.flags
+    if "--status" in parsed.flags:
+        print(f"{jobs.status(plan)}\noutput: {plan.folder}", flush=True)
+        return
+    if "--cancel" in parsed.flags:
+        jobs.cancel(plan)
+        return
+    on_slurm, dry, only_table = parsed.on_slurm, "--dry" in parsed.flags, "--table" in parsed.flags
     if on_slurm and not dry and shutil.which("sbatch") is None:
         raise ConfigError(["slurm: there is no sbatch on this machine; --dry prints the scripts"])
     if not (on_slurm or dry or only_table):
@@ -170,9 +196,13 @@ def main(arguments: list[str]) -> None:
     for run in plan.runs:
         run.is_finished()  # called because it reads data and model: reports bad input early
     if on_slurm and not only_table:
-        setup = parsed.options.get("slurm", "plain")
-        table_job_args = [a for a in arguments if not a.startswith("slurm") and a != "--dry"]
-        slurm.submit(plan, setup, parsed.slurm, table_job_args, dry)
+        request = SlurmRequest(
+            setup=parsed.options.get("slurm", "plain"),
+            options=parsed.slurm,
+            throttle=plan.at_a_time if "jobs" in parsed.options else None,
+            arguments=[item for item in arguments if not item.startswith(("slurm", "--dry"))],
+        )
+        (slurm.print_scripts if dry else slurm.submit)(plan, request)
     elif dry and not only_table:
         local_launcher.print_plan(plan)
     else:

@@ -18,21 +18,18 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import difftrain
-from difftrain.cli import BAD_INPUT, THREADS_VARIABLE
+from difftrain.cli import THREADS_VARIABLE
 from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError
 from difftrain.pipeline import manifest
 from difftrain.sweep.expand import SweepRun
+from difftrain.sweep.failure import START_PREFIX, failure_reason, last_lines
 
 logger = logging.getLogger(__name__)
 ROOT = Path(difftrain.__file__).resolve().parents[1]  # the folder with the package difftrain
 TRAIN_SCRIPT = ROOT / "launch" / "train.py"
 ONE_PROCESS = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
                "--dynamo_backend", "no")  # fmt: skip
-NUM_LAST_LINES = 12  # lines at the end of a failed run's log that are printed
-LAUNCHER_ERRORS = ("subprocess.CalledProcessError", "multiprocessing.errors.ChildFailedError")
-"""Errors of accelerate launch itself. It prints them after the traceback of a failed process."""
-START_PREFIX = "=== "  # begins the line that a log gets when its run is started
 POLL_SECONDS = 0.5
 STOP_TIMEOUT_SECONDS = 20.0  # how long an interrupted run may take to end by itself
 
@@ -255,27 +252,3 @@ def _record_end(
     print(f"{progress} {run.label}: FAILED after {seconds:.0f} s, {reason}; "
           f"skipped; its log is {log}", flush=True)  # fmt: skip
     print("\n".join(f"    {line}" for line in last_lines(log)), flush=True)
-
-
-def failure_reason(exit_code: int, log: Path) -> str:
-    """Why a run failed. accelerate launch exits with 1 for every error, so its log is read, too."""
-    refusals = tuple(f"{error.__name__}:" for error in BAD_INPUT)
-    if exit_code == 2 or any(line.startswith(refusals) for line in last_lines(log, 60)):
-        return "refused (bad settings or input)"
-    return f"ended by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-
-
-def last_lines(log: Path, count: int = NUM_LAST_LINES) -> list[str]:
-    """The last lines in the log since the run's last start; of a progress bar, only its last state.
-
-    The traceback of the launcher is removed if it follows the traceback of the run.
-    """
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 65536))  # enough bytes for the last lines
-        text = file.read().decode(errors="replace")
-    text = text.rpartition(f"\n{START_PREFIX}")[2]
-    head, separator, traceback = text.rpartition("Traceback (most recent call last):")
-    if separator and any(error in traceback for error in LAUNCHER_ERRORS):
-        text = head
-    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
-    return [line for line in lines if line][-count:]

@@ -3,16 +3,17 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerState
 
+from difftrain.config.report import ReportConfig
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
-from difftrain.train.rewards import step_metrics
+from difftrain.train.rewards import SUM_PREFIX, step_metrics, zero_variance_share
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +23,9 @@ PROMPT_LOG = "prompt_log.jsonl"
 """One line per sample with the probe's answers (step 0), then one per group of rollouts; only if
 GRPO chooses its prompts."""
 EVAL_REWARD = "eval_rewards/accuracy/mean"
-TRAIN_KEYS = (  # the keys of TRL's logs that go to TRAIN_LOG
-    "reward", "rewards/accuracy/mean", "rewards/format/mean", "rewards/overlong/mean",
-    "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "kl", "loss",
-    "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
-    "groups_asked", "zero_variance_asked", "zero_variance_trained",
-    "groups_trained", "groups_carried", "sampling_rounds",
-)  # fmt: skip
-
-COST_PREFIXES = ("seconds/", "tokens/")  # seconds by phase and tokens by kind, of one step
+COMPLETION_LOG = "completions.jsonl"
+"""One line per completion that trackers show: step, sample_id, completion, and its rewards by name.
+Only if report_to names a tracker."""
 
 
 def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
@@ -51,11 +46,41 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def truncate_log(folder: Path, last_step: int) -> float:
     """Remove the rows after `last_step`, where training resumes; returns the seconds until then."""
     rows: list[dict[str, float]] = []
-    prompt_log = [PROMPT_LOG] if (folder / PROMPT_LOG).is_file() else []
-    for name in (*prompt_log, EVAL_LOG, TRAIN_LOG):  # TRAIN_LOG last: its rows have the seconds
+    optional = [name for name in (PROMPT_LOG, COMPLETION_LOG) if (folder / name).is_file()]
+    for name in (*optional, EVAL_LOG, TRAIN_LOG):  # TRAIN_LOG last: its rows have the seconds
         rows = [row for row in read_log(folder, name) if row["step"] <= last_step]
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows[-1]["seconds"] if rows else 0.0
+
+
+class CompletionLog:
+    """Writes some completions of every few steps, for trackers to show with their images."""
+
+    def __init__(self, folder: Path, report: ReportConfig, rewards: Sequence[str]) -> None:
+        self.path, self.report, self.rewards = folder / COMPLETION_LOG, report, rewards
+        self.last_step = 0
+
+    def add(
+        self, step: int, sample_ids: Sequence[str], texts: Sequence[str], rewards_NF: Any
+    ) -> None:
+        """Write evenly spread rows of this process's first batch of a step (F: rewards)."""
+        if step == self.last_step or (step - 1) % self.report.completions_steps:
+            return
+        self.last_step = step
+        stride = -(-len(texts) // self.report.completions)
+        rows = []
+        for i in range(0, len(texts), stride):
+            values = dict(zip(self.rewards, map(float, rewards_NF[i]), strict=True))
+            row = {"step": step, "sample_id": sample_ids[i], "completion": texts[i], **values}
+            rows.append(row)
+        append_rows(self.path, rows)
+
+
+def scales_by_batch(args: Any) -> bool:
+    """Whether TRL divides rewards by the standard deviation of the whole batch, not of a group."""
+    if getattr(args, "scale_rewards", None) == "batch":
+        return True
+    return getattr(args, "multi_objective_aggregation", None) == "normalize_then_sum"
 
 
 class JsonlLogger(TrainerCallback):
@@ -84,8 +109,10 @@ class JsonlLogger(TrainerCallback):
         row = {
             key: float(value)
             for key, value in logs.items()
-            if key in TRAIN_KEYS or key.startswith(COST_PREFIXES)
+            if isinstance(value, int | float) and not key.startswith(SUM_PREFIX)
         }
+        if scales_by_batch(args) and (share := zero_variance_share(logs)) is not None:
+            row["frac_reward_zero_std"] = share
         seconds = {"seconds": self.elapsed + time.time() - self.started}
         self._append(TRAIN_LOG, row | step_metrics(logs, args.world_size) | step | seconds)
         if self.bar:

@@ -18,8 +18,9 @@ from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
+from difftrain.pipeline.stop_request import StopRequested
 from difftrain.records import Sample, TrainStage
-from difftrain.train import callbacks, image_cache, param_groups, trl_args
+from difftrain.train import callbacks, image_cache, param_groups, stop_callback, trl_args
 from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
@@ -125,8 +126,9 @@ def load_weights(model: Any, checkpoint: Path) -> None:
 def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     """Train to the end, from the last complete checkpoint if any; returns the seconds of all runs.
 
-    Raises ConfigError if ZeRO-3 would hang on samples without an image, RuntimeError if training
-    ends before its last step, GradientError if GradientCheck finds a problem.
+    Raises ConfigError if ZeRO-3 would hang on samples without an image, StopRequested if training
+    ended early because that was requested, RuntimeError if it ended early for another reason,
+    GradientError if GradientCheck finds a problem.
     """
     settings, world = job.settings, job.world
     plugin = trainer.accelerator.state.deepspeed_plugin
@@ -156,10 +158,16 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     logger.info("%s; %s\n%s", job.title, trl_args.step_summary(settings, world), table)
     if resume and not settings.lora.rank and not trainer.is_deepspeed_enabled:
         load_weights(trainer.model, resume)
+    stop = stop_callback.StopOnRequest(trainer.accelerator)
+    trainer.add_callback(stop)
     started = time.time()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:
         steps = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
+        if stop.has_stopped:
+            trainer.accelerator.wait_for_everyone()  # no rank ends while another one saves
+            saved = "it saved a checkpoint, from which the same command continues"
+            raise StopRequested(f"{job.title} stopped on request after {steps}; {saved}")
         raise RuntimeError(f"training ended after {steps}: are there too few samples for a step?")
     return elapsed + time.time() - started
 

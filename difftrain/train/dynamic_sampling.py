@@ -33,6 +33,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from difftrain.config.train import GrpoConfig, ZeroVariance
 from difftrain.pipeline import manifest
+from difftrain.pipeline.coordination import RaisedByAllRanks
 from difftrain.select import EmptySelectionError
 from difftrain.select.prompt_history import PromptHistory, zero_variance
 from difftrain.train import callbacks
@@ -42,12 +43,14 @@ logger = logging.getLogger(__name__)
 
 STATE = "prompt_state.json"
 """In a checkpoint: the prompts' history and the carried groups."""
+GROUPS, TOKENS = "groups_asked", "generated_tokens"
+"""Keys of the log: the groups sampled in a step, and the tokens of their completions."""
 ROW_MEANS = ("grpo", "sapo", "luspo", "dr_grpo")
 """Loss types that divide by the number of rows; bnpo divides by the tokens of a pass, and the
 others by num_items_in_batch."""
 
 
-class DeadPoolError(EmptySelectionError):
+class DeadPoolError(EmptySelectionError, RaisedByAllRanks):
     """No prompt gave a group with unequal rewards, so nothing could be trained."""
 
 
@@ -125,6 +128,7 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
         self._carried: list[RolloutGroup] = []
         self._is_dead: np.ndarray = np.zeros(0, dtype=bool)  # groups of all processes, last sampled
         self._counts: dict[str, float] = defaultdict(float)  # since the last log
+        self._rewards: list[np.ndarray] = []  # by completion and function, since the last log
         super().__init__(*args, **kwargs)
 
     # Prompts
@@ -156,11 +160,16 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
     def _generate(self, prompts: list[Any]) -> Any:
         return super()._generate(prompts) if self._replayed is None else self._replayed.generated()
 
-    def _calculate_rewards(self, *args: Any) -> Tensor:
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, ids: list[list[int]]
+    ) -> Tensor:
         if self._replayed is not None:
             return self._replayed.rewards
-        rewards = super()._calculate_rewards(*args)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, ids)
         if self.model.training:
+            num_tokens = torch.tensor(sum(map(len, ids)), device=rewards.device)
+            self._counts["tokens"] += int(self.accelerator.gather(num_tokens).sum())
+            self._rewards.append(rewards.double().cpu().numpy())
             groups = rewards.view(-1, self.num_generations, rewards.size(-1)).cpu().numpy()
             each_reward = self.multi_objective_aggregation == "normalize_then_sum"
             weights = self.reward_weights.cpu().numpy()
@@ -424,15 +433,33 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
         """TRL's log, with the numbers of groups that were sampled and trained on."""
         if self.model.training and self._step_end is not None and self._counts:
             counts, metrics = self._counts, self._metrics["train"]
-            metrics["groups_asked"] = [counts["sampled"]]
+            metrics |= {key: [value] for key, value in self.unlogged_counts().items()}
             metrics["zero_variance_asked"] = [counts["dead_sampled"] / max(1, counts["sampled"])]
             metrics["zero_variance_trained"] = [counts["dead_trained"] / max(1, counts["trained"])]
             if self._is_online:
                 metrics["groups_trained"] = [counts["trained"]]
                 metrics["groups_carried"] = [counts["carried"]]
                 metrics["sampling_rounds"] = [counts["rounds"]]
+            if self.history is not None:
+                metrics |= self._sampled_rewards()
             counts.clear()
+            self._rewards.clear()
         super().log(logs, start_time)
+
+    def unlogged_counts(self) -> dict[str, float]:
+        """The groups and tokens generated since the last log."""
+        return {GROUPS: self._counts["sampled"], TOKENS: self._counts["tokens"]}
+
+    def _sampled_rewards(self) -> dict[str, list[float]]:
+        """TRL's means of the rewards, over all groups generated since the last log: those of the
+        batch would rise by the choice of its groups alone."""
+        rewards_CF = np.concatenate(self._rewards)
+        is_graded_C = ~np.isnan(rewards_CF).all(1)
+        weights = self.reward_weights.cpu().numpy()
+        means = {"reward": np.nansum(rewards_CF * weights, 1)[is_graded_C]}
+        for name, column in zip(self.reward_func_names, rewards_CF.T, strict=True):
+            means[f"rewards/{name}/mean"] = column[~np.isnan(column)]
+        return {key: [float(values.mean())] for key, values in means.items() if len(values)}
 
     @property
     def _is_online(self) -> bool:

@@ -4,7 +4,7 @@ The trainer is in dynamic_sampling.py (which groups) and grpo_trainer.py (at wha
 """
 
 import logging
-import operator
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from transformers import AutoProcessor
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl.trainer.utils import RepeatSampler
 
 from difftrain import images
@@ -21,23 +22,46 @@ from difftrain.config.train import Rollouts, VllmMode, ZeroVariance
 from difftrain.grade import prepare_workers
 from difftrain.grade.pool import GraderPool
 from difftrain.model import chat_format, family, loading, resolve
+from difftrain.pipeline import manifest
+from difftrain.pipeline.coordination import RaisedByAllRanks
 from difftrain.records import Sample
 from difftrain.select import prompt_history
 from difftrain.select.prompt_history import PromptHistory
-from difftrain.train import callbacks, checkpointing, image_cache, param_groups, rewards, trl_args
+from difftrain.train import (
+    callbacks,
+    checkpointing,
+    image_cache,
+    param_groups,
+    rewards,
+    trl_args,
+    vllm_rollouts,
+)
 from difftrain.train.dataset import TrainData, to_dataset
-from difftrain.train.dynamic_sampling import DeadPoolError, DynamicSamplingTrainer
+from difftrain.train.dynamic_sampling import (
+    GROUPS,
+    TOKENS,
+    DeadPoolError,
+    DynamicSamplingTrainer,
+)
 from difftrain.train.rewards import Subsets
+from difftrain.train.rollout_log import RolloutLog
 from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
+
+STOPPED = "stopped.json"
+"""Of a training that its samples ended: the reason, and its cost (counts and seconds)."""
+
+
+class UnfitSelectionError(ConfigError, RaisedByAllRanks):
+    """The settings of GRPO do not go with the selected samples."""
 
 
 def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     """TRL's GRPOTrainer for this data, with the reward functions of rewards.py."""
     grpo, model = job.config.grpo, job.start_model
     if problem := prompt_history.floor_problem(grpo, [sample.task for sample in data.samples]):
-        raise ConfigError([problem])
+        raise UnfitSelectionError([problem])
     processor = job.load_processor()
     # peft_config builds a model. With ZeRO-3 it would be sharded once TRL's arguments exist.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
@@ -56,20 +80,24 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     reward_funcs: list[Any] = rewards.reward_functions(
         grpo, job.config.grade, subsets, graders, prefix
     )
-    trainer: Any = DynamicSamplingTrainer(
-        model=resolve.source(model.name),
-        reward_funcs=reward_funcs,
-        args=trl_args.grpo_arguments(job, banned, bool(data.eval_samples)),
-        train_dataset=to_dataset(data.samples),
-        eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
-        processing_class=processor,
-        peft_config=adapter,
-    )
+    with vllm_rollouts.completed_arguments(model, job.folder):
+        trainer: Any = DynamicSamplingTrainer(
+            model=resolve.source(model.name),
+            reward_funcs=reward_funcs,
+            args=trl_args.grpo_arguments(job, banned, bool(data.eval_samples)),
+            train_dataset=to_dataset(data.samples),
+            eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
+            processing_class=processor,
+            peft_config=adapter,
+        )
     if grpo.freeze_vision:
         param_groups.freeze_vision(trainer.model)
     trainer.grpo = grpo
     if problem := batch_problem(trainer):
         raise ConfigError([problem])
+    if problem := size_problem(trainer):
+        unset_hf_deepspeed_config()  # the run may go on with the checkpoint of the round before
+        raise UnfitSelectionError([problem])
     if grpo.chooses_prompts:
         trainer.start_history(prompt_history_of(trainer, data), job.folder)
     trainer.shares_prompts = grpo.shares_prompts
@@ -84,8 +112,15 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
         )
     if grpo.rollouts is Rollouts.engine and not uses_vllm:
         trainer.engine_config = model
+    trainer.rollout_log = RolloutLog(job.folder, job.world.rank)
+    trainer.add_callback(trainer.rollout_log)
     trainer.image_cache = image_cache.attach(trainer, job.folder / image_cache.FOLDER)
+    report = job.config.report
+    if job.config.report_to and report.completions and job.world.is_first:
+        names = [reward.__name__ for reward in reward_funcs]
+        trainer.completion_log = callbacks.CompletionLog(job.folder, report, names)
     if uses_vllm:
+        vllm_rollouts.require_same_dtype(trainer.vllm_generation, model)
         reset_encoder_cache_on_update(trainer)
     return trainer
 
@@ -98,16 +133,19 @@ def batch_problem(trainer: DynamicSamplingTrainer) -> str | None:
         return f"grpo.zero_variance=drop: {rule}; use keep, or grpo.trl.router_aux_loss_coef=0"
     if not grpo.chooses_prompts:
         return None
-    share, prompts = (
-        args.per_device_train_batch_size * args.steps_per_generation,
-        args.generation_batch_size // group,
-    )
+    share = args.per_device_train_batch_size * args.steps_per_generation
     if share % group:
         rule = "must be divisible by grpo.num_generations, so that it holds whole groups"
         return (
             f"grpo.trl.steps_per_generation: the {share} completions of a process {rule} ({group})"
         )
-    if prompts > len(trainer.train_dataset):
+    return None
+
+
+def size_problem(trainer: DynamicSamplingTrainer) -> str | None:
+    """The error if there are too few samples for a batch of different prompts; else None."""
+    prompts = trainer.args.generation_batch_size // trainer.num_generations
+    if trainer.grpo.chooses_prompts and prompts > len(trainer.train_dataset):
         size = f"a batch of rollouts has {prompts} prompts, but there are only"
         advice = "select more strata, or set grpo.prompts_per_step lower"
         return f"select.strata: {size} {len(trainer.train_dataset)} samples; {advice}"
@@ -144,10 +182,11 @@ def prompt_history_of(trainer: DynamicSamplingTrainer, data: TrainData) -> Promp
 def fit(job: TrainJob, data: TrainData) -> Path:
     """Train on the data; returns the checkpoint's folder (see `checkpointing.run_training`).
 
-    Raises DeadPoolError if zero-variance groups are left out and there were no others. Then the
-    folder holds the unchanged model.
+    Raises UnfitSelectionError, or DeadPoolError if zero-variance groups are left out and there were
+    no others. Then the folder holds the unchanged model. STOPPED says why.
     """
-    grpo = job.config.grpo
+    grpo, started = job.config.grpo, time.time()
+    cost = {"generations": 0, "tokens": 0}
 
     def train() -> tuple[Any, float, dict[str, Any]]:
         with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
@@ -157,27 +196,42 @@ def fit(job: TrainJob, data: TrainData) -> Path:
                 seconds = checkpointing.train(trainer, job, data.samples)
                 trainer.require_live_group()
             except DeadPoolError as error:
+                cost.update(rollout_counts(trainer, job.folder))
                 checkpointing.save(trainer, job)
                 folder = job.folder / checkpointing.CHECKPOINT
                 raise DeadPoolError(
                     f"{job.title}: {error}. {folder} holds the model unchanged"
                 ) from None
-        log = callbacks.read_log(job.folder)
-        # All answers count, also those of groups that were not trained on.
-        groups = [row["groups_asked"] for row in log]
-        lengths = [row.get("completions/mean_length", 0.0) for row in log]
-        tokens = grpo.num_generations * sum(map(operator.mul, groups, lengths))
         counts = {
-            "steps": len(log),
+            "steps": trainer.state.global_step,
             "samples": len(data.samples),
             "eval_samples": len(data.eval_samples),
             "graders_killed": graders.num_killed,
-            "generations": round(grpo.num_generations * sum(groups)),
-            "tokens": round(tokens),
         }
-        return trainer, seconds, counts
+        return trainer, seconds, counts | rollout_counts(trainer, job.folder)
 
-    return checkpointing.run_training(job, train)
+    try:
+        return checkpointing.run_training(job, train)
+    except (DeadPoolError, UnfitSelectionError) as error:
+        if job.world.is_first:
+            seconds = time.time() - started
+            content = {"reason": str(error), "counts": cost, "seconds": seconds}
+            manifest.write_json(job.folder / STOPPED, content)
+        raise
+
+
+def rollout_counts(trainer: DynamicSamplingTrainer, folder: Path) -> dict[str, int]:
+    """The numbers of generated answers and tokens of a training, refused groups included."""
+    rows = [*callbacks.read_log(folder), trainer.unlogged_counts()]
+    generations = trainer.num_generations * round(sum(row[GROUPS] for row in rows))
+    # Logs that an older version began have no TOKENS, only the mean length of what was trained on.
+    tokens = sum(
+        row[TOKENS]
+        if TOKENS in row
+        else trainer.num_generations * row[GROUPS] * row.get("completions/mean_length", 0.0)
+        for row in rows
+    )
+    return {"generations": generations, "tokens": round(tokens)}
 
 
 def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:

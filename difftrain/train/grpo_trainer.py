@@ -30,7 +30,10 @@ from difftrain.model.engines.kv_cache import encode
 from difftrain.model.engines.types import Completion, GenerationError, Request, generate_all
 from difftrain.model.loading import LoadedModel
 from difftrain.train import shared_prompt
+from difftrain.train.callbacks import CompletionLog
 from difftrain.train.image_cache import ImageCache
+from difftrain.train.rewards import text_of
+from difftrain.train.rollout_log import RolloutLog
 from difftrain.train.shared_prompt import SharedPromptModel, pretrained_model
 
 logger = logging.getLogger(__name__)
@@ -53,6 +56,9 @@ class SharedPromptTrainer(GRPOTrainer):
     engine_config: ModelConfig | None = None
     """The engine's batch; None generates with transformers' `generate`."""
     image_cache: ImageCache | None = None
+    rollout_log: RolloutLog | None = None
+    completion_log: CompletionLog | None = None
+    """What trackers show; only the first process has one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
@@ -164,9 +170,26 @@ class SharedPromptTrainer(GRPOTrainer):
         # TRL gives None for a row without images, which processors refuse beside rows with images.
         return prompt_ids, images and [row or [] for row in images], fields
 
-    def _calculate_rewards(self, *args: Any) -> Tensor:
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Tensor:
         with self._phase("grading"):
-            return super()._calculate_rewards(*args)
+            rewards_NF = super()._calculate_rewards(inputs, prompts, completions, ids)
+        if self.model.training:
+            self._log_completions(inputs, completions, rewards_NF)
+        return rewards_NF
+
+    def _log_completions(self, inputs: Any, completions: Any, rewards_NF: Tensor) -> None:
+        """Hand completions to the logs. `rewards_NF` are those of all processes, in their order."""
+        step, sample_ids = self.state.global_step + 1, [row["sample_id"] for row in inputs]
+        texts = [text_of(completion) for completion in completions]
+        start = self.accelerator.process_index * len(texts)
+        own_NF = rewards_NF[start : start + len(texts)]
+        if self.completion_log is not None:
+            self.completion_log.add(step, sample_ids, texts, own_NF)
+        if self.rollout_log is not None:
+            scores_NF = own_NF.nan_to_num()
+            total_N = scores_NF @ self.reward_weights.to(scores_NF)
+            accuracy_N = scores_NF[:, 0]
+            self.rollout_log.record(step, sample_ids, texts, total_N.tolist(), accuracy_N.tolist())
 
     def _generate_single_turn(
         self,

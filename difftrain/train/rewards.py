@@ -28,7 +28,8 @@ COMPLETIONS, TOKENS, PROMPTS, ZERO_STD = "completions", "tokens", "prompts", "ze
 """Names of sums by subset. `prompts` counts complete groups, `zero_std` those of zero variance."""
 
 
-def _text_of(completion: Any) -> str:  # TRL gives a list of messages
+def text_of(completion: Any) -> str:
+    """The text of a completion, which TRL gives as a string or as a list of messages."""
     return completion if isinstance(completion, str) else completion[0]["content"]
 
 
@@ -56,7 +57,7 @@ def accuracy_reward(
     def accuracy(
         completions: list, sample_id: list[str], log_metric: LogMetric | None = None, **_: Any
     ) -> list[float]:
-        texts = [prefix + _text_of(completion) for completion in completions]
+        texts = [prefix + text_of(completion) for completion in completions]
         samples = [subsets.by_id[id_] for id_ in sample_id]
         results = grade_batch(graders, texts, samples, grade)
         if log_metric is not None:
@@ -83,7 +84,7 @@ def format_reward(completions: Sequence[Any], prefix: str = "", **_: Any) -> lis
 
     `prefix`: the tag that the prompt already has (chat_format.thought_prefix).
     """
-    texts = [prefix + _text_of(completion) for completion in completions]
+    texts = [prefix + text_of(completion) for completion in completions]
     return [float(extract.has_expected_format(text)) for text in texts]
 
 
@@ -178,3 +179,17 @@ def step_metrics(logs: Mapping[str, float], num_processes: int) -> dict[str, flo
     if "completions/clipped_ratio" in logs:
         metrics[f"alarms/{Alarm.truncated}"] = logs["completions/clipped_ratio"]
     return metrics
+
+
+def zero_variance_share(logs: Mapping[str, float]) -> float | None:
+    """The share of one step's groups whose completions all get the same reward; None: no group.
+
+    TRL's own frac_reward_zero_std is 0 or 1 if rewards are scaled by the standard deviation of the
+    whole batch, whatever the groups are.
+    """
+    prefix = f"{SUM_PREFIX}{{}}/task/"  # every sample has one task
+    zero, all_groups = (
+        sum(value for key, value in logs.items() if key.startswith(prefix.format(name)))
+        for name in (ZERO_STD, PROMPTS)
+    )
+    return zero / all_groups if all_groups else None

@@ -166,5 +166,17 @@ class SampleReader:
                 points = [(step["step"], step[key]) for step in steps if key in step]
                 if points:
                     curves[subset or "all samples"] = points
-            result.append({"name": name, "curves": curves, "steps": len(steps)})
+            rollouts = train_rollouts(folder, sample.sample_id)
+            row = {"name": name, "curves": curves, "steps": len(steps), "rollouts": rollouts}
+            result.append(row)
         return result
+
+
+def train_rollouts(folder: Path, sample_id: str) -> list[dict[str, Any]]:
+    """What the model answered to a sample while it was trained, by step (train/rollout_log.py)."""
+    rows = [
+        row
+        for path in folder.glob("rollouts-*.parquet")
+        for row in pq.read_table(path, filters=[("sample_id", "=", sample_id)]).to_pylist()
+    ]
+    return sorted(rows, key=lambda row: row["step"])

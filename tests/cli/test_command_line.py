@@ -127,7 +127,10 @@ def test_the_error_for_an_output_folder_that_cannot_be_written_names_it(tmp_path
 
 def test_two_seeds_for_one_run_are_refused() -> None:
     (problem,) = problems_of("seed=1,2")
-    assert problem == "seed=1,2: a run takes one value per setting; start a run for each value"
+    assert problem == (
+        "seed=1,2: a run takes one value per setting; train -m, or sweep, starts a run for each "
+        "recipe, difficulty, data and seed"
+    )
 
 
 def test_model_name_without_a_model_group_does_not_use_the_tiny_models_settings() -> None:

@@ -90,6 +90,8 @@ def test_completion_offers_commands_groups_and_settings_keys() -> None:
     recipes = ["grpo_mid", "grpo_mid_hard", "grpo_mid_hard_rounds"]
     assert bash_completions("difftrain train recipe=grpo_mid") == recipes
     assert bash_completions("difftrain train control=") == ["none", "random"]
+    assert bash_completions("difftrain train report_to=w") == ["wandb"]
+    assert bash_completions("difftrain train --mul") == ["--multirun"]
 
 
 def test_completion_for_an_unknown_shell_is_refused() -> None:

@@ -254,3 +254,10 @@ def test_the_report_s_wemath_score_is_the_strict_score_of_the_reference() -> Non
                 assert f"{value:.2%}" == printed.partition(" ")[0]
                 if "(" in printed:
                     assert columns[f"{column} n"] == int(printed.split("(")[1].rstrip(")"))
+
+
+@pytest.mark.parametrize("name", ["MMVet", "MathVerse", "LogicVista"])
+def test_predictions_that_only_a_judge_can_score_give_no_figures(name: str) -> None:
+    rows = [{"prediction": "A", "answer": "A", "question": "Which?"}]
+    with pytest.raises(ValueError, match=f"{name}: row 0 has a prediction but no score"):
+        evaluate.aggregate(name, rows)

@@ -490,6 +490,39 @@ def test_wemath_s_limit_keeps_whole_problems_of_both_kinds(hub_rows: Callable) -
     assert loading.limited(benchmark, all_rows, 5000) == all_rows
 
 
+@pytest.mark.parametrize(
+    ("limit", "num_items"), [(1, 3), (3, 3), (5, 3), (9, 6), (10, 10), (60, 60)]
+)
+def test_the_built_in_wemath_has_whole_problems_only(limit: int, num_items: int) -> None:
+    """Its problems have 3, 3 and 4 items, in turn; at least one problem is drawn."""
+    config = EvaluateConfig(benchmarks=["shapes/WeMath"], limit=limit)
+    items = Counter(item.row["ID"] for item in loading.load_items(config))
+    assert items.total() == num_items
+    assert all(count == int(group[0]) + 1 for group, count in items.items())
+
+
+def test_a_mathverse_table_without_problems_says_what_that_means(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
+) -> None:
+    write_folder(tmp_path, "MathVerse", hub_rows("MathVerse")[:10])
+    settings = {"allow_count_mismatch": True}
+    items = with_image_bytes(read_items(tmp_path, "MathVerse", ItemSource.folder, **settings))
+    path = tmp_path / TSV_FILES["MathVerse"]
+    for has_problems in (True, False):
+        columns = [{**item} for item in items]
+        for row in columns if not has_problems else ():
+            del row["problem_index"]
+        write_tsv(path, columns)
+        tsv = config(tmp_path, "MathVerse", ItemSource.tsv, **settings)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loading.official_items("MathVerse", tsv)
+        messages = [str(warning.message) for warning in caught]
+        assert any(loading.NO_PROBLEMS in text for text in messages) is not has_problems
+        source = loading.describe_source("MathVerse", tsv)
+        assert (loading.NO_PROBLEMS in source) is not has_problems
+
+
 def test_vision_only_gets_the_question_of_another_version_for_the_judge(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:

@@ -50,6 +50,15 @@ def test_waiting_for_ranks_without_heartbeat_ends_with_an_error_that_names_them(
     assert time.time() - started < 10
 
 
+def test_a_silent_rank_on_another_node_is_named_with_its_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.3)
+    coordination.heartbeat_path(tmp_path, 1).write_text("node7")
+    with pytest.raises(coordination.RankTimeout, match="rank 1 on node7 of 2: no heartbeat"):
+        coordination.wait(tmp_path, World(0, 2), lambda: False)
+
+
 def test_waiting_ends_when_the_work_is_complete(tmp_path: Path) -> None:
     answers = iter([False, False, True])
     coordination.wait(tmp_path, World(0, 2), is_complete=lambda: next(answers))
@@ -157,6 +166,20 @@ def enter_and_leave(folder: Path, rank: int) -> None:
     """Enter a stage's folder as one of two ranks, and leave it again."""
     with coordination.stage_lock(folder, World(rank, 2)):
         pass
+
+
+def test_an_error_that_all_ranks_raise_is_not_reported_so_that_they_may_go_on(
+    tmp_path: Path,
+) -> None:
+    class AllDeadError(ValueError, coordination.RaisedByAllRanks):
+        pass
+
+    with pytest.raises(AllDeadError), coordination.report_failure(tmp_path, World(0, 2)):
+        raise AllDeadError
+    assert coordination.failure_reason(tmp_path) is None
+    with pytest.raises(ValueError, match="a"), coordination.report_failure(tmp_path, World(0, 2)):
+        raise ValueError("a")
+    assert coordination.failure_reason(tmp_path) == "ValueError: a"
 
 
 @pytest.mark.usefixtures("no_recent_folders")

@@ -1,7 +1,9 @@
 """Rounds (rounds=N): settings and folders of each round, and when a round cannot train."""
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +11,14 @@ from difftrain.config import run_config
 from difftrain.config.difficulty import SelectConfig
 from difftrain.config.model import EngineKind
 from difftrain.config.run_config import RunConfig
-from difftrain.config.train import TrainStages
+from difftrain.config.train import PromptSampler, TrainStages
+from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths, round_paths
-from difftrain.recipes import rounds
+from difftrain.recipes import difficulty, rounds
 from difftrain.records import Arm, Measure, Score, Stratum, TrainStage
+from difftrain.train.grpo import STOPPED
 
 
 def config_with(number: int, max_steps: int | None = None) -> RunConfig:
@@ -116,11 +121,11 @@ def test_a_round_with_too_few_samples_ends_the_run_with_the_round_before(tmp_pat
     all_rounds = round_paths(config)
     second = all_rounds[1]
     write_scores(second, [Stratum.hard] * 2 + [Stratum.easy] * 4)
-    reason = rounds.stop_reason(second)
+    reason = rounds.stop_reason(second, [Arm.tuned])
     assert reason is not None
     assert reason.startswith("select.strata leaves 2 samples, but a step needs 3")
     assert "easy 4" in reason
-    assert rounds.trained_rounds(all_rounds) == (all_rounds[:1], reason)
+    assert rounds.trained_rounds(all_rounds, [Arm.tuned]) == (all_rounds[:1], reason)
     assert not second.selection(Arm.tuned).exists()  # every rank decides without writing
 
 
@@ -129,8 +134,8 @@ def test_a_round_with_enough_samples_trains(tmp_path: Path) -> None:
     config.grpo.prompts_per_step = 3
     all_rounds = round_paths(config)
     write_scores(all_rounds[1], [Stratum.hard] * 3)
-    assert rounds.stop_reason(all_rounds[1]) is None
-    assert rounds.trained_rounds(all_rounds) == (all_rounds, None)
+    assert rounds.stop_reason(all_rounds[1], [Arm.tuned]) is None
+    assert rounds.trained_rounds(all_rounds, [Arm.tuned]) == (all_rounds, None)
 
 
 def test_the_report_of_a_run_whose_later_round_is_unfinished_names_the_command(
@@ -138,7 +143,76 @@ def test_the_report_of_a_run_whose_later_round_is_unfinished_names_the_command(
 ) -> None:
     all_rounds = round_paths(replace(config_with(2), output_dir=str(tmp_path)))
     with pytest.raises(parquet.MissingArtifact, match=r"launch/train\.py"):
-        rounds.trained_rounds(all_rounds)
+        rounds.trained_rounds(all_rounds, [Arm.tuned])
+
+
+def scored_second_round(tmp_path: Path, **grpo: Any) -> RunPaths:
+    """A second round that has been scored; the first one's checkpoint is the base model."""
+    config = replace(config_with(2), output_dir=str(tmp_path))
+    config.data.num_samples = 8
+    config.select.strata = [Stratum.hard]
+    config.grpo = replace(
+        config.grpo, prompts_per_step=2, num_generations=4, per_device_train_batch_size=8,
+        max_completion_length=1, max_rounds=3, eval_samples=0, gradient_checkpointing=False, **grpo,
+    )  # fmt: skip
+    config.model.dtype = "float32"
+    first, second = round_paths(config)
+    samples = difficulty.load_samples(config, first, World())
+    scores = [
+        Score(sample_id=row.sample_id, measure=Measure.pism, value=0.0, stratum=Stratum.hard)
+        for row in samples
+    ]
+    parquet.write_all(second.score, scores)
+    for folder in (second.probe, second.score):
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest.write_manifest(folder, settings={}, inputs={}, seconds=0.0, counts={})
+    shutil.copytree(resolve.source(config.model.name), first.grpo(Arm.tuned) / "checkpoint")
+    return second
+
+
+def test_a_round_whose_groups_are_all_dead_ends_the_run_and_is_not_tried_again(
+    tmp_path: Path,
+) -> None:
+    # With one token no answer can be complete, so all rewards are 0.
+    second_round, arms = scored_second_round(tmp_path, dynamic_sampling=True), [Arm.tuned]
+    assert rounds.stop_reason(second_round, arms) is None
+    reason = rounds.train_arms(second_round, World(), arms)
+    assert reason is not None
+    assert "no group had unequal rewards" in reason
+    assert rounds.stop_reason(second_round, arms) == reason
+    assert second_round.previous is not None
+    all_rounds = [second_round.previous, second_round]
+    assert rounds.trained_rounds(all_rounds, arms) == (all_rounds[:1], reason)
+    (path,) = rounds.unused_trainings(second_round, arms).values()
+    assert manifest.read_json(path)["counts"] == {"generations": 8 * 4, "tokens": 8 * 4}
+
+
+def test_a_round_whose_tasks_cannot_meet_the_floor_ends_the_run(tmp_path: Path) -> None:
+    settings = {"sampler": PromptSampler.learnable, "task_floor": 0.9}
+    second_round = scored_second_round(tmp_path, **settings)
+    reason = rounds.train_arms(second_round, World(), [Arm.tuned])
+    assert reason is not None
+    assert "grpo.task_floor=0.9: " in reason
+    assert rounds.stop_reason(second_round, [Arm.tuned]) == reason
+
+
+def test_a_round_counts_only_if_all_arms_have_trained(tmp_path: Path) -> None:
+    all_rounds = round_paths(replace(config_with(2), output_dir=str(tmp_path)))
+    second = all_rounds[1]
+    write_scores(second, [Stratum.hard] * 64)
+    for arm in (Arm.tuned, Arm.control):
+        second.grpo(arm).mkdir(parents=True)
+    counts = {"generations": 8, "tokens": 80}
+    manifest.write_manifest(
+        second.grpo(Arm.tuned), settings={}, inputs={}, seconds=1.0, counts=counts
+    )
+    content = {"reason": "all dead", "counts": counts, "seconds": 2.0}
+    manifest.write_json(second.grpo(Arm.control) / STOPPED, content)
+    assert rounds.trained_rounds(all_rounds, [Arm.tuned]) == (all_rounds, None)
+    arms = [Arm.tuned, Arm.control]
+    assert rounds.trained_rounds(all_rounds, arms) == (all_rounds[:1], "all dead")
+    unused = rounds.unused_trainings(second, arms)
+    assert [manifest.read_json(path)["seconds"] for path in unused.values()] == [1.0, 2.0]
 
 
 def test_a_measure_that_a_run_does_not_use_changes_none_of_its_folders() -> None:

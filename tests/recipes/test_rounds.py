@@ -169,6 +169,30 @@ def test_a_round_without_enough_samples_ends_the_run_with_a_report_on_the_round_
     assert report["rounds"]["trained"] == 1
     assert report["rounds"]["stop_reason"].startswith("select.strata leaves")
     assert [bool(row["picks"]) for row in report["rounds"]["by_round"]] == [True, False]
-    assert report["trained"]["tuned"]["steps"] == 1
+    assert report["trained"]["tuned"]["steps"] == 4
     assert "One of two rounds trained" in (folder / "report.md").read_text()
     assert (folder / "checkpoint" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_dead_second_round_ends_the_run_with_a_report_on_the_first(
+    processes: int, tmp_path: Path
+) -> None:
+    # So large a step destroys the model: in round 2 all its answers are wrong.
+    destroyed = ("grpo.learning_rate=0.05", "grpo.max_steps=8", "grpo.dynamic_sampling=true")
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    arguments = [*launcher, *command(tmp_path, *destroyed, "control=random")[1:]]
+    options = {"capture_output": True, "text": True, "env": environment(), "timeout": 1500}
+    done, again = (subprocess.run(arguments, **options) for _ in range(2))
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "round 2 trains nothing, so the run ends: grpo tuned: no group" in done.stderr
+    (folder,) = tmp_path.glob("run/*")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["rounds"]["trained"] == 1
+    assert "no group had unequal rewards" in report["rounds"]["stop_reason"]
+    assert [bool(row["picks"]) for row in report["rounds"]["by_round"]] == [True, False]
+    assert report["trained"]["tuned"]["steps"] == 4
+    # The rollouts of the dead round are paid for, too.
+    assert report["cost"]["by_stage"]["train tuned, unused"]["generations"] > 0
+    assert "Round 2 could not train: grpo tuned: no group" in (folder / "report.md").read_text()
+    assert "this run is finished, there is nothing to do" in again.stderr

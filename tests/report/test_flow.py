@@ -79,3 +79,5 @@ def test_the_steps_and_seconds_of_a_later_round_are_counted_on(tmp_path: Path) -
     rows = joined_steps([tmp_path / "first", tmp_path / "second"])
     assert [(row["step"], row["seconds"]) for row in rows] == [(1, 1.0), (2, 3.0), (3, 3.5)]
     assert [row["reward"] for row in rows] == [1.0, 3.0, 0.5]
+    assert [row["training_round"] for row in rows] == [1, 1, 2]
+    assert "training_round" not in joined_steps([tmp_path / "first"])[0]

@@ -38,8 +38,9 @@ def test_responses_are_escaped(make_run: MakeRun) -> None:
 
 def test_the_page_has_no_external_url(html: str) -> None:
     svgs = figures(html)
-    # Scores, training, strata, failures by mask ratio, and the measure PISM against CMAB.
-    assert len(svgs) == 5
+    # Scores, flow of samples, strata, failure ratios of examples, failures by mask ratio for all
+    # samples and for each task, the measure PISM against CMAB, training, and times of stages.
+    assert len(svgs) == 9
     for text in (html, *svgs):
         assert EXTERNAL_URL.findall(text) == []
         assert "<script" not in text

@@ -1,6 +1,7 @@
 """The report of a run whose groups were chosen: by dynamic sampling, or by a sampler."""
 
 import json
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from difftrain.report.build import write_report
 from difftrain.report.inputs import RunInputs
+from difftrain.report.plots import training_curves
 from difftrain.report.sampling import sampling_figure, summarize_groups
 from difftrain.report.text import table
 
@@ -72,8 +74,30 @@ def test_the_report_draws_the_asked_prompts_and_their_pass_rates(make_run: MakeR
     assert "| sampled | 24 |" in (inputs.folder / "report.md").read_text()
     assert "Zero-variance groups, sampled prompts" in (inputs.folder / "report.html").read_text()
     with_prompts, without = (
-        sampling_figure({"tuned": training_log()}, log) for log in ({"tuned": prompt_log()}, {})
+        sampling_figure({"tuned": training_log()}, log) for log in ({"tuned": [prompt_log()]}, {})
     )
     assert with_prompts is not None
     assert without is not None
     assert len(with_prompts) > len(without)
+
+
+def test_the_figure_shows_the_sampled_prompts_of_every_round() -> None:
+    rounds = [training_log().assign(training_round=n, step=[2 * n - 1, 2 * n]) for n in (1, 2)]
+    log = pd.concat(rounds, ignore_index=True)
+    figures = [
+        sampling_figure({"tuned": log}, {"tuned": prompt_logs})
+        for prompt_logs in ([prompt_log(), prompt_log()], [prompt_log()])
+    ]
+    both, first = (b64decode(str(url).partition("base64,")[2]).decode() for url in figures)
+    assert both.count("samples by pass rate, round") == 2
+    assert both.count("tuned: before") == 2
+    assert first.count("tuned: before") == 1
+    assert both.count("<use") > first.count("<use")  # the dots of the second round's prompts
+
+
+def test_the_training_curve_begins_anew_in_each_round() -> None:
+    one = training_log()
+    two = pd.concat([one.assign(training_round=1), one.assign(training_round=2, step=[3, 4])])
+    assert str(training_curves({"tuned": two})) != str(
+        training_curves({"tuned": two.drop(columns="training_round")})
+    )

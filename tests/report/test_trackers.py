@@ -5,78 +5,31 @@ samples). A stratum is a class of samples by difficulty: easy, medium, hard or u
 """
 
 import json
-import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 from wandb.sdk.lib import wbauth
 
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
 from difftrain.report.inputs import RunInputs, json_lines
-from difftrain.report.trackers import check_login, flat_numbers, send_report
+from difftrain.report.trackers import check_login, send_report
+from difftrain.report.trackers.content import flat_numbers
+from tests.report.tracker_files import finished_records, item_values, read_events
 
 RunAndReport = tuple[RunInputs, dict]  # the toy run and the content of its report.json
-
-# LevelDB's log format: blocks of chunks. A chunk's header has a checksum, a size and a type.
-BLOCK_SIZE = 32768
-HEADER_SIZE = 7
-LAST_CHUNK_TYPES = (1, 4)
-"""Types of chunks that end a record: the only chunk of a record, and the last of several."""
-
-
-def wandb_records(path: Path) -> Iterator[Record]:
-    """The records of an offline run. They follow a header of seven bytes, which starts `:W&B`."""
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
-    offset, pending = 7, b""
-    while offset + HEADER_SIZE <= len(content):
-        left_in_block = BLOCK_SIZE - offset % BLOCK_SIZE
-        if left_in_block < HEADER_SIZE:  # the rest of a block is padding
-            offset += left_in_block
-            continue
-        chunk_start = offset + HEADER_SIZE
-        _, size, chunk_type = struct.unpack("<IHB", content[offset:chunk_start])
-        offset = chunk_start + size
-        pending += content[chunk_start:offset]
-        if chunk_type in LAST_CHUNK_TYPES:
-            yield Record.FromString(pending)
-            pending = b""
-
-
-def finished_records(path: Path) -> list[Record]:
-    """All records; waits for the last one, which W&B's process writes after the run has ended."""
-    deadline = time.time() + 30
-    while True:
-        records = list(wandb_records(path))
-        if any(record.WhichOneof("record_type") == "exit" for record in records):
-            return records
-        assert time.time() < deadline, f"{path} has no last record after 30 s"
-        time.sleep(0.05)
-
-
-def item_values(items: list) -> dict:
-    """The values of W&B's key-value items, by key; nested keys are joined with a slash."""
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
 @pytest.fixture(scope="module")
 def events_folder(run_and_report: RunAndReport) -> Path:
     """The folder of TensorBoard's event files for the toy run."""
     inputs, report = run_and_report
-    send_report(Tracker.tensorboard, inputs, report)
+    send_report([Tracker.tensorboard], inputs, report)
     return inputs.folder / "tensorboard"
-
-
-def read_events(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder)).Reload()
 
 
 def test_tensorboard_gets_the_training_curves_of_both_trained_models(
@@ -114,14 +67,14 @@ def test_tensorboard_gets_strata_and_the_report_as_text(
 def test_sending_again_replaces_the_tensorboard_files(
     run_and_report: RunAndReport, events_folder: Path
 ) -> None:
-    send_report(Tracker.tensorboard, *run_and_report)
+    send_report([Tracker.tensorboard], *run_and_report)
     assert len(list((events_folder / "tuned").iterdir())) == 1  # one file of events
 
 
 def test_without_a_tracker_nothing_is_written(run_and_report: RunAndReport) -> None:
     inputs, report = run_and_report
     before = sorted(inputs.folder.rglob("*"))
-    send_report(Tracker.none, inputs, report)
+    send_report([], inputs, report)
     assert sorted(inputs.folder.rglob("*")) == before
 
 
@@ -138,22 +91,21 @@ def test_check_login_refuses_wandb_without_a_login(
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)
-    check_login(Tracker.none)
-    check_login(Tracker.tensorboard)
+    check_login([])
+    check_login([Tracker.tensorboard])
     with pytest.raises(ConfigError, match=r"report_to=wandb: no login; run wandb login"):
-        check_login(Tracker.wandb)
+        check_login([Tracker.wandb])
     for mode in ("offline", "disabled"):
         monkeypatch.setenv("WANDB_MODE", mode)
-        check_login(Tracker.wandb)
+        check_login([Tracker.wandb])
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "not a key")
     with pytest.raises(ConfigError, match=r"report_to=wandb: .*WANDB_API_KEY"):
-        check_login(Tracker.wandb)
+        check_login([Tracker.wandb])
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    check_login(Tracker.wandb)
-    wbauth.unauthenticate_session(
-        update_settings=False
-    )  # otherwise W&B uses this key in later tests
+    check_login([Tracker.wandb])
+    # Otherwise W&B uses this key in later tests.
+    wbauth.unauthenticate_session(update_settings=False)
 
 
 def test_the_trackers_do_not_import_torch() -> None:
@@ -177,7 +129,7 @@ def offline_records(
             patch.setenv(name, str(tmp_path_factory.mktemp("wandb")))
         patch.setenv("HF_TOKEN", secret)
         patch.setattr(sys, "argv", [*sys.argv, f"--token={secret}"])
-        send_report(Tracker.wandb, inputs, report | {"settings": settings})
+        send_report([Tracker.wandb], inputs, report | {"settings": settings})
     (path,) = inputs.folder.glob("wandb/offline-run-*/*.wandb")
     records = finished_records(path)
     assert secret.encode() not in path.read_bytes()  # neither HF_TOKEN nor the command line

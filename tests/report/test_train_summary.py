@@ -43,7 +43,7 @@ def training_log(repeated_tags: float, held_out: list[float]) -> pd.DataFrame:
 
 def summarize(repeated_tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
     """The summary of this training log, and the report's sentences about its alarms."""
-    summary = summarize_training(training_log(repeated_tags, held_out), eval_samples=64)
+    summary = summarize_training(training_log(repeated_tags, held_out), [64])
     return summary, sentences("alarms", {"training": {"tuned": summary}})
 
 
@@ -79,6 +79,19 @@ def test_a_rising_reward_with_falling_held_out_accuracy_is_reported() -> None:
     ]
 
 
+def test_each_round_is_judged_by_itself_because_it_holds_out_other_samples() -> None:
+    logs = [training_log(0.0, held_out) for held_out in ([0.9, 0.9, 0.9], [0.3, 0.3, 0.3])]
+    log = pd.concat([log.assign(training_round=n) for n, log in enumerate(logs, 1)])
+    alarm = summarize_training(log, [64, 64])["alarms"][DIVERGENCE]
+    assert alarm == {"raised": False, "first": 0.3, "last": 0.3, "round": 2}
+    logs[1] = training_log(0.0, [0.9, 0.5, 0.2])
+    log = pd.concat([log.assign(training_round=n) for n, log in enumerate(logs, 1)])
+    summary = summarize_training(log, [64, 64])
+    assert summary["alarms"][DIVERGENCE]["raised"] is True
+    (line,) = sentences("alarms", {"training": {"tuned": summary}})
+    assert line.startswith("Alarm while training tuned, round 2: the reward rose")
+
+
 def test_alarms_that_the_log_does_not_have_are_reported_as_not_measured_or_not_counted() -> None:
     summary, _ = summarize(0.0, [])
     assert summary["alarms"][DIVERGENCE]["raised"] is None
@@ -102,7 +115,7 @@ def test_alarms_and_rewards_are_in_the_report_and_in_the_tracker(make_run: MakeR
         assert "Alarm while training tuned, from step 10" in text
         assert "task: count" in text
     assert training_steps(folder)[9]["eval_rewards/accuracy/mean"] == 0.9
-    send_report(Tracker.tensorboard, inputs, report)
+    send_report([Tracker.tensorboard], inputs, report)
     sent = EventAccumulator(str(inputs.folder / "tensorboard" / "tuned")).Reload()
     (scalar,) = sent.Scalars("eval_rewards/accuracy/mean")
     assert (scalar.step, scalar.value) == (10, pytest.approx(0.9))

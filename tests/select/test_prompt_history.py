@@ -173,8 +173,31 @@ def test_each_task_gets_its_floor_of_the_asked_prompts(sampler: PromptSampler) -
 
 def test_uniform_is_the_given_order_one_pass_after_the_other() -> None:
     prompts = history(PromptSampler.uniform, 6)
-    sampled = prompts.next(4, set()) + prompts.next(8, {0, 1})
+    sampled = [index for count in (4, 2, 6) for index in prompts.next(count, set())]
     assert sampled == prompts.order_of_pass(0) + prompts.order_of_pass(1)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_sample_comes_twice_in_a_batch_of_several_rounds(sampler: PromptSampler) -> None:
+    """Five samples in three rounds with a carried one: batches go over the end of a pass."""
+    prompts = history(sampler, 7)
+    carried: set[int] = set()
+    for _ in range(60):
+        taken = set(carried)
+        batch = [*carried]
+        for count in (2, 1, 2):
+            batch += prompts.next(count, taken)
+        assert len(set(batch)) == len(batch)
+        carried = {batch[-1]}
+
+
+def test_a_postponed_sample_loses_no_turn() -> None:
+    prompts = history(PromptSampler.uniform, 7)
+    counts = Counter[int]()
+    for step in range(70):
+        counts.update(prompts.next(4, set()))
+        assert max(counts.values()) - min(counts[n] for n in range(7)) <= 2, step
+    assert sorted(counts.values()) == [40] * 7
 
 
 def test_a_batch_larger_than_the_pool_asks_samples_again() -> None:

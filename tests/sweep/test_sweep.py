@@ -24,8 +24,10 @@ from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline.paths import RunPaths
 from difftrain.report.compare.presets import PAPER_ROWS, RAP_BENCHMARKS
-from difftrain.sweep import expand, local_launcher, slurm
+from difftrain.sweep import expand, local_launcher, slurm, slurm_options
 from difftrain.sweep.expand import TABLES, SweepRun, SweepTable
+from difftrain.sweep.slurm import SlurmRequest
+from tests.sweep.fake_slurm import TASK_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,7 +112,6 @@ def test_a_recipe_with_its_own_probe_comes_before_recipes_that_share_a_probe() -
     # rap needs other responses than grpo_full and grpo_random, which share a probe.
     runs = expand_runs(recipe="grpo_full,grpo_random,rap")
     assert [run.label for run in runs] == ["grpo_full-1", "rap-1", "grpo_random-1"]
-    assert slurm.array_ranges(runs) == [(0, 1), (2, 2)]
 
 
 def test_runs_with_equal_probe_keys_have_the_same_probe_folder() -> None:
@@ -382,7 +383,7 @@ def test_the_completions_of_a_step_must_be_divisible_by_the_number_of_processes(
     with pytest.raises(ConfigError, match=r"number of processes \(2\)"):
         plan_of(*uneven, f"accelerate={file}")
     with pytest.raises(ConfigError, match=r"number of processes \(4\)"):
-        plan_of(*uneven, f"accelerate={file}", "slurm.nodes=2")
+        plan_of(*uneven, f"accelerate={file}", "slurm.nodes=2")  # twice two processes
     assert plan_of(*uneven, f"accelerate={file}", "--table")  # starts no run, so no check
 
 
@@ -456,54 +457,39 @@ def test_processor_time_is_recorded_for_each_of_two_runs_that_end_together(
     assert all(outcome["processor_seconds"] > 0 for outcome in status.values()), status
 
 
-FAKE_COMMANDS = {
-    "sbatch": 'echo "$@" >> "$RECORD"; wc -l < "$RECORD" | tr -d " "',
-    "scontrol": "printf 'node7\\nnode8\\n'",
-    "srun": 'printf "%s\\n" "$@" > "$RECORD.srun"; env > "$RECORD.env"',
-}
-"""Bash bodies of fake cluster commands. sbatch writes its arguments to the file $RECORD and prints
-the number of its calls as the job id. srun writes its arguments and its environment to files."""
-
-
-@pytest.fixture
-def sbatch_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Puts FAKE_COMMANDS on the PATH; returns the file that records the calls of sbatch."""
-    folder, record = tmp_path / "bin", tmp_path / "record"
-    folder.mkdir()
-    for name, body in FAKE_COMMANDS.items():
-        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("RECORD", str(record))
-    return record
-
-
-def test_slurm_submits_one_run_per_probe_then_the_other_runs_then_the_table(
+def test_slurm_submits_the_shared_probes_then_the_runs_then_the_table(
     tmp_path: Path, sbatch_record: Path
 ) -> None:
     result = sweep("recipe=grpo_full,grpo_random", "seed=1,2", "jobs=3", "slurm=plain",
-                   "slurm.partition=gpu", "slurm.gpus-per-node=8", "slurm.exclusive=",
+                   "slurm.partition=gpu", "slurm.gpus-per-node=1", "slurm.exclusive=",
+                   "slurm.comment=two words", "slurm.table.time=10",
                    "data.tasks=[ocr, counting]", f"output_dir={tmp_path}/a b")  # fmt: skip
     assert result.returncode == 0, result.stderr
     folder = Path(result.stdout.strip().splitlines()[-1].removeprefix("output: "))
     lines = sbatch_record.read_text().splitlines()
     without_folders = [re.sub(r"/\S.*/", "", line) for line in lines]
     assert without_folders == [
-        "--parsable --array=0-1%3 run.sbatch",  # %3: at most three at a time (jobs=3)
-        "--parsable --array=2-3%3 --dependency=afterany:1 run.sbatch",
-        "--parsable --dependency=afterany:2 table.sbatch",
+        "--parsable --array=0-1%3 run.sbatch 0",  # %3: at most three at a time (jobs=3)
+        "--parsable --dependency=afterany:1 --array=0-3%3 run.sbatch 2",
+        "--parsable --dependency=afterany:1:2 table.sbatch",
     ]
     script = (folder / "run.sbatch").read_text()
     assert "#SBATCH --partition=gpu\n" in script
     assert "#SBATCH --exclusive\n" in script
-    assert "gpus" not in (folder / "table.sbatch").read_text()
-    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "4007",
-                   "SLURM_JOB_NODELIST": "x", "SLURM_JOB_NUM_NODES": "2"}  # fmt: skip
-    task = subprocess.run(["bash", str(folder / "run.sbatch")], env=environment, text=True,
+    assert "#SBATCH --comment='two words'\n" in script
+    table_script = (folder / "table.sbatch").read_text()
+    assert "gpus" not in table_script
+    assert "#SBATCH --partition=gpu\n" in table_script
+    assert "#SBATCH --time=10\n" in table_script
+    assert "--time" not in script
+    environment = {**os.environ, **TASK_VARIABLES, "SLURM_ARRAY_TASK_ID": "3"}
+    task = subprocess.run(["bash", str(folder / "run.sbatch"), "2"], env=environment, text=True,
                           capture_output=True)  # fmt: skip
-    assert task.returncode == 0, task.stderr
+    printed = (folder / "slurm-4000_3.out").read_text()
+    assert task.returncode == 0, printed + task.stderr
+    assert printed.splitlines()[-1] == "grpo_random-2: done"
     arguments = Path(f"{sbatch_record}.srun").read_text().splitlines()
-    start = arguments.index("run") + 1
+    start = arguments.index("train") + 1
     assert arguments[start:] == ["recipe=grpo_random", "data.tasks=[ocr, counting]",
                                  f"output_dir={tmp_path}/a b", "seed=2"]  # fmt: skip
     variables = Path(f"{sbatch_record}.env").read_text().splitlines()
@@ -518,10 +504,10 @@ def test_slurm_skips_finished_runs(tmp_path: Path, sbatch_record: Path) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     write_finished_run(runs[0])
     plan = sweep_plan(runs, tmp_path / "s")
-    slurm.submit(plan, setup="plain", options={}, arguments=[])
+    slurm.submit(plan, SlurmRequest())
     # Only one run is left; task 0 reads its arguments from 0.args.
     assert [path.name for path in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
-    assert sbatch_record.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
+    assert sbatch_record.read_text().splitlines()[0].startswith("--parsable --array=0-0 ")
 
 
 def test_a_second_submission_does_not_change_the_files_of_waiting_tasks(
@@ -529,12 +515,12 @@ def test_a_second_submission_does_not_change_the_files_of_waiting_tasks(
 ) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     plan = sweep_plan(runs, tmp_path / "s")
-    slurm.submit(plan, setup="plain", options={}, arguments=[])
+    slurm.submit(plan, SlurmRequest())
     (waiting_task,) = (tmp_path / "s" / "jobs").glob("*/1.args")
     arguments = waiting_task.read_text()
     first_script = (tmp_path / "s" / "run.sbatch").read_text()
     write_finished_run(runs[0])
-    slurm.submit(plan, setup="plain", options={}, arguments=[])
+    slurm.submit(plan, SlurmRequest())
     assert str(waiting_task.parent) in first_script
     assert str(waiting_task.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
     assert waiting_task.read_text() == arguments
@@ -550,7 +536,7 @@ def test_a_finished_run_whose_last_start_failed_is_submitted_again(
         write_finished_run(run)
     plan.folder.mkdir()
     (plan.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
-    slurm.submit(plan, setup="plain", options={}, arguments=[])
+    slurm.submit(plan, SlurmRequest())
     (task,) = (tmp_path / "s" / "jobs").glob("*/*.args")
     assert task.read_text().startswith("grpo_full-2\n")
     # The submission has removed the failure from status.json.
@@ -562,10 +548,10 @@ def test_a_task_can_start_a_python_whose_path_has_a_space(
 ) -> None:
     python = tmp_path / "a b" / "python"
     python.parent.mkdir()
-    python.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$RECORD.python"\n')
+    python.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$RECORD.python"; echo output: x\n')
     python.chmod(0o755)
-    # An srun that drops its one option and runs the command.
-    (tmp_path / "bin" / "srun").write_text('#!/bin/bash\nshift\nexec "$@"\n')
+    # An srun that drops its two options and runs the command.
+    (tmp_path / "bin" / "srun").write_text('#!/bin/bash\nshift 2\nexec "$@"\n')
     monkeypatch.setattr(sys, "executable", str(python))
     config = tmp_path / "a b" / "ddp.yaml"
     config.write_text("num_processes: 1\n")
@@ -573,13 +559,11 @@ def test_a_task_can_start_a_python_whose_path_has_a_space(
     plan = local_launcher.SweepPlan(
         name="x", folder=tmp_path / "s s", runs=runs, at_a_time=1, accelerate=config
     )
-    slurm.submit(plan, setup="plain", options={}, arguments=[])
-    variables = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "x",
-                 "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0"}  # fmt: skip
+    slurm.submit(plan, SlurmRequest())
     script = str(plan.folder / "run.sbatch")
-    environment = {**os.environ, **variables}
-    result = subprocess.run(["bash", script], env=environment, text=True, capture_output=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    variables = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_NUM_NODES": "1"}
+    environment = {**os.environ, **TASK_VARIABLES, **variables}
+    subprocess.run(["bash", script, "0"], env=environment, text=True, capture_output=True)
     arguments = Path(f"{sbatch_record}.python").read_text().splitlines()
     assert arguments[:4] == ["-m", "accelerate.commands.launch", "--config_file", str(config)]
     assert arguments[-4:] == ["recipe=grpo_full", f"output_dir={tmp_path}",
@@ -616,7 +600,7 @@ def test_dry_prints_the_scripts_on_a_machine_without_sbatch(tmp_path: Path) -> N
     result = sweep(*arguments, "--dry", PATH=path)
     assert result.returncode == 0, result.stderr
     assert "#SBATCH --job-name=difftrain-rows" in result.stdout
-    assert "sbatch --parsable --array=0-0%1" in result.stdout
+    assert "sbatch --parsable --array=0-0 " in result.stdout
     assert not (tmp_path / "sweep").exists()
     result = sweep(*arguments, PATH=path)
     assert result.returncode == 2
@@ -624,9 +608,9 @@ def test_dry_prints_the_scripts_on_a_machine_without_sbatch(tmp_path: Path) -> N
 
 
 def test_sbatch_options_that_the_sweep_sets_itself_are_refused() -> None:
-    (problem,) = slurm.option_problems({"array": "1-3"})
+    (problem,) = slurm_options.option_problems({"array": "1-3"})
     assert "is set by the sweep" in problem
-    assert slurm.option_problems({"time": "1-00", "gres": "gpu:8"}) == []
+    assert slurm_options.option_problems({"time": "1-00", "gres": "gpu:8"}) == []
 
 
 @pytest.mark.slow

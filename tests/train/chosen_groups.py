@@ -72,7 +72,7 @@ class RealRollouts(DynamicSamplingTrainer):
         self.batches: list[list[RolloutGroup]] = []
         self.outputs: list[dict[str, Any]] = []
         self.replays: list[Replay] = []
-        self.num_tokens = 0  # of all rollouts for training
+        self.num_rollouts, self.num_tokens = 0, 0  # of all rollouts for training
         self.logps_of_sampling = False  # whether the rollouts have log-probabilities, as vLLM's
         super().__init__(*args, **kwargs)
 
@@ -100,7 +100,9 @@ class Trainer(RealRollouts):
             generator = np.random.default_rng(seed)
             tokens = generator.integers(20, 300, generator.integers(2, 9)).tolist()
             rows.append([*tokens, self.eos_token_ids[0]])
-        self.num_tokens += sum(map(len, rows)) if self.model.training else 0
+        if self.model.training:
+            self.num_rollouts += len(rows)
+            self.num_tokens += sum(map(len, rows))
         logps = [[-(token % 7) / 5 for token in ids] for ids in rows]
         return rows, logps if self.logps_of_sampling else None
 

@@ -25,7 +25,7 @@ from difftrain.config.train import (
 from difftrain.train import checkpointing
 from difftrain.train.callbacks import PROMPT_LOG, JsonlLogger, read_log, truncate_log
 from difftrain.train.dynamic_sampling import DeadPoolError
-from difftrain.train.grpo import batch_problem
+from difftrain.train.grpo import batch_problem, rollout_counts, size_problem
 from tests.train.chosen_groups import GROUP, RealRollouts, build, logged, shapes_pool, weights
 
 ROOT, BIN = Path(__file__).resolve().parents[2], Path(sys.executable).parent
@@ -179,6 +179,41 @@ def test_tokens_and_answers_of_refused_groups_are_counted(tmp_path: Path) -> Non
     assert sampled == [2 + 2, 1 + 2]  # the second step has a carried group; its rounds differ
     counted = sum(n * GROUP * length for n, length in zip(sampled, lengths, strict=True))
     assert counted == pytest.approx(trainer.num_tokens)
+    assert sum(logged(trainer, "generated_tokens")) == trainer.num_tokens
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        {"gradient_accumulation_steps": 2, "steps_per_generation": 1},  # two batches for a step
+        {"gradient_accumulation_steps": 1, "steps_per_generation": 2},  # a batch for two steps
+        {"gradient_accumulation_steps": 4, "steps_per_generation": 2},
+    ],
+)
+@pytest.mark.parametrize("grpo", [{}, REFILL], ids=["plain", "refill"])
+def test_tokens_are_exact_whatever_the_number_of_batches_of_a_step(
+    grpo: dict[str, Any], batches: dict[str, int], tmp_path: Path
+) -> None:
+    folder, size = tmp_path / "run", GROUP if batches["steps_per_generation"] == 2 else 2 * GROUP
+    trainer = build(shapes_pool("dllldllldlll"), folder, GrpoConfig(**grpo), max_steps=4,
+                    per_device_train_batch_size=size, **batches)  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    trainer.add_callback(JsonlLogger(folder, 0.0, "test"))
+    trainer.train()
+    counts = rollout_counts(trainer, folder)
+    assert counts == {"generations": trainer.num_rollouts, "tokens": trainer.num_tokens}
+
+
+def test_logged_rewards_are_those_of_all_generated_groups(tmp_path: Path) -> None:
+    """Of the chosen groups alone the reward would rise because they are chosen."""
+    trainer = train("ddld" + "l" * 8, tmp_path, grpo=REFILL, max_steps=1)
+    assert logged(trainer, "groups_trained") == [2]
+    sampled = read_log(tmp_path, PROMPT_LOG)
+    accuracies = [row["accuracy"] for row in sampled if row["step"]]
+    assert 0.0 in accuracies
+    expected = pytest.approx(sum(accuracies) / len(accuracies))
+    assert logged(trainer, "rewards/accuracy/mean") == [expected]
+    assert logged(trainer, "reward") == [expected]
 
 
 def test_a_pool_without_a_live_group_is_refused_and_the_weights_stay(tmp_path: Path) -> None:
@@ -298,7 +333,7 @@ def test_a_batch_that_cannot_be_filled_is_refused(
     for name, value in options.items():
         setattr(trainer.args, name, value)
     trainer.train_dataset = trainer.train_dataset.select(range(len(pattern)))
-    assert problem in batch_problem(trainer)
+    assert problem in (batch_problem(trainer) or size_problem(trainer))
 
 
 def launch(config: str | None, folder: Path, pattern: str, num_steps: int) -> dict[str, Any]:

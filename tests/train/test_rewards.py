@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
+from trl.trainer.grpo_config import GRPOConfig
 
 from difftrain.data import prompts
 from difftrain.grade.reward_hacking import Alarm
@@ -185,6 +186,22 @@ def test_a_reward_of_weight_zero_does_not_count_for_the_variance(
     completions = ["no", "no", "no", "rather"]
     logged = metrics_of([(shapes_samples[0], completions)], subsets, format_weight=0)
     assert step_metrics(dict(logged), num_processes=1)["frac_reward_zero_std/stratum/easy"] == 1.0
+
+
+@pytest.mark.parametrize("scale_rewards", ["batch", "group"])
+def test_the_share_of_groups_without_variance_is_right_if_rewards_are_scaled_by_the_batch(
+    scale_rewards: str, shapes_samples: list[Sample], subsets: Subsets, tmp_path: Path
+) -> None:
+    """TRL's number is then 0 unless all rewards of the batch are equal."""
+    groups = [(shapes_samples[0], ["right"] * 4), (shapes_samples[1], ["right", "no", "no", "no"]),
+              (shapes_samples[2], ["no"] * 4), (shapes_samples[3], ["rather"] * 4)]  # fmt: skip
+    logs = dict(metrics_of(groups, subsets)) | {"reward": 0.5, "frac_reward_zero_std": 0.0}
+    arguments = GRPOConfig(output_dir=str(tmp_path), scale_rewards=scale_rewards, use_cpu=True,
+                           bf16=False, num_generations=2)  # fmt: skip
+    log = callbacks.JsonlLogger(tmp_path, elapsed=0.0, title="test")
+    log.on_log(arguments, TrainerState(global_step=1), TrainerControl(), logs=logs)
+    (row,) = callbacks.read_log(tmp_path)
+    assert row["frac_reward_zero_std"] == (0.75 if scale_rewards == "batch" else 0.0)
 
 
 def test_an_incomplete_group_is_not_counted_as_a_group(

@@ -234,6 +234,8 @@ def test_a_sample_has_all_its_responses_scores_and_curves(client: TestClient) ->
     assert {row["name"] for row in content["selections"]} >= {"tuned"}
     (training,) = content["training"]
     assert {"all samples", sample.task, "hard"} == training["curves"].keys()
+    assert [row["step"] for row in training["rollouts"]] == [3, 17]
+    assert training["rollouts"][0]["completion"] == "<answer>step 3</answer>"
     hard_ids, near = ids_of(client, "is.pism_stratum=hard"), content["neighbors"]
     assert hard_ids[near["position"]] == sample.sample_id
     assert near["next"] == hard_ids[near["position"] + 1]

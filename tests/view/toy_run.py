@@ -35,6 +35,7 @@ from difftrain.records import (
 )
 from difftrain.select.rap import DECISIONS_FOLDER, Decision, Outcome
 from difftrain.shapes import benchmarks, pool
+from difftrain.train.rollout_log import RolloutLog
 
 SEED = 1
 MASK_PERCENTS = [0, 30, 60, 90]
@@ -108,9 +109,13 @@ def write_selection(folder: Path, ids: Sequence[str], reason: str, arm: str, sco
     return finish(folder, settings, {"score": score})
 
 
-def write_training(folder: Path, task: str) -> Path:
-    """A training log of twenty steps whose reward rises."""
+def write_training(folder: Path, sample: Sample) -> Path:
+    """A training log of twenty steps whose reward rises, and completions to one sample."""
     folder.mkdir(parents=True)
+    task, log = sample.task, RolloutLog(folder, 0)
+    for step in (3, 17):
+        log.record(step, [sample.sample_id], [f"<answer>step {step}</answer>"], [0.1], [0.0])
+    log.write()
     with (folder / "train_log.jsonl").open("w") as file:
         for step in range(1, 21):
             reward = 0.2 + 0.03 * step
@@ -181,7 +186,7 @@ def write_run(root: Path, size: int = 60, name: str = "toy", shift: int = 1) -> 
     folders["select control"] = write_selection(
         root / "select" / f"control{name}", ids[::4], "drawn at random, one of 9", "control", score
     )
-    folders["train tuned"] = write_training(root / "train" / f"tuned{name}", samples[2].task)
+    folders["train tuned"] = write_training(root / "train" / f"tuned{name}", samples[2])
     for arm, arm_shift in (("base", 0), ("tuned", shift)):
         folder = root / "evaluate" / f"{arm}{name}"
         folders[f"evaluate {arm}"] = write_evaluation(folder, arm_shift, 30)

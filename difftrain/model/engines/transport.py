@@ -19,7 +19,10 @@ from enum import StrEnum
 from threading import Thread
 from typing import Any, TypeVar
 
+import httpx
 import openai
+
+from difftrain.config.model import addresses
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ for _name in ("openai", "httpx", "httpcore"):  # They log the server's address.
 MAX_RESPONSE_BYTES = 8 << 20  # a larger response is no chat completion
 MAX_MESSAGE_CHARS = 300  # of a server's error message
 CONNECT_TIMEOUT_S = MODELS_TIMEOUT_S = 10.0
+FIRST_PAUSE_S = 2.0  # how long one of several servers is left out at first; doubles every time
 MAX_BACKOFF_S = 30.0  # before a retry, or before the next check of a server that is away
 TRANSIENT_STATUSES = (408, 409, 425)  # with 429, the 4xx after which a retry can succeed
 GATEWAY_STATUSES = (502, 503, 504)  # a gateway's answers while no server runs behind it
@@ -72,8 +76,24 @@ class ServerUnavailable(OSError):
     """The server was away for longer than the settings allow, or rejects every request."""
 
 
+@dataclass(eq=False, slots=True)
+class Replica:
+    """One of the servers that share a client's requests."""
+
+    url: str
+    openai: openai.AsyncOpenAI
+    num_open: int = 0  # requests without a response
+    num_sent: int = 0
+    retry_at: float = 0.0  # a time.monotonic(); until then, it is left out
+    pause: float = 0.0  # how long it was left out last; 0: it works
+
+
 class ServerClient:
     """An OpenAI client with an event loop of its own; safe to use from several threads.
+
+    `url` has one address, or several of servers that run the same model. Each request goes to the
+    server with the fewest open requests. A server that is down or fails is left out, and gets one
+    request after a pause to see whether it is back; no request fails because one server is down.
 
     `fatal_statuses` has a message for each status after which every request would fail. The key,
     and with `hide_url` the address, are removed from all messages.
@@ -87,45 +107,102 @@ class ServerClient:
         fatal_statuses: Mapping[int, str],
         hide_url: bool = False,
     ) -> None:
-        self.url, api_key = url.strip().rstrip("/"), api_key.strip()
+        urls, api_key = addresses(url), api_key.strip()
+        self.url = " ".join(urls)
         self.timeout_s, self._fatal_statuses = timeout_s, fatal_statuses
         self._secrets = list(filter(None, (api_key, self.url if hide_url else "")))
         # Once true, a 404 or 405 is a router's transient failure and no sign of a wrong address.
         self.has_completed = False
         self._headers: dict[str, Any] = {} if api_key else {"Authorization": openai.Omit()}
-        self._openai = openai.AsyncOpenAI(
-            base_url=self.url,
-            api_key=api_key or "none",  # the library requires one
-            timeout=openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-            max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
-        )
-        # The library reads OPENAI_* variables. They are for another server, so none is sent.
-        self._openai.organization = self._openai.project = None
-        self._openai._custom_headers = {}
+        self.replicas = [Replica(address, self._open(address, api_key)) for address in urls]
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
+    def _open(self, url: str, api_key: str) -> openai.AsyncOpenAI:
+        client = openai.AsyncOpenAI(
+            base_url=url,
+            api_key=api_key or "none",  # the library requires one
+            timeout=openai.Timeout(self.timeout_s, connect=min(self.timeout_s, CONNECT_TIMEOUT_S)),
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+        )
+        # The library reads OPENAI_* variables. They are for another server, so none is sent.
+        client.organization = client.project = None
+        client._custom_headers = {}
+        return client
+
     async def complete(self, body: Mapping[str, Any], parse: Callable[[dict[str, Any]], T]) -> T:
         """One chat completion, parsed by `parse`. Raises RequestError, without secrets."""
         try:
-            return parse(await self._post(body))
+            return parse(await self._post_to_any(body))
         except RequestError as error:
             for secret in self._secrets:
                 error.message = error.message.replace(secret, "...")
             error.message = error.message[:MAX_MESSAGE_CHARS]
             raise
 
-    async def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        completions = self._openai.chat.completions.with_raw_response
+    def _next_replica(self) -> Replica:
+        """The server for the next request; one that is left out only if all are."""
+        now = time.monotonic()
+        working = [item for item in self.replicas if not item.pause]
+        # One request at a time shows whether a server is back.
+        tested = [item for item in self.replicas if item.pause and item.retry_at <= now]
+        if working and (free := [item for item in tested if not item.num_open]):
+            return free[0]
+        if working:
+            return min(working, key=lambda item: (item.num_open, item.num_sent))
+        return min(self.replicas, key=lambda item: item.retry_at)
+
+    async def _post_to_any(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Post to one of the servers; to the next, if the connection to this one is lost."""
+        while True:
+            replica = self._next_replica()
+            replica.num_open += 1
+            replica.num_sent += 1
+            try:
+                response = await self._post(replica, body)
+            except RequestError as error:
+                if error.fault not in (Fault.lost, Fault.server):
+                    raise
+                self._leave_out(replica, error.message)
+                others_work = any(not item.pause for item in self.replicas if item is not replica)
+                if error.fault is Fault.server or not others_work:
+                    raise
+            else:
+                self._take_back(replica)
+                return response
+            finally:
+                replica.num_open -= 1
+
+    def _leave_out(self, replica: Replica, reason: str) -> None:
+        if len(self.replicas) == 1:
+            return
+        if not replica.pause:
+            logger.warning(
+                "model.url=%s does not work (%s): the other servers get its requests",
+                replica.url,
+                reason,
+            )
+        if time.monotonic() >= replica.retry_at:  # not once for each of its open requests
+            replica.pause = min(MAX_BACKOFF_S, 2 * replica.pause or FIRST_PAUSE_S)
+            replica.retry_at = time.monotonic() + replica.pause
+
+    def _take_back(self, replica: Replica) -> None:
+        if replica.pause and time.monotonic() >= replica.retry_at:
+            logger.warning("model.url=%s works again", replica.url)
+            replica.pause = replica.retry_at = 0.0
+
+    async def _post(self, replica: Replica, body: Mapping[str, Any]) -> dict[str, Any]:
+        completions = replica.openai.chat.completions.with_raw_response
         try:
             async with asyncio.timeout(self.timeout_s):
                 # The body is all in extra_body: the client would copy and check long messages.
                 extra: Any = {"extra_body": dict(body), "extra_headers": self._headers}
                 response = await completions.create(model=body["model"], messages=[], **extra)
-        except (TimeoutError, openai.APITimeoutError):
-            raise RequestError(Fault.slow) from None
+        except (TimeoutError, openai.APITimeoutError) as error:
+            has_no_connection = isinstance(error.__cause__, httpx.ConnectTimeout)
+            raise RequestError(Fault.lost if has_no_connection else Fault.slow) from None
         except openai.APIStatusError as error:
             raise self._status_error(error) from None
         except openai.APIConnectionError:
@@ -163,10 +240,24 @@ class ServerClient:
         return RequestError(Fault.refused, message, permanent=True)
 
     async def models_status(self, timeout_s: float = MODELS_TIMEOUT_S) -> int:
-        """HTTP status of the list of models. Raises RequestError if no server answers."""
+        """HTTP status of the list of models. Raises RequestError if no server answers.
+
+        Of several servers, the status of one that is reachable, if any.
+        """
+        requests = (self._models_status(replica, timeout_s) for replica in self.replicas)
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, RequestError):
+                raise result
+        statuses = [result for result in results if isinstance(result, int)]
+        for status in sorted(statuses, key=lambda status: status in GATEWAY_STATUSES):
+            return status
+        raise next(result for result in results if isinstance(result, RequestError))
+
+    async def _models_status(self, replica: Replica, timeout_s: float) -> int:
         try:
             async with asyncio.timeout(timeout_s):
-                models = self._openai.models.with_raw_response
+                models = replica.openai.models.with_raw_response
                 response = await models.list(extra_headers=self._headers, timeout=timeout_s)
                 return response.status_code
         except openai.APIStatusError as error:
@@ -194,7 +285,8 @@ class ServerClient:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._openai.close()
+            for replica in self.replicas:
+                await replica.openai.close()
             await self._loop.shutdown_default_executor()
 
         self.run(cancel_all())

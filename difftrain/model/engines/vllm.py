@@ -1,4 +1,4 @@
-"""vLLM's offline engine in this process (vLLM 0.31.0, from the extra `vllm`; needs a GPU).
+"""vLLM's offline engine in this process (vLLM 0.31.0, extra `vllm`; without a GPU: docs/vllm.md).
 
 With n > 1, vLLM gives a request's completions the seeds s, s + 1, ... Here each response has its
 own seed, a hash (seeds.py), so each is a request with n = 1. Equal prompts are still computed
@@ -80,7 +80,7 @@ class VllmEngine:
     """vLLM's LLM; new requests join as others end. Raises ConfigError if it is not installed."""
 
     def __init__(self, config: ModelConfig, pixels: tuple[int, int]) -> None:
-        try:  # Imported only here, because it needs a GPU.
+        try:  # Imported only here, because it is an extra.
             vllm: Any = import_module("vllm")
             import_module("vllm.sampling_params")  # so that vllm.sampling_params exists
         except ImportError as error:

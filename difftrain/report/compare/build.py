@@ -29,10 +29,11 @@ from difftrain.report.compare.runs import (
     read_runs,
     without_duplicates,
 )
+from difftrain.report.compare.tokens import compare_tokens
 from difftrain.stats import MEAN, Estimate
 
 BENCHMARK_ORDER = (*OFFICIAL, *MINIATURES)  # first those of Qi et al. 2026, in its order
-VERSION = 5  # part of the folder's hash; a change of the files' content must raise it
+VERSION = 6  # part of the folder's hash; a change of the files' content must raise it
 RunBySeed = dict[int, Run]
 
 
@@ -226,10 +227,12 @@ def versus_control(
     control_S, tuned_S = results[: len(seeds)], results[len(seeds) :]
     pooled = stats.pool(stats.difference_tables(control_S, tuned_S, cluster_of), "paired")
     title = presets.preset_of(controls[seeds[0]].name).title
+    pairs = [(runs[seed], controls[seed]) for seed in seeds]
     return ControlDifference(
         control=title if arm == Arm.tuned else "its own random control",
         seeds=tuple(seeds),
         differences=pooled | unscored,
+        tokens=compare_tokens(pairs, arm),
     )
 
 

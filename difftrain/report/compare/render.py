@@ -71,8 +71,17 @@ def describe(row: ComparisonRow, column: str = MEAN) -> str:
     difference = row.versus_control.differences[column]
     if difference.mean is None:
         return f"unknown: {difference.reason}"
-    suffix = ", one seed" if len(row.versus_control.seeds) == 1 else ""
+    suffix = unequal_tokens(row) and f", {unequal_tokens(row)}"
+    suffix += ", one seed" if len(row.versus_control.seeds) == 1 else ""
     return f"{row_verdict(row, column)}, {format_difference(difference)}{suffix}"
+
+
+def unequal_tokens(row: ComparisonRow) -> str:
+    """`2.3 times its control's tokens` if a row and its control differ in them; else empty."""
+    tokens = row.versus_control.tokens if row.versus_control else None
+    if tokens is None or not tokens.is_unequal:
+        return ""
+    return f"{tokens.ratio:.2g} times its control's tokens"
 
 
 def format_score(estimate: Estimate) -> str:
@@ -140,6 +149,7 @@ def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, 
             "seed_scores": " ".join(f"{mean:.6f}" for mean in score.seed_means),
             "paper": row.paper.get(name),
             "control": versus.control if versus else "",
+            "control_tokens": versus.tokens.control_tokens if versus and versus.tokens else None,
             "difference": difference.mean,
             "difference_low": difference.low,
             "difference_high": difference.high,
@@ -285,5 +295,6 @@ text.templates().globals |= {
     "percent": percent,
     "rap_titles": RAP_TITLES,
     "unequal": UNEQUAL_SIZES,
+    "unequal_tokens": unequal_tokens,
     "untested": UNTESTED,
 }

@@ -15,7 +15,8 @@ from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.report.compare.presets import RAP_TITLES, preset_of
 from difftrain.report.text import flatten
 
-if TYPE_CHECKING:  # so that a sweep can check its settings without loading scipy
+if TYPE_CHECKING:  # so that a sweep can check its settings without loading scipy and pandas
+    from difftrain.report.compare.tokens import TokenComparison
     from difftrain.stats import Estimate
 
 # Runs that differ in these settings are in different tables.
@@ -58,6 +59,7 @@ class ControlDifference:
     control: str
     seeds: tuple[int, ...]
     differences: "dict[str, Estimate]"
+    tokens: "TokenComparison | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,16 @@ class Run:
         if manifest.read_manifest(folder) is None:
             raise MissingArtifact(f"{self.folder}: no finished evaluation of {arm} at {folder}")
         return folder
+
+    def train_folders(self, arm: str) -> list[Path]:
+        """The folders of an arm's GRPO, by round."""
+        root = self.folder.absolute().parent.parent / "train"
+        stages = self.report["stages"].items()
+        return [
+            root / stage["folder"]
+            for name, stage in stages
+            if name.partition(",")[0] == f"train {arm}"
+        ]
 
     def cost(self, arm: str = "tuned") -> RowCost:
         """The cost of training an arm (tuned model or its control) and of selecting its samples.

@@ -122,10 +122,15 @@ function selectionPanel(data) {
 function trainingPanel(data) {
   if (!data.training.length) return null;
   return h("section", { class: "panel" }, h("h2", {}, "Training"),
-    h("p", { class: "note" }, "The logs hold rewards by task and stratum, not of single samples: these are the curves of the groups that this sample belongs to."),
+    h("p", { class: "note" }, "Curves are of all samples of the same task or stratum. Below them, some of this sample's own completions by step."),
     h("div", { class: "columns" }, data.training.map((row) => lineChart(
       Object.entries(row.curves).map(([name, points]) => ({ name, points })),
-      { title: `${row.name}: accuracy reward over ${row.steps} steps`, xLabel: "step", yMin: 0, yMax: 1 }))));
+      { title: `${row.name}: accuracy reward over ${row.steps} steps`, xLabel: "step", yMin: 0, yMax: 1 }))),
+    data.training.map((row) => row.rollouts.length ? h("details", { open: true },
+      h("summary", {}, `${row.name}: ${row.rollouts.length} completions`),
+      h("table", {}, h("thead", {}, h("tr", {}, ["step", "reward", "accuracy", "completion"].map((name) => h("th", { scope: "col" }, name)))),
+        h("tbody", {}, row.rollouts.map((item) => h("tr", {}, h("td", {}, String(item.step)), h("td", {}, item.reward.toFixed(2)),
+          h("td", {}, item.accuracy.toFixed(2)), h("td", {}, h("div", { class: "response", dir: "auto" }, item.completion))))))) : null));
 }
 
 export { percent };

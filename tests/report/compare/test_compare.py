@@ -7,7 +7,9 @@ and random (as many random samples). The measure of difficulty is PISM, CMAB or 
 
 import csv
 import io
+import json
 import re
+import shutil
 import subprocess
 import sys
 from base64 import b64decode
@@ -30,6 +32,7 @@ from difftrain.report.compare.runs import (
     Run,
     read_runs,
 )
+from difftrain.report.compare.tokens import at_equal_tokens, held_out_curve
 from difftrain.stats import Estimate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -652,3 +655,58 @@ def test_the_table_says_why_a_row_has_no_control(finish_run: FinishRun) -> None:
 def test_describe_returns_the_reason_if_a_row_has_no_control() -> None:
     row = ComparisonRow(name="x", title="x", seeds=(1,), scores={}, no_control="none: because")
     assert describe(row) == "none: because"
+
+
+def test_a_verdict_says_that_a_row_generated_more_tokens_than_its_control(
+    finish_run: FinishRun,
+) -> None:
+    runs = [finish_run("grpo_mid_hard", 0.7), finish_run("grpo_random", 0.5)]
+    equal = compare_runs(runs)
+    assert "control's tokens" not in csv_rows(equal)["grpo_mid_hard", "mean"]["verdict"]
+    content = (runs[1] / "report.json").read_text()
+    assert content.count('"tokens": 38000') > 0  # 20 steps of 1900 tokens
+    (runs[1] / "report.json").write_text(content.replace('"tokens": 38000', '"tokens": 19000'))
+    folder = compare_runs(runs, output=equal.parent / "unequal")
+    verdict_text = csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"]
+    assert verdict_text.endswith(", 2 times its control's tokens, one seed")
+    for name in ("compare.html", "compare.tex", "compare.md"):
+        assert "2 times its control" in (folder / name).read_text(), name
+    (line,) = [
+        line
+        for line in (folder / "compare.md").read_text().splitlines()
+        if line.startswith("| GRPO-only(mid+hard) | 38,000 | 19,000 |")
+    ]
+    assert line.split(" | ")[3:5] == ["2.00", "none"]  # no evaluations on held-out samples
+    for number, run in enumerate(read_runs(runs), 1):
+        (train,) = run.train_folders("tuned")
+        shutil.rmtree(train)
+        write_log(train, 100 * number, {2: 0.25, 4: 0.5})
+    text = (compare_runs(runs, output=equal.parent / "held out") / "compare.md").read_text()
+    # The row ends after 400 tokens at 50 %, where its control has been evaluated at 25 %.
+    assert "| 2.00 | 400 tokens | 50.0 | 25.0 |" in text
+
+
+def write_log(folder: Path, tokens: int, accuracies: dict[int, float]) -> Path:
+    """A training of four steps with these held-out accuracies by step."""
+    folder.mkdir(parents=True)
+    rows = [{"step": step, "generated_tokens": tokens} for step in range(1, 5)]
+    evaluations = [
+        {"step": step, "eval_rewards/accuracy/mean": value} for step, value in accuracies.items()
+    ]
+    for name, lines in (("train_log", rows), ("eval_log", evaluations)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text)
+    return folder
+
+
+def test_held_out_accuracy_is_compared_where_the_cheaper_run_was_last_evaluated(
+    tmp_path: Path,
+) -> None:
+    refill = held_out_curve([write_log(tmp_path / "refill", 300, {2: 0.4, 4: 0.8})])
+    plain = held_out_curve([write_log(tmp_path / "plain", 200, {2: 0.3, 4: 0.5})])
+    assert refill == [(600, 0.4), (1200, 0.8)]
+    # After 800 tokens plain ends, and refill is a third of the way from 0.4 to 0.8.
+    assert at_equal_tokens(refill, plain) == (800, pytest.approx(0.4 + 0.4 / 3), 0.5)
+    late = held_out_curve([write_log(tmp_path / "late", 900, {4: 0.9})])
+    assert at_equal_tokens(late, plain) is None  # not evaluated until then
+    assert held_out_curve([tmp_path / "refill", tmp_path / "plain"]) == []  # two rounds

@@ -1,0 +1,26 @@
+"""Ends training, with a checkpoint, after the step in which a stop was requested."""
+
+import os
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from difftrain.pipeline.stop_request import STOP_VARIABLE, is_requested
+
+
+class StopOnRequest(TrainerCallback):
+    """`has_stopped` tells whether training ended because of the stop file."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator, self.has_stopped = accelerator, False
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Save and stop if any process sees the file: all must stop after the same step."""
+        if STOP_VARIABLE not in os.environ or state.global_step >= state.max_steps:
+            return
+        seen = torch.tensor([float(is_requested())], device=self.accelerator.device)
+        if self.accelerator.reduce(seen, reduction="sum").item():
+            self.has_stopped = control.should_save = control.should_training_stop = True

@@ -1,0 +1,79 @@
+"""What TRL does not pass to vLLM: the precision, and weights for a server where there is no GPU.
+
+* In this process (colocate) TRL gives vLLM only the model's name, so vLLM would take the precision
+  and the revision of the folder, not those of the settings: other answers than the trainer's.
+* To a server TRL sends weights by NCCL, which needs a GPU of its own for the trainer. Without one
+  it raises an error. Here the trainer writes the weights as a file, and the server reads them; it
+  must see the same folder.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from trl.generation import vllm_generation
+from trl.generation.vllm_client import VLLMClient
+
+from difftrain.config.model import Dtype, ModelConfig
+from difftrain.config.run_config import ConfigError
+
+FOLDER = "vllm_weights"  # in the stage's folder, while it trains
+
+
+class FolderClient(VLLMClient):
+    """TRL's client of a vLLM server; the server reads new weights from a folder."""
+
+    def __init__(self, *args: Any, folder: Path, **kwargs: Any) -> None:
+        self.folder = folder
+        super().__init__(*args, **kwargs)
+
+    def init_communicator(self, device: Any = 0) -> None:
+        """Nothing is to be connected."""
+
+    def update_named_params(
+        self, metadata: Any, named_params: Iterator[tuple[str, Tensor]]
+    ) -> None:
+        """Write the weights, let the server load them, and remove them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # A copy: after the last weight, TRL takes the merged adapters out of them again.
+        weights = {
+            name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in named_params
+        }
+        save_file(weights, self.folder / "model.safetensors", metadata={"format": "pt"})
+        body = {"method": "reload_weights", "kwargs": {"weights_path": str(self.folder.absolute())}}
+        self._post(f"{self.base_url}/collective_rpc", json=body)
+        shutil.rmtree(self.folder)
+
+
+@contextmanager
+def completed_arguments(model: ModelConfig, folder: Path) -> Iterator[None]:
+    """Inside the block, TRL's trainer gives vLLM the settings' precision and revision, and gets a
+    FolderClient in `folder` if there is no GPU."""
+    originals = {name: vllm_generation.__dict__.get(name) for name in ("LLM", "VLLMClient")}
+    if originals["LLM"] is not None:  # vLLM is installed
+        arguments = {"dtype": model.dtype.value, "revision": model.revision}
+        vllm_generation.__dict__["LLM"] = partial(originals["LLM"], **arguments)
+    if originals["VLLMClient"] is not None and not torch.cuda.is_available():
+        vllm_generation.__dict__["VLLMClient"] = partial(FolderClient, folder=folder / FOLDER)
+    try:
+        yield
+    finally:
+        vllm_generation.__dict__.update({k: v for k, v in originals.items() if v is not None})
+
+
+def require_same_dtype(generation: Any, model: ModelConfig) -> None:
+    """Raise ConfigError if the server computes in another precision than the settings say."""
+    if generation.mode != "server" or not generation.accelerator.is_main_process:
+        return
+    reported = generation.vllm_client.get_server_info()["model_config"].get("dtype")
+    dtype = str(reported).removeprefix("torch.")
+    if dtype in {*Dtype} - {model.dtype}:
+        rule = f"the server computes in {dtype}, but model.dtype={model.dtype}"
+        advice = f"start it with --dtype {model.dtype}"
+        raise ConfigError([f"grpo.vllm.mode=server: {rule}; {advice}"])

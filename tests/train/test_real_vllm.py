@@ -1,0 +1,90 @@
+"""GRPO with rollouts of a real vLLM, in this process (colocate) and on a server (lane `vllm`)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from difftrain.train.callbacks import read_log
+from tests.real_vllm import ENVIRONMENT, MARKS, serving_vllm
+
+pytestmark = MARKS
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(folder: Path, *settings: str) -> list[str]:
+    return [sys.executable, str(ROOT / "tests" / "train" / "vllm_training.py"), str(folder),
+            *settings]  # fmt: skip
+
+
+def train(folder: Path, *settings: str) -> dict[str, Any]:
+    """Run the program to its end; returns what it prints."""
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        command(folder, *settings), capture_output=True, text=True, env=environment, timeout=1500
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def check_sync(result: dict[str, Any]) -> None:
+    """vLLM answers as the trainer's model does, whose answers changed."""
+    for name in ("start", "trained"):
+        assert result[name]["vllm"] == result[name]["hf"], name
+    assert result["trained"]["hf"] != result["start"]["hf"]
+    assert result["banned"]
+    assert result["sampled"] == []
+
+
+def check_encoder_cache(result: dict[str, Any]) -> None:
+    """vLLM sees a changed vision tower, which it does not after TRL's own sync."""
+    assert result["perturbed"]["hf"] != result["trained"]["hf"]
+    assert result["perturbed"]["vllm"] == result["perturbed"]["hf"]
+    assert result["stale"] != result["perturbed"]["vllm"]
+
+
+def test_vllm_in_this_process_gets_the_trained_weights_and_forgets_encoded_images(
+    tmp_path: Path,
+) -> None:
+    result = train(tmp_path)
+    check_sync(result)
+    check_encoder_cache(result)
+
+
+def test_vllm_in_this_process_gets_the_weights_with_the_lora_adapter_merged(tmp_path: Path) -> None:
+    result = train(tmp_path, "grpo.lora.rank=4", "grpo.learning_rate=1e-2", "grpo.lora.vision=true")
+    check_sync(result)
+    assert (tmp_path / "checkpoint" / "model.safetensors").is_file()
+
+
+def test_a_vllm_server_gets_the_trained_weights_and_forgets_encoded_images(tmp_path: Path) -> None:
+    options = ("--enable-scale-out", "--logprobs-mode", "processed_logprobs")
+    with serving_vllm(tmp_path, *options) as url:
+        server = url.removesuffix("/v1")
+        result = train(
+            tmp_path / "run", "grpo.vllm.mode=server", f"grpo.vllm.server_base_url={server}"
+        )
+    check_sync(result)
+    check_encoder_cache(result)
+
+
+def test_a_training_with_vllm_that_was_killed_continues_from_its_checkpoint(tmp_path: Path) -> None:
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    settings = ("grpo.max_steps=5",)
+    process = subprocess.Popen(command(tmp_path, *settings), env=environment)
+    deadline = time.time() + 900
+    while not list(tmp_path.glob("checkpoints/checkpoint-2/trainer_state.json")):
+        assert process.poll() is None
+        assert time.time() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    done = [row["step"] for row in read_log(tmp_path)]
+    assert done
+    assert len(done) < 5
+    check_sync(train(tmp_path, *settings))
+    assert [row["step"] for row in read_log(tmp_path)] == [1, 2, 3, 4, 5]

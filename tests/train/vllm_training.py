@@ -1,0 +1,136 @@
+"""A program: GRPO with rollouts of vLLM on the tiny model, then questions to vLLM and the trainer.
+
+    python tests/train/vllm_training.py FOLDER [SETTING=VALUE ...]
+
+All weights are trained at a high rate with a reward that differs within every group. Prints one
+JSON object at last. Its greedy responses are token ids of the first samples, from vLLM or from the
+trainer's model (`hf`):
+
+* start: of the untrained model; trained: after training and a sync.
+* perturbed: after noise on the vision tower and a sync; stale: of vLLM if its encoded images are
+  kept, as TRL does.
+* sampled: the special tokens that were sampled in training; banned: those that may not be.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl.data_utils import prepare_multimodal_messages
+
+from difftrain.cli.overrides import compose_config
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import resolve
+from difftrain.grade.pool import GraderPool
+from difftrain.model import family, loading
+from difftrain.model.engines.hf import HfEngine
+from difftrain.model.engines.types import Completion, generate_all
+from difftrain.model.loading import LoadedModel
+from difftrain.pipeline.coordination import World
+from difftrain.records import TrainStage
+from difftrain.shapes import pool
+from difftrain.train import checkpointing, grpo
+from difftrain.train.dataset import TrainData, to_dataset
+from difftrain.train.trl_args import TrainJob
+
+SETTINGS = ("grpo.vllm.mode=colocate", "grpo.vllm.max_model_length=1024", "grpo.max_steps=3",
+            "grpo.save_steps=1", "grpo.prompts_per_step=2", "grpo.num_generations=4",
+            "grpo.per_device_train_batch_size=8", "grpo.max_completion_length=40",
+            "grpo.eval_samples=0", "grpo.learning_rate=1e-3", "grpo.beta=0",
+            "grpo.freeze_vision=false", "grpo.temperature=2")  # fmt: skip
+SAMPLES = list(pool.samples(pool.Split.pool, 8))
+NUM_ASKED = 6
+
+
+def alternating(name: str) -> Any:
+    """A reward that differs within every group, so that the weights change."""
+
+    def reward(completions: list[Any], **_: Any) -> list[float]:
+        return [float(i % 2) for i in range(len(completions))]
+
+    reward.__name__ = name
+    return reward
+
+
+class Questions:
+    """Greedy responses of vLLM and of the trainer's model to the first samples."""
+
+    def __init__(self, trainer: Any, model: ModelConfig) -> None:
+        self.trainer, self.model_config = trainer, model
+        rows = [to_dataset(SAMPLES)[i] for i in range(NUM_ASKED)]
+        self.prompts = [
+            prepare_multimodal_messages(
+                row["prompt"], images=row.get("images") or [row.get("image")]
+            )
+            for row in rows
+        ]
+
+    def hf(self) -> list[list[int]]:
+        trainer = self.trainer
+        requests = [replace(trainer._request(p, 0), temperature=0.0) for p in self.prompts]
+        model = trainer.accelerator.unwrap_model(trainer.model).eval()
+        is_peft = hasattr(model, "get_base_model")
+        loaded = LoadedModel(model.get_base_model() if is_peft else model, trainer.processing_class)
+        results = generate_all(HfEngine(loaded, self.model_config), requests)
+        return [list(r.token_ids) for r in results if isinstance(r, Completion)]
+
+    def vllm(self) -> list[list[int]]:
+        generation = self.trainer.vllm_generation
+        temperature, generation.temperature = generation.temperature, 0.0
+        ids, images, _ = self.trainer._tokenize_prompts(self.prompts)
+        completions = generation.generate(ids, images, num_generations=1)[1]
+        generation.temperature = temperature
+        return [list(completion) for completion in completions]
+
+    def both(self) -> dict[str, list[list[int]]]:
+        return {"hf": self.hf(), "vllm": self.vllm()}
+
+
+def main() -> None:
+    """Train, ask, and print."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    config = resolve(compose_config([*SETTINGS, *sys.argv[2:]]))
+    job = TrainJob(TrainStage.grpo, config, folder, World(), title="test")
+    result: dict[str, Any] = {}
+    with GraderPool(1, 20.0) as graders:
+        trainer = grpo.build_trainer(job, TrainData(SAMPLES), graders)
+        trainer.reward_funcs = [alternating(f.__name__) for f in trainer.reward_funcs]
+        sampled: set[int] = set()
+        generate = trainer.vllm_generation.generate
+
+        def remember(*args: Any, **kwargs: Any) -> Any:
+            output = generate(*args, **kwargs)
+            sampled.update(token for completion in output[1] for token in completion)
+            return output
+
+        questions = Questions(trainer, config.model)
+        sync = trainer.vllm_generation.sync_weights
+        result["start"] = questions.both()
+        trainer.vllm_generation.generate = remember
+        checkpointing.train(trainer, job, SAMPLES)
+        trainer.vllm_generation.generate = generate
+        sync()
+        result["trained"] = questions.both()
+        vision = family.parts(trainer.model)
+        with torch.no_grad():
+            for name, weight in trainer.model.named_parameters():
+                if vision[name] in family.VISION_PARTS:
+                    weight.add_(torch.randn_like(weight) * weight.abs().mean())
+        trls_sync = type(trainer.vllm_generation).sync_weights
+        trls_sync(trainer.vllm_generation)
+        result["stale"] = questions.vllm()
+        sync()
+        result["perturbed"] = questions.both()
+    bans = family.banned_tokens(trainer.processing_class, loading.load_architecture(config.model))
+    result["banned"] = sorted(bans.values())
+    result["sampled"] = sorted(sampled & {*bans.values()})
+    checkpointing.save(trainer, job)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
