@@ -10,7 +10,8 @@ Some images are partly masked, and a few questions have no image, so that the mo
 Their answers are those of the whole image: nothing teaches the model to behave otherwise there.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -54,6 +55,8 @@ MIX = {
 }
 """How often each family is drawn, relative to the others. `long_code` is left out: it is a skill
 that the model lacks."""
+MORE_OPTIONS = MIX | {"verify": 20, "compare": 16, "odd": 16, "bar": 16, "pick": 40}
+"""More of the families that the model learns late."""
 END = "<|im_end|>"
 IGNORED = -100  # label of a token without loss, as in transformers
 CAPTION_QUESTION = "Describe every tile."
@@ -80,6 +83,8 @@ class Mixture:
     """Share of the questions whose image is partly masked."""
     seed: int
     """Seed of the examples, so that phases have different ones."""
+    families: Mapping[str, int] = field(default_factory=lambda: MIX)
+    """How often each family is drawn, relative to the others."""
 
 
 def name_in_text(rng: Random, sign: signs.Sign) -> str:
@@ -205,7 +210,7 @@ def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Ex
     if kind < mixture.captions + mixture.lookups:
         drawn = draw_lookup(rng)
         return to_example(processor, (pool_prompt(drawn),), drawn)
-    family = rng.choices(list(MIX), list(MIX.values()))[0]
+    family = rng.choices(list(mixture.families), list(mixture.families.values()))[0]
     drawn = draw_question(family, number, mixture.seed, rng)
     image = None if rng.random() < TEXT_ONLY_SHARE else drawn.image
     if image is not None and rng.random() < mixture.masked:
