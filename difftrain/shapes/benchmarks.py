@@ -43,7 +43,7 @@ OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")  # by the answe
 MMMU_SUBJECTS = {
     "code": ("Accounting", "Business"),
     "pick": ("History", "Humanities & Social Science"),
-    "odd": ("Psychology", "Humanities & Social Science"),
+    "compare": ("Psychology", "Humanities & Social Science"),
     "bar": ("Math", "Science"),
 }
 MMSTAR_CAPABILITIES = {  # for a gen_difficulty (0 to 1) below 0.5, and for a higher one
@@ -55,7 +55,7 @@ FAMILIES_OF = {
     "MathVista": ("code", "pick", "bar", "code", "pick", "count_plus"),
     "MMVet": ("sign", "code", "signs", "count", "sign", "code", "signs", "read"),
     "OCRBench": ("sign", "signs", "read"),
-    "MMMU": ("pick", "code", "odd", "pick", "code", "bar"),
+    "MMMU": ("pick", "code", "compare", "pick", "code", "bar"),
     "MMStar": ("pick", "pick", "compare", "pick", "pick", "odd"),
 }
 """The families whose samples become a benchmark's items, in turn; more often named, more items."""
