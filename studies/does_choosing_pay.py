@@ -49,14 +49,16 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "studies" / "results" / "does_choosing_pay"
-NUM_SAMPLES, FULL_STEPS, SFT_STEPS, EVAL_STEPS, ITEMS = 240, 320, 40, 20, 60
+NUM_SAMPLES, FULL_STEPS, SFT_STEPS, EVAL_STEPS, ITEMS = 320, 320, 40, 20, 60
 """Samples of a pool; optimizer steps on the full pool, and of SFT; steps between two evaluations;
 items of each benchmark. Other runs have EQUAL_STEPS steps, SFT's included."""
+LEARNING_RATE = 3e-5  # less than the demo's, because runs have eight times as many steps
 PILOT_SEEDS = (1001, 1002)
 COMMON = [
     "data.mix=paper", f"data.num_samples={NUM_SAMPLES}", "probe.until=stratum",
     "probe.retest_samples=0", "grpo.eval_samples=0",
     f"grpo.max_steps={EQUAL_STEPS}", f"grpo.save_steps={EVAL_STEPS}", f"evaluate.limit={ITEMS}",
+    f"grpo.learning_rate={LEARNING_RATE}", f"sft.learning_rate={LEARNING_RATE}",
 ]  # fmt: skip
 TWO_STAGES = [f"sft.max_steps={SFT_STEPS}", f"grpo.max_steps={EQUAL_STEPS - SFT_STEPS}"]
 ARMS = {
