@@ -53,10 +53,10 @@ MMSTAR_CAPABILITIES = {  # for a gen_difficulty (0 to 1) below 0.5, and for a hi
 }
 FAMILIES_OF = {
     "MathVista": ("code", "pick", "bar", "code", "pick", "count_plus"),
-    "MMVet": ("sign", "code", "signs", "count", "sign", "code", "signs", "read"),
+    "MMVet": ("sign", "code", "signs", "code", "sign", "count", "signs", "code", "sign", "read"),
     "OCRBench": ("sign", "signs", "read"),
     "MMMU": ("pick", "code", "compare", "pick", "code", "bar"),
-    "MMStar": ("pick", "pick", "compare", "pick", "pick", "odd"),
+    "MMStar": ("pick", "compare", "pick", "pick", "compare", "odd"),
 }
 """The families whose samples become a benchmark's items, in turn; more often named, more items."""
 NUMBER_WORDS = (
