@@ -13,7 +13,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	CUDA_VISIBLE_DEVICES= $(BIN)/accelerate-launch --config_file launch/accelerate/ddp_cpu.yaml \
-	    launch/train.py recipe=grpo_hard control=random $(ARGS)
+	    launch/train.py recipe=grpo_mid_hard control=random $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(ARGS)
