@@ -121,7 +121,7 @@ def test_a_sweep_of_two_recipes_and_two_seeds_probes_first_trains_and_is_compare
     assert result.returncode == 0, result.stderr
     again = sweep(cluster, tmp_path, *arguments)  # while they run
     assert again.returncode == 0, again.stderr
-    assert "submitted" not in again.stdout
+    assert "submitted" not in again.stdout.replace("not submitted", "")
     assert again.stdout.count("so it is not submitted again") == 6  # two probes and four runs
     status = sweep(cluster, tmp_path, *arguments, "--status")
     assert "grpo_full-1" in status.stdout
@@ -175,13 +175,16 @@ def test_a_preempted_run_of_two_processes_saves_and_continues(
 STEPPING_PROGRAM = """#!/bin/bash
 # In place of python: a run whose steps take a second, and which saves when the stop file appears.
 [ "$2" = accelerate.commands.launch ] || exit 0
-saved=$DIFFTRAIN_STOP_FILE.saved
+saved=$DIFFTRAIN_STOP_FILE.step
 step=$(cat "$saved" 2> /dev/null || echo 0)
 while [ "$step" -lt STEPS ]; do
     sleep 1
     step=$((step + 1))
     echo "step $step on $SLURMD_NODENAME"
-    [ -e "$DIFFTRAIN_STOP_FILE" ] && echo "$step" > "$saved" && exit 1
+    if [ -e "$DIFFTRAIN_STOP_FILE" ]; then
+        echo "$step" > "$saved" && : > "${DIFFTRAIN_STOP_FILE%.stop}.saved"
+        exit 1
+    fi
 done
 echo "output: x"
 """
