@@ -91,7 +91,7 @@ def queued_tasks(plan: SweepPlan) -> dict[str, QueuedTask]:
         command += [f"--format={QUEUE_FORMAT}", *on_cluster(cluster)]
         listed = _output(command)
         for line in listed.splitlines():
-            task = QueuedTask(*(line.strip().split("|", 5) + [""] * 6)[:6], cluster)
+            task = QueuedTask(*(line.strip().split("|", 5) + [""] * 6)[:6], cluster=cluster)
             label = labels.get((cluster, task.job, task.index))
             if label is None:
                 continue

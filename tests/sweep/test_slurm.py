@@ -218,6 +218,20 @@ def test_the_script_saves_before_the_limit_starts_again_and_continues_as_often_a
     assert "not started again after 1 restarts" in printed, printed
 
 
+def test_a_run_whose_saving_fails_at_the_limit_is_not_started_again(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    program = stepping(tmp_path, 1000)
+    file = tmp_path / "stepping"
+    file.write_text(file.read_text().replace('echo "$step" > "$saved"', "false"))  # a full disk
+    arguments = ("recipe=grpo_full", "slurm.time=1", "slurm.signal=B:USR1@20", program)
+    result = sweep(cluster, tmp_path, *arguments)
+    assert result.returncode == 0, result.stderr
+    wait_for_jobs(cluster)
+    assert "not started again, because it has saved nothing" in outputs(tmp_path)
+    assert run_log(tmp_path, "grpo_full-1").count(", start ") == 1
+
+
 def test_a_preempted_task_saves_and_starts_again(cluster: SlurmCluster, tmp_path: Path) -> None:
     result = sweep(cluster, tmp_path, "recipe=grpo_full", "slurm.partition=cpu",
                    stepping(tmp_path, 20))  # fmt: skip
