@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from difftrain.pipeline.stop_request import note_saved
+
 RESULT_PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
 WHOLE_FILE_BYTES, NUM_CHUNKS, CHUNK_BYTES = 64 << 20, 16, 1 << 16  # for file_fingerprint
 MANIFEST, OLD_MANIFEST = "manifest.json", "made.json"
@@ -116,6 +118,7 @@ def write_manifest(
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     write_json(folder / MANIFEST, content)
+    note_saved()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

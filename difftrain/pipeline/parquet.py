@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from difftrain.pipeline.manifest import MANIFEST, SchemaError, atomic_file
+from difftrain.pipeline.stop_request import note_saved
 
 R = TypeVar("R")
 
@@ -106,6 +107,7 @@ def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
             raise
         message = f"no space left for {len(records)} rows in {folder}; finished parts stay valid"
         raise OSError(errno.ENOSPC, message) from error
+    note_saved()
     return path
 
 

@@ -2,7 +2,8 @@
 
 The job creates the file that STOP_VARIABLE names. Training looks for it after every step, saves a
 checkpoint and raises StopRequested; the same command continues from that checkpoint. Other stages
-ignore it: their finished parts are valid at any time.
+ignore it: their finished parts are valid at any time. A job whose start has saved nothing is not
+started again, because the next start would fail in the same way.
 """
 
 import os
@@ -21,6 +22,12 @@ def is_requested() -> bool:
     """Whether the stop file exists, as this process sees it."""
     path = os.environ.get(STOP_VARIABLE)
     return path is not None and Path(path).exists()
+
+
+def note_saved() -> None:
+    """Create the file that tells the job that this start has saved something new."""
+    if STOP_VARIABLE in os.environ:
+        Path(os.environ[STOP_VARIABLE]).with_suffix(".saved").touch()
 
 
 def ignore_sigterm() -> None:

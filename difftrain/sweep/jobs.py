@@ -46,6 +46,7 @@ class QueuedTask:
     time_left: str
     reason: str
     comment: str
+    cluster: str = ""
 
     @property
     def is_active(self) -> bool:
@@ -80,18 +81,18 @@ def queued_tasks(plan: SweepPlan) -> dict[str, QueuedTask]:
     """
     jobs = read_jobs(plan)
     labels = {
-        (item.job, str(i) if item.labels != (TABLE_TASK,) else "N/A"): label
+        (item.cluster, item.job, str(i) if item.labels != (TABLE_TASK,) else "N/A"): label
         for item in jobs
         for i, label in enumerate(item.labels)
     }
     tasks: dict[str, QueuedTask] = {}
     for cluster in dict.fromkeys(item.cluster for item in jobs):
         command = ["squeue", "--me", "--noheader", "--array", "--states=all"]
-        command += [f"--format={QUEUE_FORMAT}", *([f"--clusters={cluster}"] if cluster else [])]
+        command += [f"--format={QUEUE_FORMAT}", *on_cluster(cluster)]
         listed = _output(command)
         for line in listed.splitlines():
-            task = QueuedTask(*(line.strip().split("|", 5) + [""] * 6)[:6])
-            label = labels.get((task.job, task.index))
+            task = QueuedTask(*(line.strip().split("|", 5) + [""] * 6)[:6], cluster=cluster)
+            label = labels.get((cluster, task.job, task.index))
             if label is None:
                 continue
             rank, other = (task.is_active, int(task.job)), tasks.get(label)
@@ -111,16 +112,22 @@ def _output(command: list[str]) -> str:
     return finished.stdout
 
 
-def cancel_jobs(jobs: Iterable[str]) -> None:
-    """Cancel jobs or tasks by their ids; exits with code 1 if SLURM refuses."""
-    if ids := [*jobs]:
-        _output(["scancel", *ids])
+def on_cluster(cluster: str) -> list[str]:
+    """The option that addresses one of several clusters; none if SLURM named no cluster."""
+    return [f"--clusters={cluster}"] if cluster else []
+
+
+def cancel_jobs(ids: Iterable[str], cluster: str) -> None:
+    """Cancel jobs or tasks of a cluster by their ids; exits with code 1 if SLURM refuses."""
+    if ids := [*ids]:
+        _output(["scancel", *on_cluster(cluster), *ids])
 
 
 def cancel(plan: SweepPlan) -> None:
     """Cancel every task of this sweep that waits or runs, and print which."""
     active = {label: task for label, task in queued_tasks(plan).items() if task.is_active}
-    cancel_jobs(task.id for task in active.values())
+    for cluster in {task.cluster for task in active.values()}:
+        cancel_jobs((task.id for task in active.values() if task.cluster == cluster), cluster)
     for label, task in active.items():
         print(f"cancelled {task.id}: {label}")
     if not active:

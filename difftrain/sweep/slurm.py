@@ -8,7 +8,7 @@ without GPUs writes the table.
 import shlex
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,9 +110,10 @@ def arrays_of(probes: list[Task], runs: list[Task], max_size: int, throttled: bo
     return arrays
 
 
-def max_array_size() -> int:
+def max_array_size(options: Mapping[str, str]) -> int:
     """How many tasks an array may have, as SLURM's configuration says."""
-    command = ["scontrol", "show", "config"]
+    clusters = options.get("clusters", "").partition(",")[0]  # the array may go to any of a list
+    command = ["scontrol", *jobs.on_cluster(clusters), "show", "config"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True).stdout
     except FileNotFoundError:  # --dry on a machine without SLURM
@@ -187,7 +188,7 @@ def _arrays(plan: SweepPlan, request: SlurmRequest, active: Collection[str]) -> 
         Task(run.label, "train", run.overrides) for run in unfinished if run.label not in active
     ]
     probes = [task for task in probe_tasks(unfinished) if task.label not in active] if runs else []
-    return arrays_of(probes, runs, max_array_size(), request.throttle is not None)
+    return arrays_of(probes, runs, max_array_size(request.options), request.throttle is not None)
 
 
 def _tasks_folder(plan: SweepPlan, arrays: list[Array]) -> Path:
@@ -244,7 +245,7 @@ def submit(plan: SweepPlan, request: SlurmRequest) -> None:
         if arrays or table is None:
             _submit_jobs(plan, request, arrays, active)
             if table is not None:  # it would not wait for the new arrays
-                jobs.cancel_jobs([table.id])
+                jobs.cancel_jobs([table.id], table.cluster)
     print(f"output: {plan.folder}", flush=True)
 
 
@@ -259,6 +260,7 @@ def _submit_jobs(
         manifest.write_text(plan.folder / name, script)
     probing = {task.job for label, task in active.items() if label.startswith(PROBE_PREFIX)}
     ids: list[str] = []
+    cluster = next((task.cluster for task in active.values()), "")
     for array in [*arrays, None]:
         if array is None:
             labels, after = (
@@ -269,9 +271,11 @@ def _submit_jobs(
             labels = tuple(task.label for task in array.tasks)
             after = sorted(probing) if array.after is None else [ids[array.after]]
         command = _after(_command(plan, request, array), after)
+        # A job can wait only for jobs of its own cluster.
+        command[2:2] = jobs.on_cluster(cluster)
         submitted = subprocess.run(command, capture_output=True, text=True)
         if submitted.returncode:
-            jobs.cancel_jobs(ids)
+            jobs.cancel_jobs(ids, cluster)
             script = "the comparison job" if array is None else "the runs"
             cancelled = f"; cancelled the jobs submitted before it: {', '.join(ids)}" if ids else ""
             advice = "; slurm.table.OPTION=VALUE sets its options" if array is None else ""

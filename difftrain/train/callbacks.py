@@ -26,6 +26,9 @@ EVAL_REWARD = "eval_rewards/accuracy/mean"
 COMPLETION_LOG = "completions.jsonl"
 """One line per completion that trackers show: step, sample_id, completion, and its rewards by name.
 Only if report_to names a tracker."""
+RESUME_LOG = "resume_log.jsonl"
+"""One line for each resume that removed rows from the logs: the step after which it removed them.
+Trackers have these rows already."""
 
 
 def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
@@ -46,10 +49,15 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def truncate_log(folder: Path, last_step: int) -> float:
     """Remove the rows after `last_step`, where training resumes; returns the seconds until then."""
     rows: list[dict[str, float]] = []
+    num_removed = 0
     optional = [name for name in (PROMPT_LOG, COMPLETION_LOG) if (folder / name).is_file()]
     for name in (*optional, EVAL_LOG, TRAIN_LOG):  # TRAIN_LOG last: its rows have the seconds
-        rows = [row for row in read_log(folder, name) if row["step"] <= last_step]
+        logged = read_log(folder, name)
+        rows = [row for row in logged if row["step"] <= last_step]
+        num_removed += len(logged) - len(rows)
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if num_removed:
+        append_rows(folder / RESUME_LOG, [{"step": last_step}])
     return rows[-1]["seconds"] if rows else 0.0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from difftrain.pipeline.stop_request import STOP_VARIABLE, is_requested
+from difftrain.pipeline.stop_request import STOP_VARIABLE, is_requested, note_saved
 
 
 class StopOnRequest(TrainerCallback):
@@ -24,3 +24,7 @@ class StopOnRequest(TrainerCallback):
         seen = torch.tensor([float(is_requested())], device=self.accelerator.device)
         if self.accelerator.reduce(seen, reduction="sum").item():
             self.has_stopped = control.should_save = control.should_training_stop = True
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        """Tell the job that a restart would continue from a newer checkpoint."""
+        note_saved()

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from difftrain.cli import use_all_cores
+from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stop_request import STOP_VARIABLE, is_requested
+from difftrain.records import Measure, Score, Stratum
 
 CODE = """
 import multiprocessing, os, signal, sys, time
@@ -37,6 +39,18 @@ def test_a_stop_is_requested_by_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert not is_requested()
     (tmp_path / "stop").touch()
     assert is_requested()
+
+
+def test_a_job_learns_that_its_run_has_saved_a_part_or_finished_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STOP_VARIABLE, str(tmp_path / "grpo-0.1.stop"))
+    saved = tmp_path / "grpo-0.1.saved"
+    score = Score(sample_id="a", measure=Measure.pism, value=0.5, stratum=Stratum.hard)
+    parquet.write_part(tmp_path, "0", [score])
+    saved.unlink()
+    manifest.write_manifest(tmp_path, settings={}, inputs={}, seconds=0.0, counts={})
+    assert saved.exists()
 
 
 @pytest.mark.parametrize("has_stop_file", [True, False])

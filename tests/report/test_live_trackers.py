@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 import wandb
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator as PluginEventAccumulator,
+)
 from wandb.sdk.lib import wbauth
 
 from difftrain.config.report import ReportConfig, Tracker
@@ -59,9 +62,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     wbauth.unauthenticate_session(update_settings=False)
 
 
-def log_steps(inputs: RunInputs, *steps: int) -> None:
-    """Log steps of training; the reward is a tenth of the step."""
-    rows = [{"step": step, "reward": step / 10, "seconds": float(step)} for step in steps]
+def log_steps(inputs: RunInputs, *steps: int, added: float = 0.0) -> None:
+    """Log steps of training; the reward is a tenth of the step, and what is added."""
+    rows = [{"step": step, "reward": step / 10 + added, "seconds": float(step)} for step in steps]
     callbacks.append_rows(inputs.arms["tuned"].train / "train_log.jsonl", rows)
 
 
@@ -102,16 +105,26 @@ def test_an_evaluation_is_sent_although_its_step_was_sent_before(inputs: RunInpu
     assert [scalar.step for scalar in events.Scalars(callbacks.EVAL_REWARD)] == [1]
 
 
-def test_a_resumed_run_sends_the_steps_that_it_repeats_only_once(inputs: RunInputs) -> None:
+def test_tensorboard_shows_the_new_values_of_steps_that_a_resumed_run_repeats(
+    inputs: RunInputs,
+) -> None:
     sender = start(Tracker.tensorboard, inputs)
     log_steps(inputs, 1, 2, 3)
     sender.send_new()
     sender.close(failed=True)
     callbacks.truncate_log(inputs.arms["tuned"].train, last_step=1)
     resumed = start(Tracker.tensorboard, inputs)
-    log_steps(inputs, 2, 3, 4)
-    resumed.send_new()
-    assert rewards_in_tensorboard(inputs) == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    log_steps(inputs, 2, 3, 4, added=0.5)
+    for _ in range(2):
+        resumed.send_new()
+    expected = [(1, 0.1), (2, 0.7), (3, 0.8), (4, 0.9)]
+    assert rewards_in_tensorboard(inputs) == expected
+    # The reader of TensorBoard's server has rules of its own.
+    reader = PluginEventAccumulator(str(inputs.folder / "tensorboard" / "tuned")).Reload()
+    values = [
+        (row.step, pytest.approx(row.tensor_proto.float_val[0])) for row in reader.Tensors("reward")
+    ]
+    assert values == expected
 
 
 def test_a_killed_sender_sends_its_last_rows_again_instead_of_losing_them(
@@ -196,6 +209,9 @@ def test_a_resumed_run_continues_its_wandb_run(inputs: RunInputs) -> None:
     second = start(Tracker.wandb, inputs)
     log_steps(inputs, 3)
     second.send_new()
+    callbacks.truncate_log(inputs.arms["tuned"].train, last_step=2)
+    log_steps(inputs, 3, added=0.5)  # repeated after a crash
+    second.send_new()
     second.close()
     paths = wandb_files(inputs)
     assert len(paths) == 2
@@ -208,9 +224,10 @@ def test_a_resumed_run_continues_its_wandb_run(inputs: RunInputs) -> None:
     assert len({run.run_id for run in runs}) == 1
     assert {run.run_group for run in runs} == {"shapes/pism"}
     rows = [row for path in paths for row in history(path)]
-    assert [row["_step"] for row in rows] == [0, 1, 2, 3]  # W&B refuses a step below the last one
-    steps = [row["tuned/step"] for row in rows if "tuned/reward" in row]
-    assert steps == [1, 2, 3]
+    # W&B refuses a step below the last one.
+    assert [row["_step"] for row in rows] == [0, 1, 2, 3, 4]
+    rewards = [(row["tuned/step"], row["tuned/reward"]) for row in rows if "tuned/reward" in row]
+    assert rewards == [(1, 0.1), (2, 0.2), (3, 0.3), (3, 0.8)]
     (path,) = paths[0].parent.glob("files/media/table/tuned/completions*.json")
     table = json.loads(path.read_text())
     row = dict(zip(table["columns"], table["data"][0], strict=True))
@@ -264,6 +281,27 @@ def test_mlflow_gets_curves_completions_scores_and_the_report_in_one_run(
     values = dict(zip(table["columns"], table["data"][0], strict=True))
     assert (values["completion"], values["question"]) == ("four", sample.question)
     assert values["image 1"]["type"] == "image"
+
+
+def test_mlflow_has_one_run_although_its_server_refuses_the_settings(
+    inputs: RunInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("mlflow", reason="needs difftrain[mlflow]")
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    first = replace(inputs, settings=inputs.settings | {"100%": 1})  # a name that MLflow refuses
+    start(Tracker.mlflow, first)
+    assert "the settings are in settings.json instead: Invalid value" in caplog.text
+    start(Tracker.mlflow, replace(inputs, settings=inputs.settings | {"seed": 2}))  # changed
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("difftrain")
+    (run,) = client.search_runs([experiment.experiment_id])
+    path = client.download_artifacts(run.info.run_id, "settings.json")
+    assert json.loads(Path(path).read_text())["100%"] == 1
 
 
 def test_trackio_gets_curves_and_completions_in_one_run(inputs: RunInputs, tmp_path: Path) -> None:
@@ -341,6 +379,22 @@ def test_a_tracker_that_is_down_neither_stops_a_run_nor_the_other_trackers(
     assert rewards_in_tensorboard(inputs) == [(1, 0.1)]
     (warning,) = [text for text in caplog.messages if "may lack" in text]
     assert warning.startswith("wandb may lack the last rows")
+
+
+def test_whatever_a_client_raises_is_one_line_in_the_log_of_the_run(
+    inputs: RunInputs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "no mode")  # for which W&B raises a ValueError of pydantic
+    with live_trackers([Tracker.wandb], lambda: inputs):
+        deadline = time.time() + 240
+        while not caplog.messages:
+            assert time.time() < deadline
+            time.sleep(0.2)
+    first, *_ = caplog.messages
+    assert first.startswith(
+        "wandb: not reached, training goes on, next try in 60 s: ValidationError"
+    )
+    assert "\n" not in first
 
 
 @pytest.mark.slow

@@ -370,6 +370,43 @@ def test_a_task_that_has_saved_requeues_itself_and_not_its_array(
     file.write_text(setup)
     plan = plan_in(tmp_path, "1")
     slurm.submit(plan, SlurmRequest(setup=str(file)))
-    (tmp_path / "bin" / "srun").write_text('#!/bin/bash\n: > "$DIFFTRAIN_STOP_FILE"\nexit 1\n')
+    (tmp_path / "bin" / "srun").write_text(
+        "#!/bin/bash\n"
+        ': > "$DIFFTRAIN_STOP_FILE"; : > "${DIFFTRAIN_STOP_FILE%.stop}.saved"; exit 1\n'
+    )
     run_task(plan, SLURM_JOB_ID=TASK_VARIABLES["SLURM_ARRAY_JOB_ID"])
     assert "scontrol requeue 4000_0" in calls(sbatch_record)
+
+
+def test_a_run_that_could_not_save_fails_with_the_reason_instead_of_starting_again(
+    tmp_path: Path, sbatch_record: Path
+) -> None:
+    plan = plan_in(tmp_path, "1")
+    slurm.submit(plan, SlurmRequest())
+    (plan.folder / "grpo_full-1.saved").touch()  # by an earlier start
+    (tmp_path / "bin" / "srun").write_text(
+        '#!/bin/bash\n: > "$DIFFTRAIN_STOP_FILE"\necho "OSError: No space left"\nexit 1\n'
+    )
+    exit_code, printed = run_task(plan)
+    assert exit_code == 1
+    assert "not started again, because it has saved nothing since start 1" in printed
+    assert "FAILED, exit code 1: OSError: No space left" in printed
+    assert not [call for call in calls(sbatch_record) if "requeue" in call]
+
+
+def test_every_call_names_the_cluster_that_took_the_first_job(
+    tmp_path: Path, sbatch_record: Path
+) -> None:
+    (tmp_path / "bin" / "sbatch").write_text('#!/bin/bash\necho "$@" >> "$RECORD"; echo "5;far"\n')
+    (tmp_path / "bin" / "squeue").write_text(
+        '#!/bin/bash\necho "$@" >> "$RECORD"; echo CLUSTER: far\n'
+        'echo "5|0|RUNNING|9:00|None|(null)"\n'
+    )
+    plan = plan_in(tmp_path, "1")
+    slurm.submit(plan, SlurmRequest(options={"clusters": "near,far"}))
+    jobs.cancel(plan)
+    first, second, query, cancel = calls(sbatch_record)
+    assert first == "--parsable --array=0-0 run.sbatch 0"  # sbatch chooses by the script's option
+    assert second == "--parsable --clusters=far --dependency=afterany:5 table.sbatch"
+    assert query.endswith("--clusters=far")
+    assert cancel == "scancel --clusters=far 5_0"

@@ -28,6 +28,7 @@ def test_a_stopped_training_continues_from_its_step_to_the_same_weights(
     for step in (1, 2):  # each start stops after one step
         with pytest.raises(StopRequested, match=rf"stopped on request after {step} of 4 steps"):
             fit(config, stopped, interrupted=False)
+        stop_file.with_suffix(".saved").unlink()  # for the job: it may start again
         checkpoint = checkpointing.last_checkpoint(stopped)
         assert checkpoint is not None
         assert checkpoint.name == f"checkpoint-{step}"

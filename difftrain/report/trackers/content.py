@@ -20,6 +20,7 @@ from difftrain.report.inputs import RunInputs, load_run, read_columns
 from difftrain.report.text import flatten
 
 TRAIN_LOG, EVAL_LOG, COMPLETION_LOG = "train_log.jsonl", "eval_log.jsonl", "completions.jsonl"
+RESUME_LOG = "resume_log.jsonl"
 FOLDER = "tracking"  # in the run's folder: what each tracker has, by tracker
 Rows = list[dict[str, Any]]
 
@@ -40,6 +41,8 @@ class TrackerState:
     """The last step that was sent of each curve."""
     finished: list[str] = field(default_factory=list)
     """Progress curves whose last row was sent."""
+    resumes: dict[str, int] = field(default_factory=dict)
+    """How many lines of RESUME_LOG were taken into account, by label."""
 
     @classmethod
     def load(cls, run_folder: Path, tracker: str) -> Self:
@@ -170,6 +173,15 @@ def curves(inputs: RunInputs, reader: LogReader) -> Iterator[Curve]:
         for name in (TRAIN_LOG, EVAL_LOG):
             rows = reader.counted_on(inputs.train_folders(arm), name)
             yield Curve(arm, arm, f"{arm}/{name}", rows)
+
+
+def resumed_steps(inputs: RunInputs, reader: LogReader) -> Iterator[tuple[str, str, list[int]]]:
+    """(arm, label, steps after which its training was repeated) of each training."""
+    for arm, folders in inputs.arms.items():
+        trainings = {f"sft {arm}": [folders.sft] if folders.sft else []}
+        trainings[arm] = inputs.train_folders(arm)
+        for label, paths in trainings.items():
+            yield arm, label, [row["step"] for row in reader.counted_on(paths, RESUME_LOG)]
 
 
 def completion_tables(

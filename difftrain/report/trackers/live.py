@@ -117,6 +117,7 @@ def main() -> None:
         print(f"stopped: {kind.__name__}: {scrubbed(error)}", file=output)
 
     sys.excepthook = report_crash
+    logging.getLogger("difftrain").addHandler(logging.StreamHandler(output))
     tracker, inputs, parent = pickle.load(sys.stdin.buffer)
     messages: Queue[Any] = Queue()
     threading.Thread(target=_read_messages, args=(sys.stdin.buffer, messages), daemon=True).start()
@@ -140,7 +141,6 @@ def follow(
 
     The message None says that the run has failed; so does the end of the process `parent`.
     """
-    client = client_class(tracker)
     sender: Sender | None = None
     next_try, problem, message, is_last = 0.0, None, None, False
     while not is_last:
@@ -158,7 +158,8 @@ def follow(
         try:
             if sender is None:
                 state = TrackerState.load(inputs.folder, tracker)
-                sender = Sender(client(RunIdentity.of(inputs), inputs, state), inputs, state)
+                run = client_class(tracker)(RunIdentity.of(inputs), inputs, state)
+                sender = Sender(run, inputs, state)
                 if sender.run.url:
                     print(f"this run is at {sender.run.url}", file=output)
             sender.send_new()
@@ -170,7 +171,7 @@ def follow(
             if problem is not None:
                 print("reached again", file=output)
             problem = None
-        except client.errors as error:
+        except Exception as error:  # noqa: BLE001  a client may raise anything
             next_try, is_new = time.time() + RETRY_SECONDS, problem is None
             problem = f"{type(error).__name__}: {scrubbed(error)}"
             if is_new:

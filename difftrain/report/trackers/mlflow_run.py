@@ -1,9 +1,10 @@
 """A run in MLflow: on the server of MLFLOW_TRACKING_URI, else in files in <output_dir>/mlruns."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
@@ -27,8 +28,11 @@ from difftrain.report.trackers.content import (
     example_rows,
     flat_numbers,
     run_numbers,
+    scrubbed,
     with_image_columns,
 )
+
+logger = logging.getLogger(__name__)
 
 ENVIRONMENT = {
     "MLFLOW_ALLOW_FILE_STORE": "true",  # MLflow 3 refuses its file store without it
@@ -44,7 +48,6 @@ FORBIDDEN = re.compile(r"[^\w\-. :/]")  # in the name of a metric
 class MlflowRun:
     """An MLflow run. Its tags `group` and `job_type` are the table and the row."""
 
-    errors: ClassVar[tuple[type[Exception], ...]] = (MlflowException, OSError)
     url = None
 
     def __init__(self, identity: RunIdentity, inputs: RunInputs, state: TrackerState) -> None:
@@ -53,9 +56,13 @@ class MlflowRun:
         files = (inputs.folder.parents[1] / "mlruns").absolute().as_uri()
         self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or files)
         if state.is_open:
-            self.run_id = state.run_id
-            self.client.update_run(self.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-            return
+            self.client.update_run(state.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        else:
+            self._create(identity, state)
+        self.run_id = state.run_id
+        self._log_params(identity.settings)
+
+    def _create(self, identity: RunIdentity, state: TrackerState) -> None:
         experiment = self.client.get_experiment_by_name(identity.project)
         experiment_id = (
             self.client.create_experiment(identity.project)
@@ -65,13 +72,29 @@ class MlflowRun:
         tags = {"group": identity.group, "job_type": identity.name, "folder": identity.folder}
         tags |= {"tags": ", ".join(identity.tags)}
         run = self.client.create_run(experiment_id, tags=tags, run_name=identity.name)
-        self.run_id = state.run_id = run.info.run_id
+        state.run_id, state.is_open = run.info.run_id, True
+        state.save()  # what fails from here on must not create another run
+
+    def _log_params(self, settings: dict[str, Any]) -> None:
+        existing = self.client.get_run(self.run_id).data.params  # MLflow lets none change
         params = [
             Param(name, str(value)[:MAX_PARAM_CHARS])
-            for name, value in flatten(identity.settings).items()
+            for name, value in flatten(settings).items()
+            if name not in existing
         ]
-        for start in range(0, len(params), MAX_PARAMS):
-            self.client.log_batch(self.run_id, params=params[start : start + MAX_PARAMS])
+        try:
+            for start in range(0, len(params), MAX_PARAMS):
+                self.client.log_batch(self.run_id, params=params[start : start + MAX_PARAMS])
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            # A name or a length that this server does not take.
+            logger.warning("the settings are in settings.json instead: %s", scrubbed(error))
+            self.client.log_dict(self.run_id, settings, "settings.json")
+
+    def remove(self, arm: str) -> bool:
+        """MLflow only appends."""
+        return False
 
     def log(self, curve: Curve) -> None:
         """Add the rows of a curve."""

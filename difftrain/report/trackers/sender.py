@@ -1,6 +1,6 @@
 """Sends a run's rows to one tracker, each row once."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from difftrain.report.inputs import RunInputs
 from difftrain.report.trackers.content import (
@@ -12,17 +12,20 @@ from difftrain.report.trackers.content import (
     completion_tables,
     curves,
     progress,
+    resumed_steps,
 )
 
 
 class TrackerRun(Protocol):
     """A run in a tracker, opened or continued: `state.run_id` is its id."""
 
-    errors: ClassVar[tuple[type[Exception], ...]]
-    """What the client raises if the tracker cannot be reached."""
     url: str | None
 
     def __init__(self, identity: RunIdentity, inputs: RunInputs, state: TrackerState) -> None: ...
+
+    def remove(self, arm: str) -> bool:
+        """Remove the rows of an arm; False if the tracker cannot."""
+        ...
 
     def log(self, curve: Curve) -> None:
         """Add the rows of a curve."""
@@ -57,6 +60,7 @@ class Sender:
     def send_new(self) -> None:
         """Send the rows that were logged since the last call."""
         self.state.save()
+        self._repeat_resumed()
         sent = self.state.sent
         for curve in curves(self.inputs, self.reader):
             last = sent.get(curve.key, -1)
@@ -68,6 +72,20 @@ class Sender:
             self.run.log_completions(table)
             sent[key] = table.step
         self.run.flush()
+
+    def _repeat_resumed(self) -> None:
+        """Count the steps that a resumed training repeats as not sent."""
+        sent, handled = self.state.sent, self.state.resumes
+        for arm, label, steps in resumed_steps(self.inputs, self.reader):
+            new_steps = steps[handled.get(label, 0) :]
+            keys = [key for key in sent if key.partition("/")[0] == label]
+            if new_steps and any(sent[key] > min(new_steps) for key in keys):
+                if self.run.remove(arm):
+                    keys = [key for key in sent if key.partition("/")[0] in (arm, f"sft {arm}")]
+                    new_steps = [-1]
+                for key in keys:
+                    sent[key] = min(sent[key], *new_steps)
+            handled[label] = len(steps)
 
     def send_progress(self) -> None:
         """Send how much of the stages that are running is done."""

@@ -9,9 +9,9 @@ TensorBoard draws their curves in one chart.
 
 import time
 from html import escape
-from typing import Any, ClassVar
+from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -35,7 +35,6 @@ RGB = 3  # TensorBoard's number for this color space
 class TensorboardRun:
     """Event files of a run. Each event has the time of its step."""
 
-    errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
     url = None
 
     def __init__(self, identity: RunIdentity, inputs: RunInputs, state: TrackerState) -> None:
@@ -46,6 +45,12 @@ class TensorboardRun:
         if folder not in self.writers:
             self.writers[folder] = EventFileWriter(str(self.root / folder))
         self.writers[folder].add_event(event)
+
+    def remove(self, arm: str) -> bool:
+        """Let TensorBoard remove all earlier events of an arm."""
+        for _ in range(2):  # it takes the first such event for the start of the run
+            self._write(arm, Event(step=0, session_log=SessionLog(status=SessionLog.START)))
+        return True
 
     def log(self, curve: Curve) -> None:
         """Add the rows of a curve."""

@@ -1,6 +1,6 @@
 """A run in trackio: its local database, or the server or Space that its variables name."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import trackio  # pyright: ignore[reportMissingImports]
 
@@ -23,7 +23,6 @@ class TrackioRun:
     """A trackio run, named after the run's folder. trackio sends in the background, and keeps what
     it cannot send for the next start."""
 
-    errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
     url = None
 
     def __init__(self, identity: RunIdentity, inputs: RunInputs, state: TrackerState) -> None:
@@ -37,6 +36,10 @@ class TrackioRun:
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
+
+    def remove(self, arm: str) -> bool:
+        """trackio only appends."""
+        return False
 
     def log(self, curve: Curve) -> None:
         """Add the rows of a curve."""

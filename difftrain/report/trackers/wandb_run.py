@@ -1,6 +1,6 @@
 """A run in Weights & Biases, online or offline (WANDB_MODE)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import wandb
 
@@ -37,8 +37,6 @@ class WandbRun:
     """A W&B run. A curve's name is the arm (tuned or control), TRL's key and maybe a stratum (easy
     to unsolved): `tuned/rewards/accuracy/mean/stratum/hard`."""
 
-    errors: ClassVar[tuple[type[Exception], ...]] = (wandb.Error, OSError)
-
     def __init__(self, identity: RunIdentity, inputs: RunInputs, state: TrackerState) -> None:
         self.state = state
         self.run = wandb.init(
@@ -66,6 +64,10 @@ class WandbRun:
         # commit=True W&B would hold a numbered row back until the next one.
         self.run.log(values, step=self.state.next_step, commit=True)
         self.state.next_step += 1
+
+    def remove(self, arm: str) -> bool:
+        """W&B only appends."""
+        return False
 
     def log(self, curve: Curve) -> None:
         """Add the rows of a curve."""
