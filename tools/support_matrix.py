@@ -77,6 +77,41 @@ MEANINGS = """
 * **SFT**: two steps; the tokens equal the generation prompt plus the target, and the tower changes.
 * **checkpoint**: what GRPO saved has the source's tensor names, template and equal logits.
 * **evaluate**: every item of a miniature benchmark gets a response.
+
+## Measures and engines
+
+Responses come from the engine. Attention and log-probabilities always come from transformers in
+this process, so that CMAB, ACE and image gain do not depend on the engine.
+
+| measure | needs | hf | vllm | http |
+|---|---|---|---|---|
+| PISM, CDE, DRM, pass rate | responses | tested | tested [a] | tested [b] |
+| CMAB | a correct response and its attention | tested | expected [c] | expected [c] |
+| ACE | a response and its attention | tested | expected [c] | expected [c] |
+| image gain | log-probability of the gold answer | tested | expected [c] | refused [d] |
+
+* a: offline, on vLLM's CPU build with the tiny model ([what was run](vllm.md)).
+* b: on a server of our own that runs transformers (`tests/model/test_real_server.py`), and on
+  `vllm serve` ([what was run](vllm.md)).
+* c: the pass is the same code; the pair was not run.
+* d: the server has no log-probabilities of a given answer, and the weights need not be here.
+
+## Training
+
+On the tiny model on CPUs; no GPU was part of it.
+
+| training | one process | DDP | ZeRO-2 | ZeRO-3 | two nodes |
+|---|---|---|---|---|---|
+| GRPO, full | tested | tested | tested | tested | [clusters](clusters.md) |
+| GRPO, LoRA | tested | expected | expected | expected | expected |
+| SFT then GRPO, full | tested | expected | tested | tested | expected |
+| SFT then GRPO, LoRA | tested | expected | expected | tested | expected |
+| shared prompts | tested | tested | tested | tested | expected |
+| refill (`grpo.dynamic_sampling`) | tested | tested | expected | tested | expected |
+| rollouts by vLLM | [what was run](vllm.md) | expected | expected | expected | expected |
+
+GRPO and SFT of each family: the first table, in one process. Mixtures of experts, quantized weights
+and FSDP were not tried.
 """
 
 
