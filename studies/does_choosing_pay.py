@@ -73,7 +73,12 @@ ARMS = {
     "CMAB mid+hard": ["recipe=grpo_mid_hard", "difficulty=cmab"],
 }
 """The settings of each arm. `random` has as many samples as `mid+hard` of the same pool."""
-NUM_FURTHER_SEEDS = 3  # the arms of FURTHER run with the first seeds only
+NUM_SEEDS = {
+    **dict.fromkeys(("mid+hard", "random"), 27),
+    **dict.fromkeys(("full", "hard", *TWO_STAGE), 8),
+    **dict.fromkeys(FURTHER, 3),
+}
+"""Seeds 1, 2, ... of each arm. 27 is the result of the power calculation."""
 WITHOUT_PROBE = ("full", "random")
 """These arms could be trained without probing; the probe is not part of their cost."""
 
@@ -205,13 +210,24 @@ def row_file(arm: str, seed: int) -> Path:
     return ROWS / f"{arm.replace(' ', '_')}-{seed}.json"
 
 
+def planned(arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
+    """(arm, seed) in the order in which they are run: first the seeds that all main arms have."""
+    groups = {
+        arm: number for number, group in enumerate((MAIN, TWO_STAGE, FURTHER)) for arm in group
+    }
+    pairs = [
+        (arm, seed)
+        for seed in seeds
+        for arm in arms
+        if seed <= NUM_SEEDS[arm] or seed in PILOT_SEEDS
+    ]
+    return sorted(pairs, key=lambda pair: (pair[1] > NUM_SEEDS["full"], group_of[pair[0]], pair[1]))
+
+
 def run_missing(arms: list[str], seeds: list[int], overrides: list[str]) -> None:
-    """Run what has no result row yet: the main arms of all seeds, then the others."""
-    groups = [[arm for arm in group if arm in arms] for group in (MAIN, TWO_STAGE, FURTHER)]
-    for group, seed, arm in ((g, s, a) for g in groups for s in seeds for a in g):
+    """Run what has no result row yet."""
+    for arm, seed in planned(arms, seeds):
         if row_file(arm, seed).exists():
-            continue
-        if group is groups[-1] and seed not in range(1, NUM_FURTHER_SEEDS + 1):
             continue
         logger.info("seed %d: %s", seed, arm)
         try:
@@ -228,7 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pilot", action="store_true", help="two arms of the two pilot seeds")
     parser.add_argument("--page", action="store_true", help="write the page from finished runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 28)))
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     arguments, overrides = parser.parse_known_args()
     if not any(override.startswith("output_dir=") for override in overrides):

@@ -209,12 +209,12 @@ def mean_curve(runs: Sequence[ArmRun]) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def tokens_to_full_score(runs: Sequence[ArmRun]) -> float | None:
     """Tokens, probe included, at which mid+hard's mean curve first has the full pool's last score,
-    as a share of the full pool's tokens. None if it never has it."""
-    full, chosen = of_arm(runs, "full"), of_arm(runs, "mid+hard")
-    if not full or not chosen:
+    as a share of the full pool's tokens, over their common seeds. None if it never has it."""
+    pairs = paired(runs, "mid+hard", "full")
+    if not pairs:
         return None
-    _, full_tokens, full_scores, _ = mean_curve(full)
-    _, tokens, scores, _ = mean_curve(chosen)
+    _, tokens, scores, _ = mean_curve([chosen for chosen, _ in pairs])
+    _, full_tokens, full_scores, _ = mean_curve([full for _, full in pairs])
     goal = full_scores[-1]
     for (t0, s0), (t1, s1) in pairwise(zip(tokens, scores, strict=True)):
         if s1 >= goal:

@@ -121,3 +121,10 @@ def test_every_arm_of_the_study_is_a_recipe_that_resolves() -> None:
         config = does_choosing_pay.arm_config(arm, 901, [])
         assert config.data.mix == "paper"
         assert config.seed == config.data.world_seed == 901
+
+
+def test_seeds_with_all_main_arms_come_first_and_further_arms_have_few() -> None:
+    order = does_choosing_pay.planned(list(does_choosing_pay.ARMS), list(range(1, 28)))
+    assert len(order) == len(set(order)) == 2 * 27 + 4 * 8 + 3 * 3
+    assert set(order[:4]) == {(arm, 1) for arm in page.MAIN}
+    assert all(seed > 8 for _, seed in order[-38:])
