@@ -124,6 +124,8 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
         vllm_rollouts.require_same_dtype(trainer.vllm_generation, model)
         vllm_rollouts.require_ban_limits(trainer.vllm_generation, len(banned))
         vllm_rollouts.reload_packed_weights(trainer.vllm_generation)
+        image_token = trainer._image_token
+        vllm_rollouts.pass_one_placeholder_per_image(trainer.vllm_generation, image_token)
         reset_encoder_cache_on_update(trainer)
     return trainer
 

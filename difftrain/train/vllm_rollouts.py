@@ -6,14 +6,16 @@
   it raises an error. Here the trainer writes the weights as a file, and the server reads them; it
   must see the same folder.
 * In this process TRL loads each weight into vLLM's parameters. On a CPU vLLM packs its weights and
-  removes these parameters, so vLLM itself loads all weights anew, without compiled code, which
-  would keep the packed weights.
+  removes these parameters, so vLLM itself loads all weights anew. It runs without compilation
+  there; whether compiled code sees the new weights was not tested.
+* In this process TRL passes prompts in which an image's placeholder is already repeated. vLLM would
+  repeat the first one once more, and answer another prompt than the one that is trained on.
 * vLLM refuses a request with more than 128 banned tokens, unless an environment variable allows it.
 """
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -91,6 +93,35 @@ def reload_packed_weights(generation: Any) -> None:
         generation.llm.reset_prefix_cache()
 
     generation.sync_weights = sync_weights
+
+
+def pass_one_placeholder_per_image(generation: Any, image_token: int | None) -> None:
+    """Make a VLLMGeneration in this process pass prompts as vLLM expects them.
+
+    Its `generate` raises RuntimeError if vLLM's prompt then differs from the trainer's.
+    """
+    if generation.mode != "colocate":
+        return
+    original = generation.generate
+
+    def generate(prompts: list[list[int]], images: Any, *args: Any, **kwargs: Any) -> Any:
+        short = [without_repeats(prompt, image_token) for prompt in prompts] if images else prompts
+        output = original(short, images, *args, **kwargs)
+        for expected, seen in zip(prompts, output[0], strict=True):
+            if list(expected) != list(seen):
+                counts = [list(prompt).count(image_token) for prompt in (expected, seen)]
+                problem = "vLLM's prompt has other tokens than the trainer's"
+                detail = f"{counts[1]} of {len(seen)} stand for images, not {counts[0]} of"
+                advice = "use grpo.vllm.mode=server or none"
+                raise RuntimeError(f"{problem} ({detail} {len(expected)}); {advice}")
+        return output
+
+    generation.generate = generate
+
+
+def without_repeats(ids: Sequence[int], token: int | None) -> list[int]:
+    """The token ids with each run of `token` replaced by one."""
+    return [id_ for i, id_ in enumerate(ids) if id_ != token or i == 0 or ids[i - 1] != token]
 
 
 def exceeded_limits(environment: Mapping[str, Any], num_banned: int) -> dict[str, int]:

@@ -95,7 +95,7 @@ def test_vllm_takes_more_banned_tokens_than_its_default_once_difftrain_allows_th
 
 
 def test_a_vllm_server_gets_the_trained_weights_and_forgets_encoded_images(tmp_path: Path) -> None:
-    options = ("--enable-scale-out", "--logprobs-mode", "processed_logprobs")
+    options = ("--enable-scale-out", "--enforce-eager", "--logprobs-mode", "processed_logprobs")
     with serving_vllm(tmp_path, *options) as url:
         server = url.removesuffix("/v1")
         result = train(

@@ -104,7 +104,6 @@ def test_vllm_in_this_process_gets_the_precision_and_the_revision_of_the_setting
     model = ModelConfig(dtype=Dtype.float32, revision="abc")
     with vllm_rollouts.completed_arguments(model, tmp_path, 3):
         arguments = vllm_generation.LLM(model="x")
-    # Without a GPU compiled code would keep the old weights.
     eager = {} if torch.cuda.is_available() else {"enforce_eager": True}
     assert arguments == {"model": "x", "dtype": "float32", "revision": "abc"} | eager
     assert vllm_generation.LLM is dict
@@ -143,6 +142,43 @@ def test_a_server_that_bans_fewer_tokens_than_the_model_has_for_images_is_refuse
     with pytest.raises(ConfigError, match=r"1101 tokens.*with VLLM_MAX_NUM_BAD_WORDS=1101"):
         vllm_rollouts.require_ban_limits(generation, 1101)
     server.close()
+
+
+IMAGE = 500
+PROMPT = [1, IMAGE, IMAGE, IMAGE, 2, 3, IMAGE, IMAGE, 4]
+
+
+def repeating(counts: list[int]) -> SimpleNamespace:
+    """A VLLMGeneration that repeats the i-th placeholder of a prompt counts[i] times, as vLLM does,
+    and leaves further ones as they are."""
+
+    def generate(prompts: list[list[int]], images: list, num_generations: int) -> tuple:
+        results = []
+        for prompt in prompts:
+            left, result = list(counts), []
+            for token in prompt:
+                result += [token] * (left.pop(0) if token == IMAGE and left else 1)
+            results.append(result)
+        return results, [[7]] * len(prompts)
+
+    return SimpleNamespace(mode="colocate", generate=generate)
+
+
+def test_vllm_in_this_process_gets_one_placeholder_per_image_and_answers_the_trainers_prompt() -> (
+    None
+):
+    generation = repeating([3, 2])
+    assert generation.generate([PROMPT], [["x", "y"]], 1)[0] != [PROMPT]  # as TRL passes it
+    vllm_rollouts.pass_one_placeholder_per_image(generation, IMAGE)
+    assert generation.generate([PROMPT], [["x", "y"]], num_generations=1) == ([PROMPT], [[7]])
+    assert generation.generate([[1, 2, 3]], None, num_generations=1) == ([[1, 2, 3]], [[7]])
+
+
+def test_a_prompt_that_vllm_reads_in_another_way_ends_the_training() -> None:
+    generation = repeating([3, 4])
+    vllm_rollouts.pass_one_placeholder_per_image(generation, IMAGE)
+    with pytest.raises(RuntimeError, match="7 of 11 stand for images, not 5 of 9"):
+        generation.generate([PROMPT], [["x", "y"]], num_generations=1)
 
 
 def test_a_server_of_another_precision_is_refused() -> None:
