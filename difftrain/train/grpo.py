@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import AutoProcessor
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl.trainer.utils import RepeatSampler
@@ -80,7 +81,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     reward_funcs: list[Any] = rewards.reward_functions(
         grpo, job.config.grade, subsets, graders, prefix
     )
-    with vllm_rollouts.completed_arguments(model, job.folder):
+    with vllm_rollouts.completed_arguments(model, job.folder, len(banned)):
         trainer: Any = DynamicSamplingTrainer(
             model=resolve.source(model.name),
             reward_funcs=reward_funcs,
@@ -121,6 +122,10 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
         trainer.completion_log = callbacks.CompletionLog(job.folder, report, names)
     if uses_vllm:
         vllm_rollouts.require_same_dtype(trainer.vllm_generation, model)
+        vllm_rollouts.require_ban_limits(trainer.vllm_generation, len(banned))
+        vllm_rollouts.reload_packed_weights(trainer.vllm_generation)
+        image_token = trainer._image_token
+        vllm_rollouts.pass_one_placeholder_per_image(trainer.vllm_generation, image_token)
         reset_encoder_cache_on_update(trainer)
     return trainer
 
@@ -261,10 +266,13 @@ def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
 def reset_encoder_cache_on_update(trainer: Any) -> None:
     """Make vLLM drop its cached image encodings after each update of its weights.
 
-    TRL resets only the prefix cache, which is enough if the vision weights are frozen.
+    TRL resets only the prefix cache, which is enough if the vision weights are frozen. Without a
+    GPU vLLM loads the weights itself (vllm_rollouts.py); then its worker drops the encoded images,
+    but its scheduler still counts on them, and would raise an error.
     """
     counts = param_groups.count_parameters(trainer.model)
-    if not any(trained for part, _, trained in counts if part in param_groups.VISION_PARTS):
+    is_frozen = not any(trained for part, _, trained in counts if part in param_groups.VISION_PARTS)
+    if is_frozen and torch.cuda.is_available():
         return
     generation = trainer.vllm_generation
     sync = generation.sync_weights

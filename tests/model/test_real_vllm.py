@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -21,13 +22,14 @@ from difftrain.model.engines import server_check
 from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Completion, Request, generate_all
 from difftrain.model.engines.vllm import VllmEngine
-from difftrain.model.loading import LoadedModel
+from difftrain.model.loading import LoadedModel, load
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import parquet
 from difftrain.records import GradedBy, Sample, Score
 from tests.conftest import MAX_PIXELS, MIN_PIXELS
 from tests.evaluate.judge.test_real_server import grade_items
 from tests.real_vllm import ENVIRONMENT, MARKS, serving_vllm
+from tests.train.test_merged_lora import merged_checkpoint
 
 pytestmark = MARKS
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,17 +37,26 @@ HOT = 2.0  # the highest temperature that vLLM takes
 SIZES = ((112, 112), (56, 84), (84, 56))  # multiples of 28 within the limits of the area
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[VllmEngine]:
-    """vLLM's offline engine with the tiny model; it ends before a server is started."""
-    config = ModelConfig(name="tiny", dtype=Dtype.float32, engine=EngineKind.vllm)
+@contextmanager
+def offline_engine(name: str) -> Iterator[VllmEngine]:
+    """vLLM's offline engine with this model in a `with` block."""
+    config = ModelConfig(name=name, dtype=Dtype.float32, engine=EngineKind.vllm)
     config.vllm.max_model_len, config.vllm.max_num_seqs = 1024, 32
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
+        for variable, value in ENVIRONMENT.items():
+            patch.setenv(variable, value)
         result = VllmEngine(config, (MIN_PIXELS, MAX_PIXELS))
+        try:
+            yield result
+        finally:
+            result.close()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[VllmEngine]:
+    """The engine with the tiny model."""
+    with offline_engine("tiny") as result:
         yield result
-        result.close()
 
 
 def make_requests(samples: list[Sample], temperature: float, max_new_tokens: int) -> list[Request]:
@@ -127,6 +138,18 @@ def test_vllm_never_samples_a_placeholder_and_would_without_the_ban(
         assert sampled() == banned
     finally:
         engine.banned = bans
+
+
+def test_vllm_loads_a_checkpoint_with_a_merged_lora_adapter(
+    tmp_path: Path, tiny: LoadedModel, shapes_samples: list[Sample]
+) -> None:
+    _, checkpoint = merged_checkpoint(SHIPPED["tiny"], tmp_path)
+    requests = make_requests(shapes_samples[:8], 0.0, 30)
+    config = ModelConfig(name=str(checkpoint), dtype=Dtype.float32, batch_size=8)
+    expected = completions_of(HfEngine(load(config, MIN_PIXELS, MAX_PIXELS), config), requests)
+    with offline_engine(str(checkpoint)) as merged:
+        assert completions_of(merged, requests) == expected
+    assert completions_of(HfEngine(tiny, config), requests) != expected  # the adapter matters
 
 
 def strata(folder: Path, *overrides: str) -> dict[str, str]:

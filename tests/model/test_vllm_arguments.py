@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 
 from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
 from difftrain.model.engines import vllm
 from difftrain.model.engines.types import Completion, GenerationError, Request, generate_all
+from difftrain.train import vllm_rollouts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,6 +112,15 @@ def test_vllm_has_every_method_and_attribute_that_we_use(wheel: zipfile.ZipFile)
 
 
 @pytest.mark.slow
+def test_vllms_limits_of_banned_tokens_are_those_that_we_know(wheel: zipfile.ZipFile) -> None:
+    source = wheel.read("vllm/v1/worker/gpu/sample/logit_bias.py").decode()
+    assert f"MAX_NUM_LOGIT_BIAS_TOKENS = {vllm.MAX_BANNED}\n" in source
+    variables = wheel.read("vllm/envs.py").decode()
+    for name, default in vllm_rollouts.BAN_LIMITS.items():
+        assert f"{name}: int = {default}\n" in variables
+
+
+@pytest.mark.slow
 def test_vllm_gives_a_requests_completions_consecutive_seeds_so_we_set_n_to_1(
     wheel: zipfile.ZipFile,
 ) -> None:
@@ -125,6 +136,15 @@ def test_vllm_gets_the_requests_seed_and_no_defaults_of_the_model() -> None:
     assert (arguments["top_p"], arguments["top_k"], arguments["min_p"]) == (1.0, 0, 0.0)
     assert arguments["repetition_penalty"] == 1.0
     assert arguments["logit_bias"] == {banned_token: -1e4}
+
+
+def test_more_image_tokens_than_vllm_bans_are_refused(
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {*vllm.banned_biases(tiny.processor, ModelConfig()).values()} == {-1e4}
+    monkeypatch.setattr(vllm, "MAX_BANNED", 2)
+    with pytest.raises(ConfigError, match=r"tokens stand for images, but vLLM bans at most 2; use"):
+        vllm.banned_biases(tiny.processor, ModelConfig())
 
 
 def test_vllms_processor_gets_the_limits_of_the_image_area() -> None:

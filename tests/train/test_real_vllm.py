@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from difftrain.model.resolve import SHIPPED
 from difftrain.train.callbacks import read_log
 from tests.real_vllm import ENVIRONMENT, MARKS, serving_vllm
 
@@ -41,10 +42,9 @@ def check_sync(result: dict[str, Any]) -> None:
 
 
 def check_encoder_cache(result: dict[str, Any]) -> None:
-    """vLLM sees a changed vision tower, which it does not after TRL's own sync."""
+    """vLLM sees a changed vision tower."""
     assert result["perturbed"]["hf"] != result["trained"]["hf"]
     assert result["perturbed"]["vllm"] == result["perturbed"]["hf"]
-    assert result["stale"] != result["perturbed"]["vllm"]
 
 
 def test_vllm_in_this_process_gets_the_trained_weights_and_forgets_encoded_images(
@@ -53,6 +53,7 @@ def test_vllm_in_this_process_gets_the_trained_weights_and_forgets_encoded_image
     result = train(tmp_path)
     check_sync(result)
     check_encoder_cache(result)
+    assert result["stale"] != result["perturbed"]["vllm"]  # if encoded images are kept
 
 
 def test_vllm_in_this_process_gets_the_weights_with_the_lora_adapter_merged(tmp_path: Path) -> None:
@@ -61,8 +62,40 @@ def test_vllm_in_this_process_gets_the_weights_with_the_lora_adapter_merged(tmp_
     assert (tmp_path / "checkpoint" / "model.safetensors").is_file()
 
 
+BANS = """
+import sys
+from pathlib import Path
+from transformers import AutoTokenizer
+from vllm import SamplingParams
+from difftrain.config.model import ModelConfig
+from difftrain.train import vllm_rollouts
+
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+letters = [chr(ord("a") + number) for number in range(26)]
+words = [first + second for first in letters for second in letters][:600]
+try:
+    SamplingParams(bad_words=words).update_from_tokenizer(tokenizer)
+except ValueError as error:
+    print(error)
+with vllm_rollouts.completed_arguments(ModelConfig(), Path(), 1200):
+    params = SamplingParams(bad_words=words)
+    params.update_from_tokenizer(tokenizer)
+    print(len(params.bad_words_token_ids) >= 600)
+"""
+
+
+def test_vllm_takes_more_banned_tokens_than_its_default_once_difftrain_allows_them() -> None:
+    command = [sys.executable, "-c", BANS, str(SHIPPED["tiny"])]
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-4000:]
+    refusal, taken = run.stdout.splitlines()[-2:]
+    assert "Too many bad words" in refusal
+    assert taken == "True"
+
+
 def test_a_vllm_server_gets_the_trained_weights_and_forgets_encoded_images(tmp_path: Path) -> None:
-    options = ("--enable-scale-out", "--logprobs-mode", "processed_logprobs")
+    options = ("--enable-scale-out", "--enforce-eager", "--logprobs-mode", "processed_logprobs")
     with serving_vllm(tmp_path, *options) as url:
         server = url.removesuffix("/v1")
         result = train(

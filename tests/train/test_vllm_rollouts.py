@@ -1,5 +1,7 @@
 """vLLM gets the settings' precision, and a server without a GPU its weights through a folder."""
 
+import json
+import os
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -89,7 +91,7 @@ def test_trl_gets_this_client_only_without_a_gpu_and_only_while_the_trainer_is_b
 ) -> None:
     for has_gpu in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
-        with vllm_rollouts.completed_arguments(ModelConfig(), tmp_path):
+        with vllm_rollouts.completed_arguments(ModelConfig(), tmp_path, 3):
             assert (vllm_generation.VLLMClient is VLLMClient) == has_gpu
         assert vllm_generation.VLLMClient is VLLMClient
 
@@ -100,10 +102,83 @@ def test_vllm_in_this_process_gets_the_precision_and_the_revision_of_the_setting
     """Otherwise it takes the folder's: bfloat16 for the tiny model, which trains in float32."""
     monkeypatch.setattr(vllm_generation, "LLM", dict, raising=False)  # vLLM may not be installed
     model = ModelConfig(dtype=Dtype.float32, revision="abc")
-    with vllm_rollouts.completed_arguments(model, tmp_path):
+    with vllm_rollouts.completed_arguments(model, tmp_path, 3):
         arguments = vllm_generation.LLM(model="x")
-    assert arguments == {"model": "x", "dtype": "float32", "revision": "abc"}
+    eager = {} if torch.cuda.is_available() else {"enforce_eager": True}
+    assert arguments == {"model": "x", "dtype": "float32", "revision": "abc"} | eager
     assert vllm_generation.LLM is dict
+
+
+def test_vllm_in_this_process_may_ban_as_many_tokens_as_the_model_has_for_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, total = vllm_rollouts.BAN_LIMITS
+    monkeypatch.setenv(total, "5000")  # the user's, which is enough
+    monkeypatch.delenv(count, raising=False)
+    with vllm_rollouts.completed_arguments(ModelConfig(), tmp_path, 128):
+        assert count not in os.environ  # vLLM's default is enough
+    with vllm_rollouts.completed_arguments(ModelConfig(), tmp_path, 1100):
+        assert (os.environ[count], os.environ[total]) == ("1100", "5000")
+    monkeypatch.delenv(count)
+
+
+@pytest.mark.parametrize("limit", [128, 1100])
+def test_a_server_that_bans_fewer_tokens_than_the_model_has_for_images_is_refused(
+    limit: int,
+) -> None:
+    environment = {"VLLM_MAX_NUM_BAD_WORDS": limit, "VLLM_MAX_BAD_WORDS_TOTAL_TOKENS": 5000}
+
+    class InfoServer(FakeServer):
+        def list_models(self, handler: BaseHTTPRequestHandler) -> None:  # any GET
+            assert handler.path == "/server_info"
+            send(handler, 200, json.dumps({"vllm_env": environment}).encode())
+
+    server = InfoServer()
+    client = SimpleNamespace(base_url=server.url.removesuffix("/v1"), session=requests.Session())
+    generation = SimpleNamespace(
+        mode="server", vllm_client=client, accelerator=SimpleNamespace(is_main_process=True)
+    )
+    vllm_rollouts.require_ban_limits(generation, limit)
+    with pytest.raises(ConfigError, match=r"1101 tokens.*with VLLM_MAX_NUM_BAD_WORDS=1101"):
+        vllm_rollouts.require_ban_limits(generation, 1101)
+    server.close()
+
+
+IMAGE = 500
+PROMPT = [1, IMAGE, IMAGE, IMAGE, 2, 3, IMAGE, IMAGE, 4]
+
+
+def repeating(counts: list[int]) -> SimpleNamespace:
+    """A VLLMGeneration that repeats the i-th placeholder of a prompt counts[i] times, as vLLM does,
+    and leaves further ones as they are."""
+
+    def generate(prompts: list[list[int]], images: list, num_generations: int) -> tuple:
+        results = []
+        for prompt in prompts:
+            left, result = list(counts), []
+            for token in prompt:
+                result += [token] * (left.pop(0) if token == IMAGE and left else 1)
+            results.append(result)
+        return results, [[7]] * len(prompts)
+
+    return SimpleNamespace(mode="colocate", generate=generate)
+
+
+def test_vllm_in_this_process_gets_one_placeholder_per_image_and_answers_the_trainers_prompt() -> (
+    None
+):
+    generation = repeating([3, 2])
+    assert generation.generate([PROMPT], [["x", "y"]], 1)[0] != [PROMPT]  # as TRL passes it
+    vllm_rollouts.pass_one_placeholder_per_image(generation, IMAGE)
+    assert generation.generate([PROMPT], [["x", "y"]], num_generations=1) == ([PROMPT], [[7]])
+    assert generation.generate([[1, 2, 3]], None, num_generations=1) == ([[1, 2, 3]], [[7]])
+
+
+def test_a_prompt_that_vllm_reads_in_another_way_ends_the_training() -> None:
+    generation = repeating([3, 4])
+    vllm_rollouts.pass_one_placeholder_per_image(generation, IMAGE)
+    with pytest.raises(RuntimeError, match="7 of 11 stand for images, not 5 of 9"):
+        generation.generate([PROMPT], [["x", "y"]], num_generations=1)
 
 
 def test_a_server_of_another_precision_is_refused() -> None:

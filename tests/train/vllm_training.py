@@ -7,13 +7,15 @@ JSON object at last. Its greedy responses are token ids of the first samples, fr
 trainer's model (`hf`):
 
 * start: of the untrained model; trained: after training and a sync.
-* perturbed: after noise on the vision tower and a sync; stale: of vLLM if its encoded images are
-  kept, as TRL does.
+* perturbed: after noise on the vision tower and a sync; stale: of vLLM in this process if its
+  encoded images are kept, as TRL does.
 * sampled: the special tokens that were sampled in training; banned: those that may not be.
 """
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,19 @@ def alternating(name: str) -> Any:
     return reward
 
 
+@contextmanager
+def kept_encodings(engine: Any) -> Iterator[None]:
+    """Inside the block, vLLM keeps its encoded images, as it does after TRL's own sync."""
+    resettable = (engine, engine.model_executor.driver_worker.model_runner)
+    for part in resettable:
+        part.reset_encoder_cache = lambda: None
+    try:
+        yield
+    finally:
+        for part in resettable:
+            del part.reset_encoder_cache
+
+
 class Questions:
     """Greedy responses of vLLM and of the trainer's model to the first samples."""
 
@@ -86,7 +101,9 @@ class Questions:
         return [list(completion) for completion in completions]
 
     def both(self) -> dict[str, list[list[int]]]:
-        return {"hf": self.hf(), "vllm": self.vllm()}
+        responses = {"hf": self.hf(), "vllm": self.vllm()}
+        print(responses, file=sys.stderr)
+        return responses
 
 
 def main() -> None:
@@ -120,9 +137,10 @@ def main() -> None:
             for name, weight in trainer.model.named_parameters():
                 if vision[name] in family.VISION_PARTS:
                     weight.add_(torch.randn_like(weight) * weight.abs().mean())
-        trls_sync = type(trainer.vllm_generation).sync_weights
-        trls_sync(trainer.vllm_generation)
-        result["stale"] = questions.vllm()
+        if trainer.vllm_generation.mode == "colocate":
+            with kept_encodings(trainer.vllm_generation.llm.llm_engine):
+                sync()
+                result["stale"] = questions.vllm()
         sync()
         result["perturbed"] = questions.both()
     bans = family.banned_tokens(trainer.processing_class, loading.load_architecture(config.model))

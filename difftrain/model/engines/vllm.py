@@ -20,6 +20,7 @@ from difftrain.model.engines.types import Completion, Feed, GenerationError, K, 
 from difftrain.model.loading import load_architecture, load_processor
 
 BANNED_LOGIT_BIAS = -1e4  # added to an image placeholder's logit; far below any other
+MAX_BANNED = 1024  # more biases in a request end vLLM's engine
 
 
 def engine_arguments(config: ModelConfig, pixels: tuple[int, int]) -> dict[str, Any]:
@@ -57,6 +58,16 @@ def sampling_arguments(request: Request, banned: Mapping[int, float]) -> dict[st
     }
 
 
+def banned_biases(processor: Any, config: ModelConfig) -> dict[int, float]:
+    """The logit bias of each image placeholder. Raises ConfigError if there are too many."""
+    banned = family.banned_tokens(processor, load_architecture(config))
+    if len(banned) > MAX_BANNED:
+        problem = f"model.name={config.name}: {len(banned)} tokens stand for images"
+        rule = f"vLLM bans at most {MAX_BANNED}"
+        raise ConfigError([f"model.engine=vllm: {problem}, but {rule}; use model.engine=hf"])
+    return dict.fromkeys(banned.values(), BANNED_LOGIT_BIAS)
+
+
 @contextmanager
 def visible_gpus(num_gpus: int) -> Iterator[None]:
     """Inside the block, CUDA_VISIBLE_DEVICES names only this rank's GPUs, for vLLM's process."""
@@ -87,6 +98,7 @@ class VllmEngine:
             message = f"vLLM cannot be imported ({error}); install the extra vllm"
             raise ConfigError([f"model.engine=vllm: {message}"]) from error
         self.processor = load_processor(config, *pixels)
+        self.banned = banned_biases(self.processor, config)
         with visible_gpus(config.vllm.tensor_parallel_size):
             arguments = engine_arguments(config, pixels)
             if family.takes_area(self.processor.image_processor):
@@ -98,8 +110,6 @@ class VllmEngine:
         self.output_kind = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         self.version = vllm.__version__
         self.max_open = 2 * config.vllm.max_num_seqs  # some always wait for a free slot
-        banned = family.banned_tokens(self.processor, load_architecture(config))
-        self.banned = dict.fromkeys(banned.values(), BANNED_LOGIT_BIAS)
         self._request_count = 0
 
     @property
