@@ -212,9 +212,8 @@ def row_file(arm: str, seed: int) -> Path:
 
 def planned(arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
     """(arm, seed) in the order in which they are run: first the seeds that all main arms have."""
-    groups = {
-        arm: number for number, group in enumerate((MAIN, TWO_STAGE, FURTHER)) for arm in group
-    }
+    groups = enumerate((MAIN, TWO_STAGE, FURTHER))
+    group_of = {arm: number for number, group in groups for arm in group}
     pairs = [
         (arm, seed)
         for seed in seeds
