@@ -140,7 +140,7 @@ def test_model_name_without_a_model_group_does_not_use_the_tiny_models_settings(
     assert (name_only.model.dtype, name_only.grpo.learning_rate) == (Dtype.bfloat16, 1e-6)
     assert (name_only.probe.max_new_tokens, name_only.evaluate.max_new_tokens) == (1024, 2048)
     with_tiny_group = overrides.compose_config(["model=tiny", "model.name=org/small"])
-    assert with_tiny_group.grpo.max_completion_length == 72  # the value of the group model=tiny
+    assert with_tiny_group.grpo.max_completion_length == 40  # the value of the group model=tiny
     assert overrides.compose_config(["model.name=tiny"]) == overrides.compose_config([])
 
 

@@ -29,7 +29,7 @@ def jsonl_config(path, **settings):
 
 def test_source_shapes_yields_the_samples_of_split_pool():
     config = DataConfig(num_samples=12, world_seed=3)
-    assert list(dataset.load_samples(config)) == list(pool.samples(Split.pool, 12, 3))
+    assert list(dataset.load_samples(config)) == list(pool.samples(Split.pool, 12, 3, config.mix))
 
 
 def test_shapes_images_fit_the_pixel_budget_without_resizing():

@@ -53,7 +53,7 @@ def test_samples_responses_hours_and_memory_are_estimated_without_a_probe(
         "plan.samples_per_second=0.1",
     )
     assert done.returncode == 0, done.stderr
-    assert "samples: 40 of 40 rows, 0 quarantined (perception 24, reasoning 16)" in done.stdout
+    assert "samples: 40 of 40 rows, 0 quarantined (perception 18, reasoning 22)" in done.stdout
     assert (
         "for pism, cmab, cde, ace, drm and probe.retest_samples=100, estimated from the stratum "
         "shares of Qi et al. 2026" in done.stdout
