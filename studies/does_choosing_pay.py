@@ -24,7 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import does_choosing_pay_page as page
-from does_choosing_pay_page import EQUAL_STEPS, FURTHER, MAIN, TWO_STAGE, ArmRun, CurvePoint
+from does_choosing_pay_page import (
+    EQUAL_STEPS,
+    FURTHER,
+    MAIN,
+    NUM_SEEDS,
+    TWO_STAGE,
+    ArmRun,
+    CurvePoint,
+)
 from transformers import TrainerCallback
 
 from difftrain.cli.overrides import compose_config
@@ -73,12 +81,6 @@ ARMS = {
     "CMAB mid+hard": ["recipe=grpo_mid_hard", "difficulty=cmab"],
 }
 """The settings of each arm. `random` has as many samples as `mid+hard` of the same pool."""
-NUM_SEEDS = {
-    **dict.fromkeys(("mid+hard", "random"), 27),
-    **dict.fromkeys(("full", "hard", *TWO_STAGE), 8),
-    **dict.fromkeys(FURTHER, 3),
-}
-"""Seeds 1, 2, ... of each arm. 27 is the result of the power calculation."""
 WITHOUT_PROBE = ("full", "random")
 """These arms could be trained without probing; the probe is not part of their cost."""
 

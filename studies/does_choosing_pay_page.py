@@ -21,6 +21,12 @@ MAIN = ("mid+hard", "random", "full", "hard")
 TWO_STAGE = ("SFT(mid)+GRPO(hard)", "SFT(hard)+GRPO(mid)")
 FURTHER = ("unsolved", "RAP", "CMAB mid+hard")
 ARMS = (*MAIN, *TWO_STAGE, *FURTHER)
+NUM_SEEDS = {
+    **dict.fromkeys(("mid+hard", "random"), 27),
+    **dict.fromkeys(("full", "hard", *TWO_STAGE), 8),
+    **dict.fromkeys(FURTHER, 3),
+}
+"""Seeds 1, 2, ... that the plan has for each arm. 27 is the result of the power calculation."""
 PAIRS = (
     ("mid+hard", "random"),
     ("mid+hard", "full"),
@@ -334,7 +340,7 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
     draw_figure(runs, folder / "does_choosing_pay.svg")
     strata = {name: mean(run.strata[name] for run in runs) for name in runs[0].strata}
     share = content["tokens_to_full_score"]
-    reached = "never" if share is None else f"at {share:.2f} of the full pool's tokens"
+    reached = f"reaches it at {share:.2f} of" if share is not None else "did not reach it within"
     lines = [
         "# Does choosing pay, where most of a pool brings no gradient?",
         "",
@@ -344,6 +350,8 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
         "Pool (mean over seeds): " + ", ".join(f"{n} {v:.0f}" for n, v in strata.items()) + ".",
         "",
         calculation.sentence() + ".",
+        "",
+        f"Finished runs: {finished_text(runs)}.",
         "",
         "![score against steps and tokens](does_choosing_pay.svg)",
         "",
@@ -367,7 +375,7 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
             if row
         ),
         "",
-        f"mid+hard reaches the full pool's last score {reached}, probe included.",
+        f"The full pool's last score: mid+hard {reached} the full pool's tokens, probe included.",
         "",
         "| seed | " + " | ".join(content["arms"]) + " |",
         "|--:|" + "--:|" * len(content["arms"]),
@@ -378,6 +386,12 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
     path = folder / "does_choosing_pay.md"
     manifest.write_text(path, "\n".join(lines))
     return path
+
+
+def finished_text(runs: Sequence[ArmRun]) -> str:
+    """How many of the planned runs of each arm are finished."""
+    counts = {arm: len(of_arm(runs, arm)) for arm in NUM_SEEDS}
+    return ", ".join(f"{arm} {counts[arm]} of {planned}" for arm, planned in NUM_SEEDS.items())
 
 
 def seed_rows(runs: Sequence[ArmRun], arms: Sequence[str]) -> list[str]:
