@@ -26,6 +26,7 @@ BLOCK = re.compile(
 SERVES = "difftrain view"
 ADDRESS = re.compile(r"127\.0\.0\.1:\d+/\?token=\S+")
 SHOWN_ADDRESS = "127.0.0.1:8321/?token=..."  # the default port; a free one was taken
+NOISE = re.compile(r"^\[.*real_accelerator\.py.*\n", re.MULTILINE)  # DeepSpeed's, without a GPU
 HIDDEN_FOLDERS = (str(ROOT), str(Path.home()))  # replaced in what is printed
 
 
@@ -34,12 +35,12 @@ class CommandError(RuntimeError):
 
 
 def commands(body: str) -> list[str]:
-    """The commands of a block: lines behind `$ `, joined where they end in a backslash."""
+    """The commands of a block, behind `$ `; one goes on after a backslash and in double quotes."""
     joined, lines = [], iter(body.splitlines())
     for line in lines:
         if line.startswith("$ "):
             command = line[2:]
-            while command.endswith("\\"):
+            while command.endswith("\\") or command.count('"') % 2:
                 command += "\n" + next(lines)
             joined.append(command)
     return joined
@@ -78,6 +79,7 @@ def run_page(page: str, folder: Path) -> str:
             code, output = run_command(command, folder)
             if code != expected:
                 raise CommandError(f"exit code {code} instead of {expected}: {command}\n{output}")
+            output = NOISE.sub("", output)
             for path in HIDDEN_FOLDERS:
                 output = output.replace(f"{path}/", "")
             parts.append(f"$ {command}\n{output.rstrip()}".rstrip())
