@@ -131,11 +131,12 @@ def _tables(
 
 
 def pool(
-    tables: Mapping[str, ItemTable], purpose: str, resamples: int = 2000
+    tables: Mapping[str, ItemTable], purpose: str, resamples: int = 2000, level: float = 0.95
 ) -> dict[str, Estimate]:
     """The estimate for each benchmark and, under `mean`, for the unweighted mean over benchmarks.
 
-    `purpose` (it seeds the bootstrap) is "bootstrap" for scores, "paired" for differences. Only
+    `purpose` (it seeds the bootstrap) is "bootstrap" for scores, "paired" for differences. `level`
+    is that of the intervals (1 - 0.05 / k corrects those of k differences, by Bonferroni). Only
     differences get a p: McNemar's exact test if all of a benchmark are -1, 0 or 1 and every item is
     its own cluster, else the paired bootstrap over clusters. Both tests ignore the variance of
     seeds, so several seeds get the larger of this p and p_over_seeds(). ValueError if no tables.
@@ -153,6 +154,7 @@ def pool(
             [tables[member] for member in members],
             np.mean([mean_R[member] for member in members], axis=0),
             sum(standard_errors[member] ** 2 for member in members) / len(members) ** 2,
+            level,
             is_difference=purpose == "paired",
         )
         for name, members in groups.items()
@@ -160,11 +162,16 @@ def pool(
 
 
 def _estimate(
-    tables: Sequence[ItemTable], mean_R: np.ndarray, variance: float, *, is_difference: bool
+    tables: Sequence[ItemTable],
+    mean_R: np.ndarray,
+    variance: float,
+    level: float,
+    *,
+    is_difference: bool,
 ) -> Estimate:
     seed_mean_S = np.mean([table.value_SI.mean(axis=1) for table in tables], axis=0)
     num_clusters = sum(len(set(table.cluster_I)) for table in tables)
-    low, high = interval(seed_mean_S, mean_R, variance, num_clusters)
+    low, high = interval(seed_mean_S, mean_R, variance, num_clusters, level)
     lower_bound = -1.0 if is_difference else 0.0  # an interval by Student's t may go below it
     p, test = None, None
     if is_difference:
@@ -199,9 +206,10 @@ def resampled_means(
     return (count_RC @ total_C) / (count_RC @ size_C)
 
 
-def percentile_interval(mean_R: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of resampled means."""
-    low, high = map(float, np.percentile(mean_R, (2.5, 97.5)))
+def percentile_interval(mean_R: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The middle 95 %, or another share, of resampled means."""
+    tail = 50 * (1 - level)
+    low, high = map(float, np.percentile(mean_R, (tail, 100 - tail)))
     return low, high
 
 
@@ -221,23 +229,27 @@ def standard_error(values: Sequence[tuple[str, float]]) -> float:
 
 
 def interval(
-    seed_mean_S: np.ndarray, mean_R: np.ndarray, item_variance: float, num_clusters: int
+    seed_mean_S: np.ndarray,
+    mean_R: np.ndarray,
+    item_variance: float,
+    num_clusters: int,
+    level: float = 0.95,
 ) -> tuple[float, float]:
-    """The 95 % interval: for one seed the bootstrap over items, else Student's t as follows.
+    """The interval of this level: for one seed the bootstrap over items, else Student's t.
 
     The variance over seeds (variance of the seed means / S) and the variance over items are added;
     Student's t has the degrees of freedom of Welch and Satterthwaite, with S - 1 for seeds and
     `num_clusters` - 1 for items. Both variances contain the noise of single responses, so the
-    interval is rather too wide. In simulations it contained the true value in 94 to 98 % of cases,
-    but in 89 % with two seeds whose variance is far above that of the items.
+    interval is rather too wide. In simulations the 95 % interval contained the true value in 94 to
+    98 % of cases, but in 89 % with two seeds whose variance is far above that of the items.
     """
     if len(seed_mean_S) == 1:
-        return percentile_interval(mean_R)
+        return percentile_interval(mean_R, level)
     total, freedom = _total_variance(seed_mean_S, item_variance, num_clusters)
     if not np.isfinite(total):
         return -1.0, 1.0
     mean = float(seed_mean_S.mean())
-    half_width = float(stats.t.ppf(0.975, freedom)) * total**0.5
+    half_width = float(stats.t.ppf((1 + level) / 2, freedom)) * total**0.5
     return mean - half_width, mean + half_width
 
 

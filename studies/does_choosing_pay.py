@@ -4,7 +4,7 @@
     python studies/does_choosing_pay.py [--seeds 1 2 ...] # the arms of these seeds, then the page
     python studies/does_choosing_pay.py --page            # only the page
 
-The pools have the shares of easy, medium and hard, and unsolved samples of Qi et al. 2026
+The pools are built with the shares of easy, medium and hard, and unsolved samples of Qi et al. 2026
 (data.mix=paper). Each seed has a pool of its own, which all its arms share, as they share one
 probe. Arms are compared after the same number of optimizer steps; the full pool is trained on for
 longer. The six shapes/ benchmarks are answered every EVAL_STEPS steps, so one run gives its score
@@ -12,7 +12,8 @@ at equal steps and at equal generated tokens. does_choosing_pay_plan.md says wha
 how; it was committed before the runs.
 
 A finished run leaves one small file in studies/results/does_choosing_pay/, and is not repeated. A
-killed run continues from its last checkpoint. Two processes may run different seeds.
+killed run continues from its last checkpoint. Two processes may run different seeds. With settings
+other than output_dir these files are written below output_dir, apart from those of the plan.
 """
 
 import argparse
@@ -132,8 +133,9 @@ class CurveCallback(TrainerCallback):
 
 def read_curve(file: Path) -> dict[int, dict[str, list[float]]]:
     """Step -> scores. A step that a killed run evaluated twice counts once."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return {row["step"]: row["scores"] for row in map(json.loads, lines)}
+    text = file.read_text() if file.exists() else ""
+    complete = text[: text.rfind("\n") + 1]  # a kill may leave a part of a line
+    return {row["step"]: row["scores"] for row in map(json.loads, complete.splitlines())}
 
 
 def arm_config(arm: str, seed: int, overrides: list[str]) -> RunConfig:
@@ -207,9 +209,9 @@ def curve_points(
         yield CurvePoint(step, spent + round(completions * sum(lengths)), scores)
 
 
-def row_file(arm: str, seed: int) -> Path:
+def row_file(folder: Path, arm: str, seed: int) -> Path:
     """The file with the result row of one run."""
-    return ROWS / f"{arm.replace(' ', '_')}-{seed}.json"
+    return folder / f"{arm.replace(' ', '_')}-{seed}.json"
 
 
 def planned(arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
@@ -225,10 +227,10 @@ def planned(arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
     return sorted(pairs, key=lambda pair: (pair[1] > NUM_SEEDS["full"], group_of[pair[0]], pair[1]))
 
 
-def run_missing(arms: list[str], seeds: list[int], overrides: list[str]) -> None:
-    """Run what has no result row yet."""
+def run_missing(folder: Path, arms: list[str], seeds: list[int], overrides: list[str]) -> None:
+    """Run what has no result row in this folder yet."""
     for arm, seed in planned(arms, seeds):
-        if row_file(arm, seed).exists():
+        if row_file(folder, arm, seed).exists():
             continue
         logger.info("seed %d: %s", seed, arm)
         try:
@@ -236,7 +238,7 @@ def run_missing(arms: list[str], seeds: list[int], overrides: list[str]) -> None
         except EmptySelectionError as error:
             logger.warning("seed %d: %s is left out: %s", seed, arm, error)
             continue
-        manifest.write_json(row_file(arm, seed), run.to_json())
+        manifest.write_json(row_file(folder, arm, seed), run.to_json())
 
 
 def main() -> None:
@@ -248,17 +250,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 28)))
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     arguments, overrides = parser.parse_known_args()
-    if not any(override.startswith("output_dir=") for override in overrides):
-        overrides.append("output_dir=outputs/does_choosing_pay")
+    output_dir = Path("outputs/does_choosing_pay")
+    for override in overrides:
+        if override.startswith("output_dir="):
+            output_dir = Path(override.removeprefix("output_dir="))
+    is_planned = all(override.startswith("output_dir=") for override in overrides)
+    rows = ROWS if is_planned else output_dir / "results" / "rows"
+    rows.mkdir(parents=True, exist_ok=True)
+    overrides.append(f"output_dir={output_dir}")
     if arguments.pilot:
-        run_missing(["mid+hard", "random"], list(PILOT_SEEDS), overrides)
+        run_missing(rows, ["mid+hard", "random"], list(PILOT_SEEDS), overrides)
     elif not arguments.page:
-        run_missing(arguments.arms, arguments.seeds, overrides)
-    runs = page.read_runs(ROWS)
+        run_missing(rows, arguments.arms, arguments.seeds, overrides)
+    runs = page.read_runs(rows)
     power = page.power([run for run in runs if run.seed in PILOT_SEEDS])
     logger.info("%s", power.sentence())
     if not arguments.pilot:
-        print(page.write(ROWS.parent, [run for run in runs if run.seed not in PILOT_SEEDS], power))
+        print(page.write(rows.parent, [run for run in runs if run.seed not in PILOT_SEEDS], power))
 
 
 if __name__ == "__main__":

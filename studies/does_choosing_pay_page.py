@@ -35,7 +35,11 @@ PAIRS = (
     ("mid+hard", TWO_STAGE[1]),
 )
 """The compared arms, first minus second. Holm's correction covers all of these pairs."""
-COLORS = {"mid+hard": "#0b8068", "random": "#b5649b", "full": "#2f78b4", "hard": "#d1542b"}
+COLORS = {"mid+hard": "#0b8068", "random": "#b5649b", "full": "#2f78b4", "hard": "#d1542b",
+          TWO_STAGE[0]: "#8a6d1b", TWO_STAGE[1]: "#c49a1a", "unsolved": "#555a60",
+          "RAP": "#6a51a3", "CMAB mid+hard": "#2aa6b8"}  # fmt: skip
+PROMPTS_PER_STEP = 8
+STRATA = ("easy", "medium", "hard", "unsolved")
 EQUAL_STEPS = 160  # optimizer steps after which arms are compared; the full pool's run goes on
 WANTED_POINTS = 2.0  # the difference that the number of seeds must be able to show
 TEXT_FILE = Path(__file__).with_name("does_choosing_pay_reading.md")
@@ -187,20 +191,6 @@ def cluster_of(benchmark: str, item_id: str) -> str:
     return str(int(item_id) // 2) if benchmark.endswith("HallusionBench") else item_id
 
 
-def compare(runs: Sequence[ArmRun]) -> dict[tuple[str, str], stats.Estimate]:
-    """The paired differences at equal steps, with p corrected over all pairs (Holm)."""
-    estimates = {}
-    for first, second in PAIRS:
-        pairs = paired(runs, first, second)
-        if len(pairs) < 2:
-            continue
-        before = [b.at_equal_steps.results() for _, b in pairs]
-        after = [a.at_equal_steps.results() for a, _ in pairs]
-        tables = stats.difference_tables(before, after, cluster_of)
-        estimates[first, second] = stats.pool(tables, "paired")[stats.MEAN]
-    return estimates
-
-
 def mean_curve(runs: Sequence[ArmRun]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(steps, mean tokens, mean score, half width of its 95 % interval over seeds) of one arm."""
     steps = np.array([point.step for point in runs[0].points])
@@ -241,52 +231,92 @@ def equal_tokens(runs: Sequence[ArmRun], first: str, second: str) -> dict[str, f
     pairs = paired(runs, first, second)
     if len(pairs) < 2:
         return None
-    values = []
+    values, ends = [], []
     for a, b in pairs:
-        tokens = min(a.points[-1].tokens, b.points[-1].tokens)
-        values.append(score_at_tokens(a, tokens) - score_at_tokens(b, tokens))
+        ends.append(min(a.points[-1].tokens, b.points[-1].tokens))
+        values.append(score_at_tokens(a, ends[-1]) - score_at_tokens(b, ends[-1]))
     half = float(scipy_stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return {"mean": mean(values), "low": mean(values) - half, "high": mean(values) + half}
+    return {
+        "mean": mean(values),
+        "low": mean(values) - half,
+        "high": mean(values) + half,
+        "seeds": len(values),
+        "tokens": mean(ends),
+    }
+
+
+def live_groups(run: ArmRun) -> list[float]:
+    """Of each point, the number of groups with different rewards until then."""
+    return [PROMPTS_PER_STEP * sum(run.live_share[: point.step]) for point in run.points]
 
 
 def draw_figure(runs: Sequence[ArmRun], path: Path) -> None:
-    """Score against optimizer steps and against generated tokens, one line per main arm."""
+    """Score against optimizer steps, live groups and generated tokens, one line per arm."""
     with mpl.rc_context(fname=STYLE_FILE):
-        drawn, axes = new_figure(9.0, 3.6, 1, 2, sharey=True)
-        for arm in MAIN:
+        figure, axes = new_figure(10.0, 3.8, 1, 3, sharey=True)
+        for arm in ARMS:
             if not (arm_runs := of_arm(runs, arm)):
                 continue
+            is_main = arm in MAIN
             steps, tokens, scores, half = mean_curve(arm_runs)
-            for panel, xs in zip(axes, (steps, tokens / 1000), strict=True):
-                panel.plot(xs, scores, color=COLORS[arm], label=f"{arm} ({len(arm_runs)} seeds)")
-                panel.fill_between(xs, scores - half, scores + half, color=COLORS[arm], alpha=0.15)
+            groups = np.mean([live_groups(run) for run in arm_runs], axis=0)
+            steps = steps + arm_runs[0].sft_steps
+            style = {"color": COLORS[arm], "linewidth": 1.5 if is_main else 0.8}
+            for panel, xs in zip(axes, (steps, groups, tokens / 1000), strict=True):
+                panel.plot(xs, scores, label=f"{arm} ({len(arm_runs)})", **style)
+                if is_main:
+                    low, high = scores - half, scores + half
+                    panel.fill_between(xs, low, high, color=COLORS[arm], alpha=0.15, linewidth=0)
         axes[0].set_xlabel("optimizer steps")
-        axes[1].set_xlabel("generated tokens in thousands, probe included")
+        axes[1].set_xlabel("groups whose rewards differ")
+        axes[2].set_xlabel("thousand tokens, with the probe's")
         axes[0].set_ylabel("mean of six benchmarks")
-        axes[0].legend(loc="upper left")
-        drawn.savefig(path, metadata=NO_METADATA)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=5)
+        figure.savefig(path, metadata=NO_METADATA)
 
 
-def points(estimate: stats.Estimate, corrected: float) -> dict[str, float]:
-    """An estimate in points of 100."""
-    content = estimate.to_json()
-    return {name: 100 * content[name] for name in ("mean", "low", "high")} | {"p": corrected}
+def differences(
+    runs: Sequence[ArmRun], planned: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """The paired differences at equal steps, in points of 100, of pairs with two seeds or more.
+
+    `low` and `high` are corrected over all planned pairs (Bonferroni), as is `p` (Holm; a pair
+    without results counts as p = 1); `low_95` and `high_95` are not.
+    """
+    rows, p_values = {}, dict.fromkeys(planned, 1.0)
+    for pair in planned:
+        pairs = paired(runs, *pair)
+        if len(pairs) < 2:
+            continue
+        before = [b.at_equal_steps.results() for _, b in pairs]
+        after = [a.at_equal_steps.results() for a, _ in pairs]
+        tables = stats.difference_tables(before, after, cluster_of)
+        level = 1 - 0.05 / len(planned)
+        wide = stats.pool(tables, "paired", level=level)[stats.MEAN]
+        narrow = stats.pool(tables, "paired")[stats.MEAN]
+        assert wide.p is not None, "a difference has a p"
+        p_values[pair] = wide.p
+        rows[pair] = {
+            name: 100 * value
+            for name, value in [
+                *((name, wide.to_json()[name]) for name in ("mean", "low", "high")),
+                *((f"{name}_95", narrow.to_json()[name]) for name in ("low", "high")),
+            ]
+        } | {"seeds": len(pairs)}
+    corrected = dict(zip(planned, stats.holm(list(p_values.values())), strict=True))
+    return {pair: row | {"p": corrected[pair]} for pair, row in rows.items()}
 
 
 def summary(runs: Sequence[ArmRun], calculation: Power) -> dict[str, Any]:
     """The content of does_choosing_pay.json."""
-    estimates = compare(runs)
-    corrected = stats.holm([estimate.p or 0.0 for estimate in estimates.values()])
-    differences = {
-        f"{first} - {second}": points(estimate, p)
-        for ((first, second), estimate), p in zip(estimates.items(), corrected, strict=True)
-    }
+    by_steps = {" - ".join(pair): row for pair, row in differences(runs, PAIRS).items()}
     by_tokens = {f"{a} - {b}": equal_tokens(runs, a, b) for a, b in PAIRS[:2]}
     return {
         "seeds": sorted({run.seed for run in of_arm(runs, "mid+hard")}),
-        "mid_hard_minus_random": differences.get("mid+hard - random"),
+        "mid_hard_minus_random": by_steps.get("mid+hard - random"),
         "tokens_to_full_score": tokens_to_full_score(runs),
-        "differences_at_equal_steps": differences,
+        "differences_at_equal_steps": by_steps,
         "differences_at_equal_tokens": by_tokens,
         "power": asdict(calculation),
         "arms": {arm: arm_summary(of_arm(runs, arm)) for arm in ARMS if of_arm(runs, arm)},
@@ -302,7 +332,6 @@ def arm_summary(runs: Sequence[ArmRun]) -> dict[str, Any]:
         "base": mean(run.points[0].mean for run in runs),
         "score": mean(finals),
         "scores": finals,
-        "best": max(mean_curve(runs)[2]),
         "samples": mean(run.selected for run in runs),
         "live_groups": mean(mean(run.live_share[:EQUAL_STEPS]) for run in runs),
         "grad_norm": mean(mean(run.grad_norm[:EQUAL_STEPS]) for run in runs),
@@ -338,16 +367,18 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
     content = summary(runs, calculation)
     manifest.write_json(folder / "does_choosing_pay.json", content)
     draw_figure(runs, folder / "does_choosing_pay.svg")
-    strata = {name: mean(run.strata[name] for run in runs) for name in runs[0].strata}
-    share = content["tokens_to_full_score"]
-    reached = f"reaches it at {share:.2f} of" if share is not None else "did not reach it within"
+    pools = [run.strata for run in of_arm(runs, "mid+hard")]
+    strata = {name: mean(pool.get(name, 0) for pool in pools) for name in STRATA}
     lines = [
         "# Does choosing pay, where most of a pool brings no gradient?",
         "",
         "`python studies/does_choosing_pay.py`; the [plan](../does_choosing_pay_plan.md) was "
         "committed before these runs.",
         "",
-        "Pool (mean over seeds): " + ", ".join(f"{n} {v:.0f}" for n, v in strata.items()) + ".",
+        "Strata of a pool by PISM, mean over seeds: "
+        + ", ".join(f"{name} {count:.0f}" for name, count in strata.items())
+        + ". By construction the model masters 27 %, answers 19 % in a part of its responses, and "
+        "cannot answer 54 %.",
         "",
         calculation.sentence() + ".",
         "",
@@ -360,22 +391,27 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
         "A group is live if its rewards differ. Scores are means of the six shapes/ benchmarks in "
         "points of 100.",
         "",
-        "| difference at equal steps | points | p, corrected |",
-        "|---|--:|--:|",
+        f"| difference at equal steps | seeds | points, {1 - 0.05 / len(PAIRS):.0%} interval | "
+        "p, corrected | 95 % interval |",
+        "|---|--:|--:|--:|--:|",
         *(
-            f"| {name} | {interval(row)} | {row['p']:.3f} |"
+            f"| {name} | {row['seeds']} | {interval(row)} | {row['p']:.3f} | "
+            f"[{row['low_95']:.1f}, {row['high_95']:.1f}] |"
             for name, row in content["differences_at_equal_steps"].items()
         ),
         "",
-        "| difference at equal generated tokens | points |",
-        "|---|--:|",
+        f"Intervals are corrected over the {len(PAIRS)} planned pairs (Bonferroni), p too (Holm). "
+        "A pair needs two seeds.",
+        "",
+        "| difference at equal tokens | seeds | tokens | points, 95 % interval, not corrected |",
+        "|---|--:|--:|--:|",
         *(
-            f"| {name} | {interval(row)} |"
+            f"| {name} | {row['seeds']:.0f} | {row['tokens'] / 1000:.0f}k | {interval(row)} |"
             for name, row in content["differences_at_equal_tokens"].items()
             if row
         ),
         "",
-        f"The full pool's last score: mid+hard {reached} the full pool's tokens, probe included.",
+        full_score_text(runs, content["tokens_to_full_score"]),
         "",
         "| seed | " + " | ".join(content["arms"]) + " |",
         "|--:|" + "--:|" * len(content["arms"]),
@@ -386,6 +422,21 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
     path = folder / "does_choosing_pay.md"
     manifest.write_text(path, "\n".join(lines))
     return path
+
+
+def full_score_text(runs: Sequence[ArmRun], share: float | None) -> str:
+    """Whether and at how many tokens mid+hard reaches the full pool's last score."""
+    pairs = paired(runs, "mid+hard", "full")
+    if not pairs:
+        return "Whether mid+hard reaches the full pool's last score is not known: no full run yet."
+    start = f"The full pool's last score, over {len(pairs)} seeds: mid+hard"
+    if share is not None:
+        return f"{start} reaches it at {share:.2f} of the full pool's tokens, probe included."
+    spent = mean(chosen.points[-1].tokens / full.points[-1].tokens for chosen, full in pairs)
+    return (
+        f"{start} did not reach it in its {EQUAL_STEPS} steps, which took {spent:.2f} of the full "
+        "pool's tokens, probe included."
+    )
 
 
 def finished_text(runs: Sequence[ArmRun]) -> str:

@@ -14,18 +14,15 @@ from does_choosing_pay_page import (
     ArmRun,
     CurvePoint,
     arm_summary,
-    cluster_of,
+    differences,
     equal_tokens,
     interval,
     mean_curve,
     of_arm,
-    paired,
-    points,
     seed_rows,
 )
 from matplotlib.ticker import PercentFormatter
 
-from difftrain import stats
 from difftrain.pipeline import manifest
 from difftrain.report.plots import NO_METADATA, STYLE_FILE, new_figure
 
@@ -88,22 +85,7 @@ def read_rows(folder: Path) -> list[OnlineRun]:
     return sorted(runs, key=lambda run: (run.seed, run.arm))
 
 
-def differences(runs: Sequence[OnlineRun]) -> dict[str, dict[str, float]]:
-    """Each arm minus uniform at equal steps, in points, with p corrected over the arms (Holm)."""
-    estimates = {}
-    for arm in COLORS:
-        pairs = paired(runs, arm, CONTROL)
-        if arm == CONTROL or len(pairs) < 2:
-            continue
-        before = [b.at_equal_steps.results() for _, b in pairs]
-        after = [a.at_equal_steps.results() for a, _ in pairs]
-        tables = stats.difference_tables(before, after, cluster_of)
-        estimates[arm] = stats.pool(tables, "paired")[stats.MEAN]
-    corrected = stats.holm([estimate.p or 0.0 for estimate in estimates.values()])
-    return {
-        arm: points(estimate, p)
-        for (arm, estimate), p in zip(estimates.items(), corrected, strict=True)
-    }
+PAIRS = tuple((arm, CONTROL) for arm in COLORS if arm != CONTROL)
 
 
 def online_summary(runs: Sequence[OnlineRun]) -> dict[str, Any]:
@@ -122,7 +104,9 @@ def summary(runs: Sequence[OnlineRun]) -> dict[str, Any]:
     return {
         "seeds": sorted({run.seed for run in runs}),
         "arms": {arm: online_summary([run for run in runs if run.arm == arm]) for arm in arms},
-        "minus_uniform_at_equal_steps": differences(runs),
+        "minus_uniform_at_equal_steps": {
+            arm: row for (arm, _), row in differences(runs, PAIRS).items()
+        },
         "minus_uniform_at_equal_tokens": {
             arm: equal_tokens(runs, arm, CONTROL) for arm in arms if arm != CONTROL
         },

@@ -85,7 +85,7 @@ CHAT_TEMPLATE = (
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """A Qwen2.5-VL of three million parameters."""
+    """A Qwen2.5-VL of 2.7 million parameters."""
     vocabulary = tokenizer.get_vocab()
     token_id = {name: vocabulary[name] for name in SPECIAL_TOKENS}
     text = {

@@ -103,9 +103,11 @@ def test_the_page_has_the_corrected_difference_and_every_seeds_score(tmp_path: P
     content = json.loads((tmp_path / "does_choosing_pay.json").read_text())
     assert content["seeds"] == list(range(1, 9))
     assert content["mid_hard_minus_random"]["mean"] == pytest.approx(17.5)
-    uncorrected = page.compare(runs)["mid+hard", "random"].p
-    assert uncorrected is not None
-    assert content["mid_hard_minus_random"]["p"] >= uncorrected
+    result = content["mid_hard_minus_random"]
+    alone = page.differences(runs, [("mid+hard", "random")])["mid+hard", "random"]
+    assert result["p"] == pytest.approx(5 * alone["p"])  # the smallest of five counts five times
+    assert result["low"] < result["low_95"] < 17.5 < result["high_95"] < result["high"]
+    assert "over 8 seeds: mid+hard reaches it at" in text
     assert "| 8 | 70.0 |" in text
     assert "pilot has not been run" in text
 
@@ -128,3 +130,18 @@ def test_seeds_with_all_main_arms_come_first_and_further_arms_have_few() -> None
     assert len(order) == len(set(order)) == 2 * 27 + 4 * 8 + 3 * 3
     assert set(order[:4]) == {(arm, 1) for arm in page.MAIN}
     assert all(seed > 8 for _, seed in order[-38:])
+
+
+def test_a_curve_has_each_step_once_and_no_half_written_line(tmp_path: Path) -> None:
+    file = tmp_path / "curve.jsonl"
+    lines = [{"step": 20, "scores": {"a": [0]}}, {"step": 20, "scores": {"a": [1]}}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 40, "sc')
+    assert does_choosing_pay.read_curve(file) == {20: {"a": [1]}}
+    assert does_choosing_pay.read_curve(tmp_path / "missing.jsonl") == {}
+
+
+def test_the_tokens_of_a_point_are_the_probes_and_those_of_all_steps_until_then() -> None:
+    config = does_choosing_pay.arm_config("mid+hard", 901, [])
+    log = [{"completions/mean_length": 10.0}, {"completions/mean_length": 20.0}]
+    points = does_choosing_pay.curve_points({0: {}, 1: {}, 2: {}}, log, config, 500)
+    assert [point.tokens for point in points] == [500, 500 + 64 * 10, 500 + 64 * 30]
