@@ -109,7 +109,7 @@ def pass_one_placeholder_per_image(generation: Any, image_token: int | None) -> 
         output = original(short, images, *args, **kwargs)
         for expected, seen in zip(prompts, output[0], strict=True):
             if list(expected) != list(seen):
-                counts = [list(prompt).count(image_token) for prompt in (expected, seen)]
+                counts = [sum(i == image_token for i in ids) for ids in (expected, seen)]
                 problem = "vLLM's prompt has other tokens than the trainer's"
                 detail = f"{counts[1]} of {len(seen)} stand for images, not {counts[0]} of"
                 advice = "use grpo.vllm.mode=server or none"
