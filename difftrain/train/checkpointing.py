@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForImageTextToText, PrinterCallback, ProgressCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -26,6 +27,14 @@ from difftrain.train.trl_args import TrainJob
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
+
+
+def _restore_on_cpu(storage: Any, location: str) -> Any:
+    return storage if location.startswith("cpu:") else None
+
+
+# Processes without a GPU may load their optimizer to the device cpu:0, which torch.load refuses.
+torch.serialization.register_package(100, lambda _: None, _restore_on_cpu)
 
 
 def run_training(job: TrainJob, fit: Callable[[], tuple[Any, float, Mapping[str, Any]]]) -> Path:

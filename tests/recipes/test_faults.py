@@ -158,20 +158,31 @@ def test_if_preflight_fails_on_the_first_rank_the_second_rank_reports_the_reason
     assert "Traceback" not in first_output + second_output
 
 
-def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None:
-    undisturbed = train_command(tmp_path / "undisturbed")
-    done = subprocess.run(undisturbed, capture_output=True, text=True)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_training_continues_to_the_same_weights(processes: int, tmp_path: Path) -> None:
+    def train(name: str) -> list[str]:
+        if processes == 1:
+            return train_command(tmp_path / name)
+        launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", "--config_file"]
+        launcher += [str(ROOT / "launch" / "accelerate" / "ddp_cpu.yaml")]
+        batch = "grpo.per_device_train_batch_size=8"
+        return [*launcher, *train_command(tmp_path / name, batch)[1:]]
+
+    done = subprocess.run(train("undisturbed"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     child = subprocess.Popen(
-        train_command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        train("killed"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     saved = "train/*/checkpoints/checkpoint-2/trainer_state.json"
     while child.poll() is None and not list((tmp_path / "killed").glob(saved)):
         time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
+    os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert list((tmp_path / "killed").glob(saved))
-    done = subprocess.run(train_command(tmp_path / "killed"), capture_output=True, text=True)
+    done = subprocess.run(train("killed"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     expected, resumed = (
         load_file(next((tmp_path / name).glob("train/*/checkpoint/model.safetensors")))
