@@ -102,7 +102,7 @@ On the tiny model on CPUs; no GPU was part of it.
 
 | training | one process | DDP | ZeRO-2 | ZeRO-3 | two nodes |
 |---|---|---|---|---|---|
-| GRPO, full | tested | tested | tested | tested | [clusters](clusters.md) |
+| GRPO, full | tested | tested | tested | tested | [ZeRO-2 and ZeRO-3](clusters.md) |
 | GRPO, LoRA | tested | expected | expected | expected | expected |
 | SFT then GRPO, full | tested | expected | tested | tested | expected |
 | SFT then GRPO, LoRA | tested | expected | expected | tested | expected |
