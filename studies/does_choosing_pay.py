@@ -123,6 +123,9 @@ class CurveCallback(TrainerCallback):
 
     def __init__(self, file: Path, benchmarks: Benchmarks) -> None:
         self.file, self.benchmarks = file, benchmarks
+        if file.exists():  # a kill may have left a part of a line, to which the next would be added
+            text = file.read_text()
+            file.write_text(text[: text.rfind("\n") + 1])
 
     def on_step_end(self, args: Any, state: Any, *_: Any, **objects: Any) -> None:
         if state.global_step % EVAL_STEPS == 0:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -114,8 +114,11 @@ class ArmRun:
         return [p for p in self.points if p.step + self.sft_steps <= EQUAL_STEPS][-1]
 
 
-def read_runs(folder: Path) -> list[ArmRun]:
-    """All finished runs, by seed."""
+R = TypeVar("R", bound=ArmRun)
+
+
+def read_runs(folder: Path, kind: type[R] = ArmRun) -> list[R]:
+    """All finished runs, as rows of a kind, by seed."""
     runs = []
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
@@ -127,7 +130,7 @@ def read_runs(folder: Path) -> list[ArmRun]:
             )
             for point in content.pop("points")
         ]
-        runs.append(ArmRun(points=points, **content))
+        runs.append(kind(points=points, **content))
     return sorted(runs, key=lambda run: (run.seed, run.arm))
 
 

@@ -1,6 +1,5 @@
 """The page of online_difficulty.py: comparisons with uniform sampling, table, figure."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 from does_choosing_pay_page import (
     EQUAL_STEPS,
     ArmRun,
-    CurvePoint,
     arm_summary,
     differences,
     equal_tokens,
     interval,
     mean_curve,
     of_arm,
+    read_runs,
     seed_rows,
 )
 from matplotlib.ticker import PercentFormatter
@@ -70,19 +69,7 @@ class OnlineRun(ArmRun):
 
 def read_rows(folder: Path) -> list[OnlineRun]:
     """All finished runs, by seed."""
-    runs = []
-    for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text())
-        curve = [
-            CurvePoint(
-                point["step"],
-                point["tokens"],
-                {name: [float(x) for x in row.split()] for name, row in point["scores"].items()},
-            )
-            for point in content.pop("points")
-        ]
-        runs.append(OnlineRun(points=curve, **content))
-    return sorted(runs, key=lambda run: (run.seed, run.arm))
+    return read_runs(folder, OnlineRun)
 
 
 PAIRS = tuple((arm, CONTROL) for arm in COLORS if arm != CONTROL)

@@ -167,7 +167,7 @@ def _in_bench(image: Image.Image, sign: Sign, answer: str) -> bool:
 def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Sign]] | None:
     """A HallusionBench set: [image, edited copy], [removed sign, added sign].
 
-    In the copy, the added sign is in the place of the removed one. Both signs are questions for
+    In the copy, the added sign replaces the removed one. Both signs are questions for
     both images, and the edit reverses both answers. None unless all four pairs of image and
     question are in the split `bench`.
     """
@@ -194,8 +194,8 @@ def _yes_no_items(seed: int) -> Iterator[Item]:
     """Endless HallusionBench items, four per set: two images with two questions each."""
     for set_id in count():
         attempts = (Random(seeds.derive(seed, "pairs", set_id, attempt)) for attempt in count())
-        pair, asked = next(filter(None, map(_try_pair, attempts)))
-        for (figure_id, image), (sign_index, sign) in product(enumerate(pair, 1), enumerate(asked)):
+        pair, names = next(filter(None, map(_try_pair, attempts)))
+        for (figure_id, image), (sign_index, sign) in product(enumerate(pair, 1), enumerate(names)):
             question = PRESENT.format(sign.name)
             answer = "Yes" if (figure_id == 1) == (sign_index == 0) else "No"
             yield {

@@ -175,14 +175,14 @@ def _drawn(
     family: str,
     image: Image.Image,
     question: str,
-    asked_for: Sequence[Sign],
+    named: Sequence[Sign],
     kind: AnswerKind,
     options: tuple[str, ...] = (),
 ) -> DrawnSample:
-    names = [sign.name for sign in asked_for]
+    names = [sign.name for sign in named]
     rationale, answer = conclude(family, names, options, question)
     return DrawnSample(
-        image, question, rationale, answer, kind, options, signs=tuple(s.rank for s in asked_for)
+        image, question, rationale, answer, kind, options, signs=tuple(s.rank for s in named)
     )
 
 
