@@ -21,7 +21,14 @@ from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
 from difftrain.pipeline.stop_request import StopRequested
 from difftrain.records import Sample, TrainStage
-from difftrain.train import callbacks, image_cache, param_groups, stop_callback, trl_args
+from difftrain.train import (
+    callbacks,
+    exact_resume,
+    image_cache,
+    param_groups,
+    stop_callback,
+    trl_args,
+)
 from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
@@ -167,8 +174,11 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     logger.info("%s; %s\n%s", job.title, trl_args.step_summary(settings, world), table)
     if resume and not settings.lora.rank and not trainer.is_deepspeed_enabled:
         load_weights(trainer.model, resume)
-    stop = stop_callback.StopOnRequest(trainer.accelerator)
+    steps_per_rollouts = exact_resume.steps_per_rollouts(trainer.args)
+    stop = stop_callback.StopOnRequest(trainer.accelerator, steps_per_rollouts)
     trainer.add_callback(stop)
+    trainer.add_callback(exact_resume.SaveBetweenRollouts(steps_per_rollouts))
+    trainer.add_callback(exact_resume.SetPass())
     started = time.time()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:

@@ -10,16 +10,22 @@ from difftrain.pipeline.stop_request import STOP_VARIABLE, is_requested, note_sa
 
 
 class StopOnRequest(TrainerCallback):
-    """`has_stopped` tells whether training ended because of the stop file."""
+    """`has_stopped` tells whether training ended because of the stop file.
 
-    def __init__(self, accelerator: Any) -> None:
-        self.accelerator, self.has_stopped = accelerator, False
+    It ends only after a step from which a training resumes exactly: see exact_resume.py.
+    """
+
+    def __init__(self, accelerator: Any, steps_per_rollouts: int = 1) -> None:
+        self.accelerator, self.steps_per_rollouts = accelerator, steps_per_rollouts
+        self.has_stopped = False
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Save and stop if any process sees the file: all must stop after the same step."""
         if STOP_VARIABLE not in os.environ or state.global_step >= state.max_steps:
+            return
+        if state.global_step % self.steps_per_rollouts:
             return
         seen = torch.tensor([float(is_requested())], device=self.accelerator.device)
         if self.accelerator.reduce(seen, reduction="sum").item():

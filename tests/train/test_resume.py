@@ -143,3 +143,42 @@ def test_a_training_killed_at_moments_of_its_refill_ends_with_the_same_weights(
     assert [row["groups_asked"] for row in rows] == [
         row["groups_asked"] for row in read_log(killed)
     ]
+
+
+@pytest.mark.parametrize("launcher", ["python", "ddp_cpu.yaml", "zero2_cpu.yaml"])
+@pytest.mark.parametrize(
+    ("stage", "step", "settings"),
+    [
+        ("sft", "6", ()),
+        ("grpo", "10", ()),
+        # Rollouts serve several steps: the checkpoint that is due after step 10 is saved later.
+        ("grpo", "12", ("+grpo.trl.num_iterations=3", "grpo.max_steps=13")),
+        ("grpo", "12", ("+grpo.trl.steps_per_generation=4", "grpo.max_steps=13")),
+    ],
+)
+def test_a_training_resumed_in_its_second_pass_ends_with_the_same_weights(
+    launcher: str, stage: str, step: str, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"
+    run_second_pass(launcher, undisturbed, stage, "never", *settings)
+    run_second_pass(launcher, resumed, stage, step, *settings)
+    assert not (resumed / "checkpoint").exists()
+    run_second_pass(launcher, resumed, stage, "never", *settings)
+    expected, weights = (
+        load_file(folder / "checkpoint" / "model.safetensors") for folder in (undisturbed, resumed)
+    )
+    assert all(torch.equal(expected[key], weights[key]) for key in expected)
+
+
+def run_second_pass(launcher: str, folder: Path, *arguments: str) -> None:
+    """Train by the program second_pass.py, on two processes unless the launcher is python."""
+    bin_folder, root = Path(sys.executable).parent, Path(__file__).resolve().parents[2]
+    command = [sys.executable]
+    if launcher != "python":
+        config_file = str(root / "launch" / "accelerate" / launcher)
+        command = [str(bin_folder / "accelerate"), "launch", "--config_file", config_file]
+    environment = os.environ | {"PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": "",
+             "OMP_NUM_THREADS": "1", "PATH": f"{bin_folder}:{os.environ['PATH']}"}  # fmt: skip
+    program = [*command, str(root / "tests" / "train" / "second_pass.py"), str(folder), *arguments]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]

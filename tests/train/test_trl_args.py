@@ -102,15 +102,25 @@ def two_part_model() -> TwoPartModel:
                          "language_model": nn.Linear(2, 2)})  # fmt: skip
 
 
-def test_vllm_drops_encoded_images_only_if_the_vision_tower_is_trained() -> None:
-    for trained, expected in ((True, ["update", "reset"]), (False, ["update"])):
-        calls: list[str] = []
-        model = two_part_model()
-        model["visual"].requires_grad_(trained)
-        trainer = SimpleNamespace(model=model, vllm_generation=stub_vllm(calls))
-        grpo.reset_encoder_cache_on_update(trainer)
-        trainer.vllm_generation.sync_weights()
-        assert calls == expected
+@pytest.mark.parametrize(
+    ("is_trained", "has_gpu", "expected"),
+    [
+        (True, True, ["update", "reset"]),
+        (False, True, ["update"]),
+        (False, False, ["update", "reset"]),  # vLLM's worker drops the images by itself
+    ],
+)
+def test_vllm_drops_encoded_images_if_the_vision_tower_is_trained_or_there_is_no_gpu(
+    is_trained: bool, has_gpu: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    calls: list[str] = []
+    model = two_part_model()
+    model["visual"].requires_grad_(is_trained)
+    trainer = SimpleNamespace(model=model, vllm_generation=stub_vllm(calls))
+    grpo.reset_encoder_cache_on_update(trainer)
+    trainer.vllm_generation.sync_weights()
+    assert calls == expected
 
 
 def test_images_that_vllm_would_resize_again_are_refused(
