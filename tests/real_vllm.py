@@ -39,7 +39,7 @@ def serving_vllm(folder: Path, *options: str, model: Path | None = None) -> Iter
     port, log = free_port(), folder / "vllm.log"
     program = str(Path(sys.executable).parent / "vllm")
     command = [program, "serve", str(model or SHIPPED["tiny"]), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--max-model-len", "1024", "--dtype", "float32", *options]
+    command += ["--port", str(port), "--max-model-len", "2048", "--dtype", "float32", *options]
     environment = os.environ | ENVIRONMENT | {"VLLM_SERVER_DEV_MODE": "1"}
     with log.open("a") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)

