@@ -36,8 +36,7 @@ def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
     with their reasons. Raises ConfigError for bad settings, EmptyDatasetError if no row is usable.
     """
     is_file = data.endswith((*FILE_SUFFIXES, *TABLE_SUFFIXES))
-    source = "jsonl" if data.endswith(".jsonl") else "auto"
-    overrides = [f"data={source}", f"data.path={data}"] if is_file else [f"data={data}"]
+    overrides = ["data=auto", f"data.path={data}"] if is_file else [f"data={data}"]
     config = resolve(compose_config([*overrides, *settings])).data
     samples: list[Sample] = []
     for row in dataset.load_samples(config):

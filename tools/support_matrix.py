@@ -284,12 +284,10 @@ def table(rows: dict[str, dict[str, str]]) -> str:
     notes: list[str] = []
 
     def cell(text: str) -> str:
-        kind, colon, reason = text.partition(": ")
-        if not colon:
-            kind, bracket, reason = text.partition(" (")
-            reason = reason.removesuffix(")")
-            if not bracket:
-                return text
+        kind, separator, reason = text.partition(" (" if text.startswith("P (") else ": ")
+        if not separator:
+            return text
+        reason = reason.removesuffix(")") if kind == "P" else reason
         if reason not in notes:
             notes.append(reason)
         return f"{kind} [{notes.index(reason) + 1}]"

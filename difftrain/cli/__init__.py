@@ -399,4 +399,5 @@ def main(command: str | None = None) -> None:
         message = f"{type(error).__name__}: {error}\nthe same command continues from here"
         fail(message, 1, all_ranks=True)
     except KeyboardInterrupt:
-        fail("interrupted; the same command continues from here", 1)
+        kept = "finished stages and answers are kept, a training goes on from its last checkpoint"
+        fail(f"interrupted; the same command continues: {kept}", 1)

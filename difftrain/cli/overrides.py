@@ -105,7 +105,13 @@ def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
         try:
             override = parser.parse_override(argument)
         except HydraException:
-            errors.append(f"{argument}: not of the form KEY=VALUE")
+            hint = ""
+            if Path(argument).is_file():
+                hint = f"; a file of rows: data=auto data.path={argument}"
+            elif "=" in argument:
+                key, _, value = argument.partition("=")
+                hint = f"; quote a value with special signs: '{key}=\"{value}\"'"
+            errors.append(f"{argument}: not of the form KEY=VALUE{hint}")
             continue
         if override.key_or_group in LISTS_OF_NAMES and isinstance(override.value(), str):
             names = "" if argument == "report_to=none" else override.value()

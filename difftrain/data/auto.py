@@ -201,6 +201,10 @@ def _missing_error(roles: list[str], row: Row) -> RowError:
     guesses = _guesses(row, {key: value for key, value in row.items() if key not in NAMES})
     settings = " ".join(f"data.columns.{role}={guesses.get(role, 'COLUMN')}" for role in roles)
     text_only = ", or data.text_only=keep" if roles == ["images"] else ""
+    names = {"question": QUESTIONS, "answer": f"{ANSWERS} {RESPONSES}"}
+    empty = [name for role in roles for name in names.get(role, "").split() if name in row]
+    if empty:
+        return RowError(f"{short_reason}: no value in {', '.join(empty)}; columns found: {found}")
     problem = f"no column is recognized as {', '.join(roles)}"
     return RowError(f"{short_reason}: {problem}; columns found: {found}; set {settings}{text_only}")
 

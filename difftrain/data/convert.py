@@ -159,7 +159,8 @@ def first_value(row: Row, names: str) -> Any:
 def require_keys(row: Row, keys: str, hint: str = "") -> None:
     """Raises RowError if the row lacks a key; it names the missing and the existing keys."""
     if missing := [key for key in keys.split() if key not in row]:
-        raise _missing_keys_error(row, ", ".join(missing) + hint)
+        error = _missing_keys_error(row, ", ".join(missing) + hint)
+        raise RowError(f"{error}; data=auto recognizes more names")
 
 
 def _missing_keys_error(row: Row, missing: str) -> RowError:

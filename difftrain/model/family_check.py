@@ -47,7 +47,8 @@ class CheckResult:
 
 def view_requests(samples: Sequence[Sample]) -> dict[str, Request]:
     """Five prompts, by name: without image, with it, black, with two images, image inside text."""
-    first, *_, last = [sample for sample in samples if sample.images]
+    with_image = [sample for sample in samples if sample.images]
+    first, last = with_image[0], with_image[-1]  # the same if there is only one
     image, other = (_small(sample) for sample in (first, last))
     text = prompts.user_text(first.question, first.options)
     views: dict[str, tuple[str | Image.Image, ...]] = {

@@ -86,8 +86,8 @@ def require_min_size(
         unit = "different prompts" if stage is TrainStage.grpo else "samples"
         raise EmptySelectionError(
             f"{STRATA_KEYS[stage]} leaves {len(selections)} samples{dropped}, but a step needs "
-            f"{minimum} {unit}; the strata hold {sizes}: keep more strata, add data, or lower "
-            f"{MIN_SIZE_KEYS[stage]}"
+            f"{minimum} {unit}; the strata hold {sizes}: keep more strata "
+            f"({STRATA_KEYS[stage]}=[easy,medium,hard]), add data, or lower {MIN_SIZE_KEYS[stage]}"
         )
     return selections
 

@@ -172,6 +172,8 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
         trainer.add_callback(callback)
     table = param_groups.parameter_table(trainer.model)
     logger.info("%s; %s\n%s", job.title, trl_args.step_summary(settings, world), table)
+    start = f"continues after step {last_step}" if resume else "starts at step 0"
+    logger.info("%s %s; a checkpoint every %d steps", job.title, start, settings.save_steps)
     if resume and not settings.lora.rank and not trainer.is_deepspeed_enabled:
         load_weights(trainer.model, resume)
     steps_per_rollouts = exact_resume.steps_per_rollouts(trainer.args)

@@ -76,6 +76,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     uses_vllm = grpo.vllm.mode is not VllmMode.none
     if uses_vllm:
         refuse_second_resize(model, data.samples)
+        vllm_rollouts.refuse_tied_head(grpo.vllm.mode, model)
     subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
     prefix = chat_format.thought_prefix(processor)
     reward_funcs: list[Any] = rewards.reward_functions(

@@ -7,7 +7,9 @@
   must see the same folder.
 * In this process TRL loads each weight into vLLM's parameters. On a CPU vLLM packs its weights and
   removes these parameters, so vLLM itself loads all weights anew. It runs without compilation
-  there; whether compiled code sees the new weights was not tested.
+  there; whether compiled code sees the new weights was not tested. A head that is tied to the
+  embedding keeps its packed copy of the old weights, unless it is packed anew; a server cannot be
+  made to do that.
 * In this process TRL passes prompts in which an image's placeholder is already repeated. vLLM would
   repeat the first one once more, and answer another prompt than the one that is trained on.
 * vLLM refuses a request with more than 128 banned tokens, unless an environment variable allows it.
@@ -29,6 +31,8 @@ from trl.generation.vllm_client import VLLMClient
 
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError
+from difftrain.config.train import VllmMode
+from difftrain.model import loading
 
 FOLDER = "vllm_weights"  # in the stage's folder, while it trains
 BAN_LIMITS = {"VLLM_MAX_NUM_BAD_WORDS": 128, "VLLM_MAX_BAD_WORDS_TOTAL_TOKENS": 1024}
@@ -90,6 +94,10 @@ def reload_packed_weights(generation: Any) -> None:
         weights = [(name, weight.clone()) for name, weight in generation._iter_named_params()]
         arguments = {"weights_iterator": iter(weights)}
         generation.llm.collective_rpc("reload_weights", kwargs=arguments)
+        worker = generation.llm.llm_engine.model_executor.driver_worker
+        for layer in worker.model_runner.model.modules():
+            if type(layer).__name__ == "ParallelLMHead":
+                layer.quant_method.process_weights_after_loading(layer)
         generation.llm.reset_prefix_cache()
 
     generation.sync_weights = sync_weights
@@ -143,6 +151,15 @@ def require_ban_limits(generation: Any, num_banned: int) -> None:
         rule = f"the server must ban the {num_banned} tokens of this model that stand for images"
         advice = " ".join(f"{name}={value}" for name, value in needed.items())
         raise ConfigError([f"grpo.vllm.mode=server: {rule}; start it with {advice}"])
+
+
+def refuse_tied_head(mode: VllmMode, model: ModelConfig) -> None:
+    """Raise ConfigError for a server without a GPU if the model's head is tied to its embedding."""
+    if mode is not VllmMode.server or torch.cuda.is_available():
+        return
+    if loading.load_architecture(model).get_text_config().tie_word_embeddings:
+        rule = "without a GPU, vLLM's head keeps its old weights if it is tied to the embedding"
+        raise ConfigError([f"grpo.vllm.mode=server: {rule}; use colocate or none"])
 
 
 def require_same_dtype(generation: Any, model: ModelConfig) -> None:

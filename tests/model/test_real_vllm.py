@@ -218,7 +218,10 @@ def test_vllm_serve_is_a_judge(url: str, tmp_path: Path, monkeypatch: pytest.Mon
     results, counts = grade_items(config)
     assert (counts["failed_items"], counts["stopped"]) == (0, None)
     assert counts["replies"] >= 8  # four items of two benchmarks
-    assert all(result.graded_by is GradedBy.judge for result in results)
+    # MathVista's rules read some answers without it; the tiny model's replies may decide nothing.
+    mmvet = [result.graded_by for result in results if result.benchmark == "shapes/MMVet"]
+    assert len(mmvet) == 4
+    assert GradedBy.rule not in mmvet
     assert all(result.score is not None for result in results)
     second_results, second_counts = grade_items(config)
     assert (second_results, second_counts["calls"]) == (results, 0)

@@ -17,6 +17,7 @@ from trl.generation.vllm_client import VLLMClient
 
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError
+from difftrain.config.train import VllmMode
 from difftrain.train import vllm_rollouts
 from difftrain.train.vllm_rollouts import FolderClient
 from tests.listening import FakeServer, send
@@ -190,3 +191,14 @@ def test_a_server_of_another_precision_is_refused() -> None:
     vllm_rollouts.require_same_dtype(generation, ModelConfig(dtype=Dtype.bfloat16))
     with pytest.raises(ConfigError, match=r"computes in bfloat16.*start it with --dtype float32"):
         vllm_rollouts.require_same_dtype(generation, ModelConfig(dtype=Dtype.float32))
+
+
+def test_a_server_without_a_gpu_is_refused_for_a_model_with_a_tied_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny = ModelConfig(name="tiny")  # tied
+    vllm_rollouts.refuse_tied_head(VllmMode.colocate, tiny)
+    with pytest.raises(ConfigError, match=r"head keeps its old weights .*; use colocate or none"):
+        vllm_rollouts.refuse_tied_head(VllmMode.server, tiny)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    vllm_rollouts.refuse_tied_head(VllmMode.server, tiny)

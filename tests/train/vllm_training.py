@@ -7,8 +7,12 @@ JSON object at last. Its greedy responses are token ids of the first samples, fr
 trainer's model (`hf`):
 
 * start: of the untrained model; trained: after training and a sync.
-* perturbed: after noise on the vision tower and a sync; stale: of vLLM in this process if its
-  encoded images are kept, as TRL does.
+* perturbed: after noise on the vision tower and a sync; stale: the error
+  (below) of vLLM in this process if its encoded images are kept, as TRL does.
+* error, of each of these: the largest difference between the log-probability that vLLM gives to a
+  token of its responses and the trainer's; about 1e-6 if both have the same weights. old_error:
+  that of the untrained model's responses after training; noise: that of the trained model's
+  responses after the noise.
 * sampled: the special tokens that were sampled in training; banned: those that may not be.
 """
 
@@ -28,6 +32,7 @@ from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import resolve
 from difftrain.grade.pool import GraderPool
 from difftrain.model import family, loading
+from difftrain.model.engines import kv_cache
 from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Completion, generate_all
 from difftrain.model.loading import LoadedModel
@@ -73,8 +78,8 @@ def kept_encodings(engine: Any) -> Iterator[None]:
 class Questions:
     """Greedy responses of vLLM and of the trainer's model to the first samples."""
 
-    def __init__(self, trainer: Any, model: ModelConfig) -> None:
-        self.trainer, self.model_config = trainer, model
+    def __init__(self, trainer: Any, model: ModelConfig, banned: list[int]) -> None:
+        self.trainer, self.model_config, self.banned = trainer, model, banned
         rows = [to_dataset(SAMPLES)[i] for i in range(NUM_ASKED)]
         self.prompts = [
             prepare_multimodal_messages(
@@ -83,27 +88,50 @@ class Questions:
             for row in rows
         ]
 
+    def _loaded(self) -> LoadedModel:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model).eval()
+        is_peft = hasattr(model, "get_base_model")
+        base = model.get_base_model() if is_peft else model
+        return LoadedModel(base, self.trainer.processing_class)
+
     def hf(self) -> list[list[int]]:
         trainer = self.trainer
         requests = [replace(trainer._request(p, 0), temperature=0.0) for p in self.prompts]
-        model = trainer.accelerator.unwrap_model(trainer.model).eval()
-        is_peft = hasattr(model, "get_base_model")
-        loaded = LoadedModel(model.get_base_model() if is_peft else model, trainer.processing_class)
-        results = generate_all(HfEngine(loaded, self.model_config), requests)
+        results = generate_all(HfEngine(self._loaded(), self.model_config), requests)
         return [list(r.token_ids) for r in results if isinstance(r, Completion)]
 
-    def vllm(self) -> list[list[int]]:
+    def vllm(self) -> tuple[list[list[int]], list[list[float]]]:
+        """Token ids and their log-probabilities."""
         generation = self.trainer.vllm_generation
         temperature, generation.temperature = generation.temperature, 0.0
         ids, images, _ = self.trainer._tokenize_prompts(self.prompts)
-        completions = generation.generate(ids, images, num_generations=1)[1]
+        _, completions, logps, _ = generation.generate(ids, images, num_generations=1)
         generation.temperature = temperature
-        return [list(completion) for completion in completions]
+        return [list(row) for row in completions], [[values[0] for values in row] for row in logps]
 
-    def both(self) -> dict[str, list[list[int]]]:
-        responses = {"hf": self.hf(), "vllm": self.vllm()}
-        print(responses, file=sys.stderr)
-        return responses
+    def error(self, completions: list[list[int]], logps: list[list[float]]) -> float:
+        """See above; of these responses under the trainer's present weights."""
+        loaded, errors = self._loaded(), []
+        for prompt, tokens, expected in zip(self.prompts, completions, logps, strict=True):
+            inputs = kv_cache.encode(loaded, [self.trainer._request(prompt, 0)])
+            length = inputs["input_ids"].shape[1]
+            tokens_T = torch.tensor(tokens)
+            added = {"input_ids": tokens_T, "attention_mask": torch.ones_like(tokens_T)}
+            for name, value in inputs.items():
+                if value.shape[:2] == (1, length):  # one value per token
+                    new = added.get(name, torch.zeros_like(tokens_T))
+                    inputs[name] = torch.cat([value, new[None].to(value.dtype)], dim=1)
+            with torch.no_grad():
+                logits_TV = loaded.model(**inputs).logits[0, length - 1 : -1].float()
+            logits_TV[:, self.banned] = -torch.inf
+            logps_T = logits_TV.log_softmax(1).gather(1, tokens_T[:, None])[:, 0]
+            errors.append(float((logps_T - torch.tensor(expected)).abs().max()))
+        return max(errors)
+
+    def both(self) -> dict[str, Any]:
+        completions, logps = self.vllm()
+        error = self.error(completions, logps)
+        return {"hf": self.hf(), "vllm": completions, "logps": logps, "error": error}
 
 
 def main() -> None:
@@ -124,7 +152,9 @@ def main() -> None:
             sampled.update(token for completion in output[1] for token in completion)
             return output
 
-        questions = Questions(trainer, config.model)
+        architecture = loading.load_architecture(config.model)
+        bans = family.banned_tokens(trainer.processing_class, architecture)
+        questions = Questions(trainer, config.model, list(bans.values()))
         sync = trainer.vllm_generation.sync_weights
         result["start"] = questions.both()
         trainer.vllm_generation.generate = remember
@@ -132,19 +162,21 @@ def main() -> None:
         trainer.vllm_generation.generate = generate
         sync()
         result["trained"] = questions.both()
+        result["old_error"] = questions.error(result["start"]["vllm"], result["start"]["logps"])
         vision = family.parts(trainer.model)
         torch.manual_seed(0)  # the same noise in every run
         with torch.no_grad():
             for name, weight in trainer.model.named_parameters():
                 if vision[name] in family.VISION_PARTS:
                     weight.add_(torch.randn_like(weight) * weight.abs().mean())
+        trained = result["trained"]
+        result["noise"] = questions.error(trained["vllm"], trained["logps"])
         if trainer.vllm_generation.mode == "colocate":
             with kept_encodings(trainer.vllm_generation.llm.llm_engine):
                 sync()
-                result["stale"] = questions.vllm()
+                result["stale"] = questions.error(*questions.vllm())
         sync()
         result["perturbed"] = questions.both()
-    bans = family.banned_tokens(trainer.processing_class, loading.load_architecture(config.model))
     result["banned"] = sorted(bans.values())
     result["sampled"] = sorted(sampled & {*bans.values()})
     checkpointing.save(trainer, job)
