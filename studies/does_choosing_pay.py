@@ -269,7 +269,10 @@ def main() -> None:
     power = page.power([run for run in runs if run.seed in PILOT_SEEDS])
     logger.info("%s", power.sentence())
     if not arguments.pilot:
-        print(page.write(rows.parent, [run for run in runs if run.seed not in PILOT_SEEDS], power))
+        planned_runs = [run for run in runs if run.seed not in PILOT_SEEDS]
+        print(page.write(rows.parent, planned_runs, power))
+        if is_planned:
+            page.write_for_reports(planned_runs, page.summary(planned_runs, power))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ PROMPTS_PER_STEP = 8
 STRATA = ("easy", "medium", "hard", "unsolved")
 EQUAL_STEPS = 160  # optimizer steps after which arms are compared; the full pool's run goes on
 WANTED_POINTS = 2.0  # the difference that the number of seeds must be able to show
+REPORT_FOLDER = Path(__file__).resolve().parent.parent / "difftrain" / "report" / "study"
 TEXT_FILE = Path(__file__).with_name("does_choosing_pay_reading.md")
 
 
@@ -365,6 +366,38 @@ def interval(row: dict[str, float]) -> str:
     return f"{row['mean']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
+def sentences(runs: Sequence[ArmRun], content: dict[str, Any]) -> list[str]:
+    """The result in three sentences, for the README and for reports on the shapes world."""
+    differences_by_pair = content["differences_at_equal_steps"]
+    first = "Medium and hard samples have not been compared with random ones yet."
+    if row := differences_by_pair.get("mid+hard - random"):
+        verb = "beat" if row["low"] > 0 else "lose to" if row["high"] < 0 else "differ from"
+        shown = "" if row["low"] > 0 or row["high"] < 0 else ", so no difference is shown"
+        planned = NUM_SEEDS["mid+hard"]
+        count = f"{row['seeds']} of {planned} planned" if row["seeds"] < planned else planned
+        first = (
+            f"After equal optimizer steps medium and hard samples {verb} as many random ones by "
+            f"{row['mean']:+.1f} points over {count} seeds, corrected interval "
+            f"[{row['low']:.1f}, {row['high']:.1f}]{shown}."
+        )
+    third = "They have not been compared with SFT before GRPO yet."
+    rows = [differences_by_pair.get(f"mid+hard - {arm}") for arm in TWO_STAGE]
+    if all(rows):
+        texts = [f"{row['mean']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]" for row in rows if row]
+        third = (
+            "Against SFT on medium and GRPO on hard samples, and the other way round, the "
+            f"differences are {texts[0]} and {texts[1]} points."
+        )
+    return [first, full_score_text(runs, content["tokens_to_full_score"]), third]
+
+
+def write_for_reports(runs: Sequence[ArmRun], content: dict[str, Any]) -> None:
+    """Write the sentences and the figure that the package's reports show."""
+    REPORT_FOLDER.mkdir(exist_ok=True)
+    manifest.write_text(REPORT_FOLDER / "study.txt", "\n".join(sentences(runs, content)) + "\n")
+    draw_figure(runs, REPORT_FOLDER / "study.svg")
+
+
 def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
     """Write does_choosing_pay.md, .json and .svg; returns the Markdown page."""
     content = summary(runs, calculation)
@@ -384,6 +417,8 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
         "cannot answer 54 %.",
         "",
         calculation.sentence() + ".",
+        "",
+        " ".join(sentences(runs, content)),
         "",
         f"Finished runs: {finished_text(runs)}.",
         "",
@@ -431,14 +466,15 @@ def full_score_text(runs: Sequence[ArmRun], share: float | None) -> str:
     """Whether and at how many tokens mid+hard reaches the full pool's last score."""
     pairs = paired(runs, "mid+hard", "full")
     if not pairs:
-        return "Whether mid+hard reaches the full pool's last score is not known: no full run yet."
-    start = f"The full pool's last score, over {len(pairs)} seeds: mid+hard"
+        return "Whether they reach the score of the full pool is not known: no full run yet."
+    count = f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
+    start = f"The last score of a longer training on the full pool ({count}) they"
     if share is not None:
-        return f"{start} reaches it at {share:.2f} of the full pool's tokens, probe included."
+        return f"{start} reach at {share:.2f} of its generated tokens, those of the probe included."
     spent = mean(chosen.points[-1].tokens / full.points[-1].tokens for chosen, full in pairs)
     return (
-        f"{start} did not reach it in its {EQUAL_STEPS} steps, which took {spent:.2f} of the full "
-        "pool's tokens, probe included."
+        f"{start} do not reach in their {EQUAL_STEPS} steps, which take {spent:.2f} of its "
+        "generated tokens, those of the probe included."
     )
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from difftrain.images import from_png
 from difftrain.records import Rollout, Sample, View
-from difftrain.report import flow, overview, plots, text
+from difftrain.report import flow, overview, plots, study, text
 from difftrain.report.inputs import RunData, RunInputs, json_lines, read_columns
 from difftrain.report.sampling import sampling_figure
 
@@ -52,6 +52,7 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
             "ladders": overview.failure_ladders(examples, settings),
             "survival": overview.survival_curve(samples, settings),
             "times": overview.stage_times(report),
+            "study": study.figure(),
         },
         examples=examples,
         without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,

@@ -11,6 +11,7 @@ from difftrain.config.train import DROP_REASONS
 from difftrain.difficulty.definition import definition
 from difftrain.grade.reward_hacking import ALARM_LIMITS, ALARM_MEANINGS, ALARM_WINDOW
 from difftrain.records import Measure
+from difftrain.report import study
 
 MINUS = "\u2212"
 TEX_SPECIAL = str.maketrans(
@@ -124,6 +125,7 @@ def templates() -> jinja2.Environment:
         "no_difference": NO_DIFFERENCE,
         "sentence": sentence,
         "sentences": sentences,
+        "study_sentences": study.sentences,
         "table": table,
         "verdict_of": verdict,
     }

@@ -3,9 +3,14 @@
 import re
 from base64 import b64decode
 from collections.abc import Callable
+from dataclasses import asdict
+from html import unescape
 
 import pytest
 
+from difftrain.config.data import Source
+from difftrain.config.run_config import RunConfig
+from difftrain.report import study
 from difftrain.report.build import write_report
 from difftrain.report.inputs import RunInputs
 
@@ -40,7 +45,7 @@ def test_the_page_has_no_external_url(html: str) -> None:
     svgs = figures(html)
     # Scores, flow of samples, strata, failure ratios of examples, failures by mask ratio for all
     # samples and for each task, the measure PISM against CMAB, training, and times of stages.
-    assert len(svgs) == 9
+    assert len(svgs) == 10
     for text in (html, *svgs):
         assert EXTERNAL_URL.findall(text) == []
         assert "<script" not in text
@@ -62,6 +67,19 @@ def test_the_control_is_shown_beside_base_and_tuned(html: str) -> None:
 def test_a_difference_is_shown_with_its_verdict(html: str) -> None:
     assert '<span class="value better">+7.1 points</span>' in html
     assert "no difference shown" in html
+
+
+def test_the_study_of_the_shapes_world_is_shown_on_its_runs_alone(make_run: MakeRun) -> None:
+    config = RunConfig()
+    for source, model, is_shown in (
+        ("shapes", "tiny", True), ("auto", "tiny", False), ("shapes", "Qwen/x", False)
+    ):  # fmt: skip
+        config.data.source, config.model.name = Source(source), model
+        assert bool(study.sentences(asdict(config))) is is_shown
+    inputs = make_run()
+    write_report(inputs)
+    pages = [(inputs.folder / name).read_text() for name in ("report.html", "report.md")]
+    assert all(study.sentences(inputs.settings)[0] in unescape(page) for page in pages)
 
 
 def test_quarantined_rows_are_shown_with_their_reasons(html: str) -> None:

@@ -107,7 +107,7 @@ def test_the_page_has_the_corrected_difference_and_every_seeds_score(tmp_path: P
     alone = page.differences(runs, [("mid+hard", "random")])["mid+hard", "random"]
     assert result["p"] == pytest.approx(5 * alone["p"])  # the smallest of five counts five times
     assert result["low"] < result["low_95"] < 17.5 < result["high_95"] < result["high"]
-    assert "over 8 seeds: mid+hard reaches it at" in text
+    assert "(8 seeds) they reach at" in text
     assert "| 8 | 70.0 |" in text
     assert "pilot has not been run" in text
 
@@ -145,3 +145,13 @@ def test_the_tokens_of_a_point_are_the_probes_and_those_of_all_steps_until_then(
     log = [{"completions/mean_length": 10.0}, {"completions/mean_length": 20.0}]
     points = does_choosing_pay.curve_points({0: {}, 1: {}, 2: {}}, log, config, 500)
     assert [point.tokens for point in points] == [500, 500 + 64 * 10, 500 + 64 * 30]
+
+
+def test_the_readme_and_the_study_say_the_same() -> None:
+    root = does_choosing_pay.ROOT
+    readme = " ".join((root / "README.md").read_text().split())
+    sentences = (root / "difftrain" / "report" / "study" / "study.txt").read_text().splitlines()
+    assert len(sentences) == 3
+    assert all(sentence in readme for sentence in sentences)
+    page = (root / "studies" / "results" / "does_choosing_pay.md").read_text()
+    assert all(sentence in page for sentence in sentences)

@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText
 
 from difftrain.pipeline import parquet
 from difftrain.records import Rollout
+from difftrain.train.callbacks import read_log
 from tests.sweep.slurm_cluster import (
     SlurmCluster,
     missing_commands,
@@ -99,10 +100,16 @@ def train_steps(folder: Path) -> int:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run of LONG that nothing disturbed, without SLURM."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    command = [sys.executable, str(ROOT / "launch" / "train.py"), *LONG, f"output_dir={folder}"]
+    run_without_slurm(folder)
+    return folder
+
+
+def run_without_slurm(folder: Path, *settings: str) -> None:
+    """A run of LONG with these settings to its end."""
+    program = str(ROOT / "launch" / "train.py")
+    command = [sys.executable, program, *LONG, *settings, f"output_dir={folder}"]
     environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run(command, check=True, env={**os.environ, **environment})
-    return folder
 
 
 def copy_without_training(finished: Path, folder: Path) -> None:
@@ -140,17 +147,24 @@ def test_a_sweep_of_two_recipes_and_two_seeds_probes_first_trains_and_is_compare
 def test_a_time_limit_of_one_minute_is_survived_with_the_same_weights(
     cluster: SlurmCluster, tmp_path: Path, finished: Path
 ) -> None:
-    copy_without_training(finished, tmp_path)
-    result = sweep(cluster, tmp_path, *LONG, *TIME_LIMIT)
+    (log,) = finished.glob("train/*/train_log.jsonl")
+    rows = read_log(log.parent)
+    rate = len(rows) / sum(row["step_time"] for row in rows)  # steps a second
+    steps = f"grpo.max_steps={max(24, round(60 * rate))}"  # more than fit into the limit
+    undisturbed, survived_folder = tmp_path / "undisturbed", tmp_path / "survived"
+    for folder in (undisturbed, survived_folder):
+        copy_without_training(finished, folder)
+    run_without_slurm(undisturbed, steps)
+    result = sweep(cluster, survived_folder, *LONG, steps, *TIME_LIMIT)
     assert result.returncode == 0, result.stderr
     wait_for_jobs(cluster)
-    printed = outputs(tmp_path)
+    printed = outputs(survived_folder)
     assert "grpo_full-1: stops and starts again (restart 1 of at most 20)" in printed, printed
     assert "grpo_full-1: done" in printed
-    assert "stopped on request after" in run_log(tmp_path, "grpo_full-1")
-    assert "too few samples" not in run_log(tmp_path, "grpo_full-1")
+    assert "stopped on request after" in run_log(survived_folder, "grpo_full-1")
+    assert "too few samples" not in run_log(survived_folder, "grpo_full-1")
     assert printed.count("GRPO-only(fullset)") == 1  # the comparison waited for the restarted run
-    expected, survived = weights(finished), weights(tmp_path)
+    expected, survived = weights(undisturbed), weights(survived_folder)
     assert all(torch.equal(expected[name], survived[name]) for name in expected)
 
 

@@ -1,0 +1,23 @@
+"""The study of whether choosing pays in the shapes world, for reports on runs in that world.
+
+studies/does_choosing_pay.py writes the files in the folder study/.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "study"
+
+
+def sentences(settings: Mapping[str, Any]) -> list[str]:
+    """The study's result in three sentences; none for a run on other data or with another model."""
+    is_shapes = settings["data"]["source"] == "shapes" and settings["model"]["name"] == "tiny"
+    file = FOLDER / "study.txt"
+    return file.read_text().splitlines() if is_shapes and file.exists() else []
+
+
+def figure() -> str:
+    """The study's figure as an address with the image inside."""
+    return f"data:image/svg+xml;base64,{b64encode((FOLDER / 'study.svg').read_bytes()).decode()}"
