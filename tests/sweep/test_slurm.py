@@ -161,6 +161,7 @@ def test_a_time_limit_of_one_minute_is_survived_with_the_same_weights(
     printed = outputs(survived_folder)
     assert "grpo_full-1: stops and starts again (restart 1 of at most 20)" in printed, printed
     assert "grpo_full-1: done" in printed
+    assert "FAILED" not in printed
     assert "stopped on request after" in run_log(survived_folder, "grpo_full-1")
     assert "too few samples" not in run_log(survived_folder, "grpo_full-1")
     assert printed.count("GRPO-only(fullset)") == 1  # the comparison waited for the restarted run
