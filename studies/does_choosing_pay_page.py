@@ -368,27 +368,35 @@ def interval(row: dict[str, float]) -> str:
 
 def sentences(runs: Sequence[ArmRun], content: dict[str, Any]) -> list[str]:
     """The result in three sentences, for the README and for reports on the shapes world."""
-    differences_by_pair = content["differences_at_equal_steps"]
-    first = "Medium and hard samples have not been compared with random ones yet."
-    if row := differences_by_pair.get("mid+hard - random"):
-        verb = "beat" if row["low"] > 0 else "lose to" if row["high"] < 0 else "differ from"
-        shown = "" if row["low"] > 0 or row["high"] < 0 else ", so no difference is shown"
-        planned = NUM_SEEDS["mid+hard"]
-        count = f"{row['seeds']} of {planned} planned" if row["seeds"] < planned else planned
-        first = (
-            f"After equal optimizer steps medium and hard samples {verb} as many random ones by "
-            f"{row['mean']:+.1f} points over {count} seeds, corrected interval "
-            f"[{row['low']:.1f}, {row['high']:.1f}]{shown}."
+    by_pair = content["differences_at_equal_steps"]
+    against_random = difference_text(by_pair.get("mid+hard - random"), NUM_SEEDS["random"])
+    full = difference_text(by_pair.get("mid+hard - full"), NUM_SEEDS["full"])
+    two_stage = [
+        f"{name} {difference_text(by_pair.get(f'mid+hard - {arm}'), NUM_SEEDS[arm])}"
+        for name, arm in zip(
+            ("medium then hard samples", "hard then medium ones"), TWO_STAGE, strict=True
         )
-    third = "They have not been compared with SFT before GRPO yet."
-    rows = [differences_by_pair.get(f"mid+hard - {arm}") for arm in TWO_STAGE]
-    if all(rows):
-        texts = [f"{row['mean']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]" for row in rows if row]
-        third = (
-            "Against SFT on medium and GRPO on hard samples, and the other way round, the "
-            f"differences are {texts[0]} and {texts[1]} points."
-        )
-    return [first, full_score_text(runs, content["tokens_to_full_score"]), third]
+    ]
+    return [
+        "Medium and hard samples minus as many random ones, after equal optimizer steps: "
+        f"{against_random}; minus the full pool: {full}.",
+        full_score_text(runs, content["tokens_to_full_score"]),
+        "GRPO on medium and hard samples minus SFT and GRPO, after equal steps: on "
+        f"{'; on '.join(two_stage)}.",
+    ]
+
+
+def difference_text(row: dict[str, float] | None, planned: int) -> str:
+    """A difference at equal steps with its corrected interval, its seeds and the verdict."""
+    if row is None:
+        return "not compared yet"
+    seeds = f"{row['seeds']} seeds"
+    if row["seeds"] < planned:
+        seeds = f"{row['seeds']} of {planned} planned seeds"
+    verdict = "no difference shown"
+    if row["p"] < 0.05:
+        verdict = "better" if row["mean"] > 0 else "worse"
+    return f"{interval(row)} points over {seeds}, {verdict}"
 
 
 def write_for_reports(runs: Sequence[ArmRun], content: dict[str, Any]) -> None:
@@ -449,8 +457,6 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
             if row
         ),
         "",
-        full_score_text(runs, content["tokens_to_full_score"]),
-        "",
         "| seed | " + " | ".join(content["arms"]) + " |",
         "|--:|" + "--:|" * len(content["arms"]),
         *seed_rows(runs, list(content["arms"])),
@@ -467,14 +473,18 @@ def full_score_text(runs: Sequence[ArmRun], share: float | None) -> str:
     pairs = paired(runs, "mid+hard", "full")
     if not pairs:
         return "Whether they reach the score of the full pool is not known: no full run yet."
-    count = f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
-    start = f"The last score of a longer training on the full pool ({count}) they"
+    longest = max(point.step for _, full in pairs for point in full.points)
+    seeds = f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
+    goal = f"the score of the full pool after {longest} steps ({seeds})"
     if share is not None:
-        return f"{start} reach at {share:.2f} of its generated tokens, those of the probe included."
+        return (
+            f"Medium and hard samples reach {goal}; with their probe they generate {share:.2f} "
+            "of its tokens until then."
+        )
     spent = mean(chosen.points[-1].tokens / full.points[-1].tokens for chosen, full in pairs)
     return (
-        f"{start} do not reach in their {EQUAL_STEPS} steps, which take {spent:.2f} of its "
-        "generated tokens, those of the probe included."
+        f"Medium and hard samples do not reach {goal} in {EQUAL_STEPS} steps; with their probe "
+        f"they generate {spent:.2f} of its tokens."
     )
 
 

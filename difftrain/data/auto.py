@@ -203,9 +203,9 @@ def _missing_error(roles: list[str], row: Row) -> RowError:
     text_only = ", or data.text_only=keep" if roles == ["images"] else ""
     names = {"question": QUESTIONS, "answer": f"{ANSWERS} {RESPONSES}"}
     empty = [name for role in roles for name in names.get(role, "").split() if name in row]
-    if empty:
-        return RowError(f"{short_reason}: no value in {', '.join(empty)}; columns found: {found}")
     problem = f"no column is recognized as {', '.join(roles)}"
+    if empty:
+        problem += f" (no value in {', '.join(empty)})"
     return RowError(f"{short_reason}: {problem}; columns found: {found}; set {settings}{text_only}")
 
 

@@ -1,9 +1,9 @@
 """Stop training early but cleanly: a batch job requests it shortly before its time limit.
 
-The job creates the file that STOP_VARIABLE names. Training looks for it after every step, saves a
-checkpoint and raises StopRequested; the same command continues from that checkpoint. Other stages
-ignore it: their finished parts are valid at any time. A job whose start has saved nothing is not
-started again, because the next start would fail in the same way.
+The job creates the file that STOP_VARIABLE names. Training looks for it after every step from
+which it can resume, saves a checkpoint and raises StopRequested; the same command continues from
+that checkpoint. Other stages ignore it: their finished parts are valid at any time. A job whose
+start has saved nothing is not started again, because the next start would fail in the same way.
 """
 
 import os

@@ -52,7 +52,7 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
             "ladders": overview.failure_ladders(examples, settings),
             "survival": overview.survival_curve(samples, settings),
             "times": overview.stage_times(report),
-            "study": study.figure(),
+            "study": study.figure() if study.sentences(settings) else None,
         },
         examples=examples,
         without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,

@@ -12,10 +12,12 @@ FOLDER = Path(__file__).parent / "study"
 
 
 def sentences(settings: Mapping[str, Any]) -> list[str]:
-    """The study's result in three sentences; none for a run on other data or with another model."""
-    is_shapes = settings["data"]["source"] == "shapes" and settings["model"]["name"] == "tiny"
-    file = FOLDER / "study.txt"
-    return file.read_text().splitlines() if is_shapes and file.exists() else []
+    """The study's result in three sentences; none for a run on another pool or model."""
+    data = settings["data"]
+    is_same_world = (data["source"], data["mix"]) == ("shapes", "paper")
+    if not is_same_world or settings["model"]["name"] != "tiny":
+        return []
+    return (FOLDER / "study.txt").read_text().splitlines()
 
 
 def figure() -> str:

@@ -173,14 +173,13 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     table = param_groups.parameter_table(trainer.model)
     logger.info("%s; %s\n%s", job.title, trl_args.step_summary(settings, world), table)
     start = f"continues after step {last_step}" if resume else "starts at step 0"
-    logger.info("%s %s; a checkpoint every %d steps", job.title, start, settings.save_steps)
+    logger.info("%s %s; a checkpoint about every %d steps", job.title, start, settings.save_steps)
     if resume and not settings.lora.rank and not trainer.is_deepspeed_enabled:
         load_weights(trainer.model, resume)
-    steps_per_rollouts = exact_resume.steps_per_rollouts(trainer.args)
-    stop = stop_callback.StopOnRequest(trainer.accelerator, steps_per_rollouts)
+    stop = stop_callback.StopOnRequest(trainer)
     trainer.add_callback(stop)
-    trainer.add_callback(exact_resume.SaveBetweenRollouts(steps_per_rollouts))
-    trainer.add_callback(exact_resume.SetPass())
+    trainer.add_callback(exact_resume.SaveBeforeNewRollouts(trainer))
+    trainer.add_callback(exact_resume.SetEpoch())
     started = time.time()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:

@@ -1,4 +1,7 @@
-"""Ends training, with a checkpoint, after the step in which a stop was requested."""
+"""Ends training, with a checkpoint, after the step in which a stop was requested.
+
+If later steps use the same rollouts (grpo.trl.steps_per_generation, num_iterations), after these.
+"""
 
 import os
 from typing import Any
@@ -7,6 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from difftrain.pipeline.stop_request import STOP_VARIABLE, is_requested, note_saved
+from difftrain.train.exact_resume import needs_new_rollouts
 
 
 class StopOnRequest(TrainerCallback):
@@ -15,9 +19,8 @@ class StopOnRequest(TrainerCallback):
     It ends only after a step from which a training resumes exactly: see exact_resume.py.
     """
 
-    def __init__(self, accelerator: Any, steps_per_rollouts: int = 1) -> None:
-        self.accelerator, self.steps_per_rollouts = accelerator, steps_per_rollouts
-        self.has_stopped = False
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.has_stopped = trainer, False
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -25,10 +28,11 @@ class StopOnRequest(TrainerCallback):
         """Save and stop if any process sees the file: all must stop after the same step."""
         if STOP_VARIABLE not in os.environ or state.global_step >= state.max_steps:
             return
-        if state.global_step % self.steps_per_rollouts:
+        if not needs_new_rollouts(self.trainer):
             return
-        seen = torch.tensor([float(is_requested())], device=self.accelerator.device)
-        if self.accelerator.reduce(seen, reduction="sum").item():
+        accelerator = self.trainer.accelerator
+        seen = torch.tensor([float(is_requested())], device=accelerator.device)
+        if accelerator.reduce(seen, reduction="sum").item():
             self.has_stopped = control.should_save = control.should_training_stop = True
 
     def on_save(self, *_: Any, **__: Any) -> None:

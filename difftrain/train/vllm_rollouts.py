@@ -157,7 +157,8 @@ def refuse_tied_head(mode: VllmMode, model: ModelConfig) -> None:
     """Raise ConfigError for a server without a GPU if the model's head is tied to its embedding."""
     if mode is not VllmMode.server or torch.cuda.is_available():
         return
-    if loading.load_architecture(model).get_text_config().tie_word_embeddings:
+    # The text config of Qwen2.5-VL has no such field, others have one that does not count.
+    if getattr(loading.load_architecture(model), "tie_word_embeddings", False):
         rule = "without a GPU, vLLM's head keeps its old weights if it is tied to the embedding"
         raise ConfigError([f"grpo.vllm.mode=server: {rule}; use colocate or none"])
 

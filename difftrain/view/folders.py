@@ -75,13 +75,12 @@ def newest_folder(output_dir: Path) -> Path:
     """The run or scores that finished last. Raises MissingArtifact if there are none."""
     root = output_dir.expanduser()
     files = [*root.glob(f"run/*/{REPORT}"), *root.glob(f"score/*/{manifest.MANIFEST}")]
-    runs = [path for path in files if path.name == REPORT]
     if not files:
         raise MissingArtifact(
             f"no finished run or scores below {root}: run  python launch/score.py  first, or name "
             "a folder: difftrain view OUTPUT/run/NAME"
         )
-    return max(runs or files, key=lambda path: path.stat().st_mtime).parent
+    return max(files, key=lambda path: path.stat().st_mtime).parent
 
 
 def _stage_folder(output_dir: Path, kind: str, name: str) -> Path:

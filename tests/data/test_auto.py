@@ -541,7 +541,9 @@ def test_columns_that_are_not_read_are_kept_as_extra(tmp_path, png):
 
 def test_a_row_whose_answer_is_empty_is_rejected_with_the_column_that_is_empty(tmp_path):
     path = jsonl(tmp_path, {"question": "How many?", "answer": "", "image": "a.png"})
-    assert read_rejected(path).startswith("missing keys: no value in answer; columns found: answer")
+    assert read_rejected(path).startswith(
+        "missing keys: no column is recognized as answer (no value in answer); columns found"
+    )
 
 
 def test_a_text_only_row_is_rejected_unless_data_text_only_is_keep(tmp_path):

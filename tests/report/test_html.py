@@ -44,7 +44,8 @@ def test_responses_are_escaped(make_run: MakeRun) -> None:
 def test_the_page_has_no_external_url(html: str) -> None:
     svgs = figures(html)
     # Scores, flow of samples, strata, failure ratios of examples, failures by mask ratio for all
-    # samples and for each task, the measure PISM against CMAB, training, and times of stages.
+    # samples and for each task, the measure PISM against CMAB, training, times of stages,
+    # and the study of the shapes world.
     assert len(svgs) == 10
     for text in (html, *svgs):
         assert EXTERNAL_URL.findall(text) == []

@@ -107,7 +107,10 @@ def test_the_page_has_the_corrected_difference_and_every_seeds_score(tmp_path: P
     alone = page.differences(runs, [("mid+hard", "random")])["mid+hard", "random"]
     assert result["p"] == pytest.approx(5 * alone["p"])  # the smallest of five counts five times
     assert result["low"] < result["low_95"] < 17.5 < result["high_95"] < result["high"]
-    assert "(8 seeds) they reach at" in text
+    assert "reach the score of the full pool after 320 steps (8 seeds); with their probe" in text
+    assert "as many random ones, after equal optimizer steps: +17.5 [" in text
+    assert "points over 8 of 27 planned seeds, better; minus the full pool: " in text
+    assert "on medium then hard samples not compared yet" in text
     assert "| 8 | 70.0 |" in text
     assert "pilot has not been run" in text
 
@@ -155,3 +158,10 @@ def test_the_readme_and_the_study_say_the_same() -> None:
     assert all(sentence in readme for sentence in sentences)
     page = (root / "studies" / "results" / "does_choosing_pay.md").read_text()
     assert all(sentence in page for sentence in sentences)
+
+
+def test_a_worse_and_an_open_difference_are_called_so() -> None:
+    row = {"mean": -4.2, "low": -8.0, "high": -0.4, "p": 0.03, "seeds": 27}
+    assert page.difference_text(row, 27) == "-4.2 [-8.0, -0.4] points over 27 seeds, worse"
+    row |= {"p": 0.2}
+    assert page.difference_text(row, 27).endswith("over 27 seeds, no difference shown")

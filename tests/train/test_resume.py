@@ -147,31 +147,51 @@ def test_a_training_killed_at_moments_of_its_refill_ends_with_the_same_weights(
 
 @pytest.mark.parametrize("launcher", ["python", "ddp_cpu.yaml", "zero2_cpu.yaml"])
 @pytest.mark.parametrize(
-    ("stage", "step", "settings"),
+    ("stage", "killed_after", "resumed_from", "settings"),
     [
-        ("sft", "6", ()),
-        ("grpo", "10", ()),
-        # Rollouts serve several steps: the checkpoint that is due after step 10 is saved later.
-        ("grpo", "12", ("+grpo.trl.num_iterations=3", "grpo.max_steps=13")),
-        ("grpo", "12", ("+grpo.trl.steps_per_generation=4", "grpo.max_steps=13")),
+        ("sft", "3", 3, ()),
+        ("grpo", "6", 6, ()),
+        ("grpo", "6", 6, ("grpo.dynamic_sampling=true", "grpo.sampler=learnable")),
+        ("grpo", "6", 6, ("grpo.lora.rank=4",)),
+        # At the end of an epoch, and after the last step, whose checkpoint is not saved.
+        ("grpo", "4", 4, ("grpo.save_steps=4",)),
+        ("grpo", "end", 6, ()),
+        # Rollouts serve three steps: the checkpoint that is due after step 14 is saved after 15.
+        ("grpo", "15", 15,
+         ("+grpo.trl.num_iterations=3", "grpo.save_steps=14", "grpo.max_steps=20")),
+        # Rollouts serve two steps of one process or four of two.
+        ("grpo", "8", None,
+         ("+grpo.trl.steps_per_generation=4", "grpo.save_steps=5", "grpo.max_steps=12")),
     ],
-)
-def test_a_training_resumed_in_its_second_pass_ends_with_the_same_weights(
-    launcher: str, stage: str, step: str, settings: tuple[str, ...], tmp_path: Path
+)  # fmt: skip
+def test_a_training_resumed_after_its_first_epoch_ends_with_the_same_weights(
+    launcher: str,
+    stage: str,
+    killed_after: str,
+    resumed_from: int | None,
+    settings: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
     undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"
-    run_second_pass(launcher, undisturbed, stage, "never", *settings)
-    run_second_pass(launcher, resumed, stage, step, *settings)
+    run_second_epoch(launcher, undisturbed, stage, "never", *settings)
+    run_second_epoch(launcher, resumed, stage, killed_after, *settings)
     assert not (resumed / "checkpoint").exists()
-    run_second_pass(launcher, resumed, stage, "never", *settings)
+    checkpoint = checkpointing.last_checkpoint(resumed, 1 if launcher == "python" else 2)
+    step = resumed_from or (6 if launcher == "python" else 8)
+    assert checkpoint is not None
+    assert checkpoint.name == f"checkpoint-{step}"
+    run_second_epoch(launcher, resumed, stage, "never", *settings)
+    logs = [read_log(folder) for folder in (undisturbed, resumed)]
+    assert len(logs[0]) == len(logs[1])
+    assert any(row["grad_norm"] > 0 for row in logs[1][step:])
     expected, weights = (
         load_file(folder / "checkpoint" / "model.safetensors") for folder in (undisturbed, resumed)
     )
     assert all(torch.equal(expected[key], weights[key]) for key in expected)
 
 
-def run_second_pass(launcher: str, folder: Path, *arguments: str) -> None:
-    """Train by the program second_pass.py, on two processes unless the launcher is python."""
+def run_second_epoch(launcher: str, folder: Path, *arguments: str) -> None:
+    """Train by the program second_epoch.py, on two processes unless the launcher is python."""
     bin_folder, root = Path(sys.executable).parent, Path(__file__).resolve().parents[2]
     command = [sys.executable]
     if launcher != "python":
@@ -179,6 +199,6 @@ def run_second_pass(launcher: str, folder: Path, *arguments: str) -> None:
         command = [str(bin_folder / "accelerate"), "launch", "--config_file", config_file]
     environment = os.environ | {"PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": "",
              "OMP_NUM_THREADS": "1", "PATH": f"{bin_folder}:{os.environ['PATH']}"}  # fmt: skip
-    program = [*command, str(root / "tests" / "train" / "second_pass.py"), str(folder), *arguments]
+    program = [*command, str(root / "tests" / "train" / "second_epoch.py"), str(folder), *arguments]
     done = subprocess.run(program, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
