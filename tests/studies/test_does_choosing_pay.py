@@ -109,7 +109,7 @@ def test_the_page_has_the_corrected_difference_and_every_seeds_score(tmp_path: P
     assert result["low"] < result["low_95"] < 17.5 < result["high_95"] < result["high"]
     assert "reach the score of the full pool after 320 steps (8 seeds); with their probe" in text
     assert "as many random ones, after equal optimizer steps: +17.5 [" in text
-    assert "points over 8 of 27 planned seeds, better; minus the full pool: " in text
+    assert "over 8 of 27 planned seeds, no difference shown; minus the full pool: +10.0 [" in text
     assert "on medium then hard samples not compared yet" in text
     assert "| 8 | 70.0 |" in text
     assert "pilot has not been run" in text
