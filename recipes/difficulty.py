@@ -157,8 +157,11 @@ def score_samples(
     return scores, uncorrected_pism_scores(sample_ids, evidence, probe, difficulty.pism)
 
 
-def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
-    """4.1  GRPO's samples for an arm (tuned or control). Raises EmptySelectionError if too few."""
+def select(
+    config: RunConfig, paths: RunPaths, world: World, arm: str, minimum: int | None = None
+) -> list[Selection]:
+    """4.1  GRPO's samples for an arm (tuned or control). Raises EmptySelectionError if too few:
+    fewer than `minimum`, by default the prompts of a step."""
     folder = paths.selection(arm)
 
     def write_selection() -> dict[str, Any]:
@@ -178,7 +181,8 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     selected, funnel = parquet.read_rows(folder, Selection), content["counts"].get("funnel")
     strata = (manifest.read_manifest(paths.score) or {})["counts"]  # {} for the type checker
-    return require_min(config, selected, config.grpo.prompts_per_step, strata, funnel)
+    minimum = config.grpo.prompts_per_step if minimum is None else minimum
+    return require_min(config, selected, minimum, strata, funnel)
 
 
 def require_min(

@@ -81,7 +81,7 @@ def run(config: RunConfig, world: World, _recipe_settings: list[str]) -> Path:
     session = ModelSession(config.model, config.data)
     difficulty.probe(config, paths, world, session, samples)
     difficulty.score(config, paths, world)
-    difficulty.select(config, paths, world, Arm.tuned)
+    difficulty.select(config, paths, world, Arm.tuned, minimum=1)
     stages = {"data": paths.data, "score": paths.score, "select": paths.selection(Arm.tuned)}
     return export(config, stages, paths.export, world)
 

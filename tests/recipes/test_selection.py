@@ -169,6 +169,15 @@ def test_a_stratum_that_is_empty_or_too_small_is_reported_with_the_counts(
         select_for_all_stages(*prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples, *overrides))
 
 
+def test_an_export_needs_no_samples_for_a_step_of_training(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    config, paths = prepare(tmp_path, "grpo_hard", shapes_samples, "grpo.prompts_per_step=8")
+    with pytest.raises(EmptySelectionError, match="leaves 6 samples, but a step needs 8"):
+        difficulty.select(config, paths, World(), Arm.tuned)
+    assert len(difficulty.select(config, paths, World(), Arm.tuned, minimum=1)) == NUM_HARD
+
+
 def test_the_other_ranks_stop_at_once_if_a_stratum_is_empty(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
