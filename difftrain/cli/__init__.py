@@ -28,6 +28,7 @@ from difftrain.cli.overrides import (
     recipe_settings,
     setting_keys,
 )
+from difftrain.config.model import Dtype
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError, RunConfig, resolve
 from difftrain.config.setting import did_you_mean
@@ -240,9 +241,21 @@ def checked_config(program: str, arguments: list[str], trains: bool = False) -> 
         print(OmegaConf.to_yaml(job, resolve=options.resolve), end="")
         sys.exit(0)
     config = resolve(job)
-    if trains and (errors := config.step_problems(World.from_environment().size)):
+    if trains and (errors := launch_problems(config)):
         raise ConfigError(errors)
     return config
+
+
+def launch_problems(config: RunConfig) -> list[str]:
+    """What in the settings does not fit to the processes that accelerate launch started."""
+    errors = config.step_problems(World.from_environment().size)
+    uses_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    if uses_deepspeed and precision == "bf16" and config.model.dtype is Dtype.float32:
+        rule = "DeepSpeed was started with mixed_precision: bf16, which needs bfloat16"
+        advice = "without GPUs use launch/accelerate/zero3_cpu.yaml or none"
+        errors.append(f"model.dtype=float32: {rule}; {advice}")
+    return errors
 
 
 def run_command(name: str, program: str, arguments: list[str]) -> Path:

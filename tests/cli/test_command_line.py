@@ -96,6 +96,13 @@ def test_the_error_for_a_step_that_processes_cannot_share_evenly_suggests_valid_
     assert "nearest: [4, 8, 12]" in done.stderr
 
 
+def test_deepspeed_with_bf16_is_refused_for_a_model_in_float32() -> None:
+    launched = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_MIXED_PRECISION": "bf16"}
+    done = run_train("model=tiny", **launched)
+    assert done.returncode == 2
+    assert "model.dtype=float32: DeepSpeed was started with mixed_precision: bf16" in done.stderr
+
+
 def test_a_command_that_does_not_train_runs_on_any_number_of_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
