@@ -18,6 +18,7 @@ from trl.generation.vllm_client import VLLMClient
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.config.train import VllmMode
+from difftrain.model.resolve import SHIPPED
 from difftrain.train import vllm_rollouts
 from difftrain.train.vllm_rollouts import FolderClient
 from tests.listening import FakeServer, send
@@ -193,12 +194,22 @@ def test_a_server_of_another_precision_is_refused() -> None:
         vllm_rollouts.require_same_dtype(generation, ModelConfig(dtype=Dtype.float32))
 
 
+@pytest.mark.parametrize("is_tied", [True, False])
 def test_a_server_without_a_gpu_is_refused_for_a_model_with_a_tied_head(
-    monkeypatch: pytest.MonkeyPatch,
+    is_tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = ModelConfig(name="tiny")  # tied
-    vllm_rollouts.refuse_tied_head(VllmMode.colocate, tiny)
-    with pytest.raises(ConfigError, match=r"head keeps its old weights .*; use colocate or none"):
-        vllm_rollouts.refuse_tied_head(VllmMode.server, tiny)
+    content = json.loads((SHIPPED["tiny"] / "config.json").read_text())
+    content["tie_word_embeddings"] = is_tied
+    del content["text_config"]["tie_word_embeddings"]  # as in published configs
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    model = ModelConfig(name=str(tmp_path))
+    vllm_rollouts.refuse_tied_head(VllmMode.colocate, model)
+    if is_tied:
+        with pytest.raises(
+            ConfigError, match=r"head keeps its old weights .*; use colocate or none"
+        ):
+            vllm_rollouts.refuse_tied_head(VllmMode.server, model)
+    else:
+        vllm_rollouts.refuse_tied_head(VllmMode.server, model)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    vllm_rollouts.refuse_tied_head(VllmMode.server, tiny)
+    vllm_rollouts.refuse_tied_head(VllmMode.server, model)
