@@ -28,7 +28,7 @@ SETTINGS = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]",
             "grpo.max_steps=7", "grpo.save_steps=6", "grpo.prompts_per_step=2",
             "grpo.num_generations=4", "grpo.per_device_train_batch_size=4",
             "grpo.learning_rate=1e-4", "grpo.max_completion_length=72",
-            "grpo.eval_samples=0")  # fmt: skip
+            "grpo.eval_samples=0", "grpo.temperature=1.5")  # fmt: skip
 
 
 class EndAfterStep(TrainerCallback):

@@ -183,7 +183,7 @@ def test_a_training_resumed_after_its_first_epoch_ends_with_the_same_weights(
     run_second_epoch(launcher, resumed, stage, "never", *settings)
     logs = [read_log(folder) for folder in (undisturbed, resumed)]
     assert len(logs[0]) == len(logs[1])
-    assert any(row["grad_norm"] > 0 for row in logs[1][step:])
+    assert any(row["grad_norm"] > 0 for row in logs[1] if row["step"] > step)
     expected, weights = (
         load_file(folder / "checkpoint" / "model.safetensors") for folder in (undisturbed, resumed)
     )
