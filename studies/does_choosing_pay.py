@@ -270,9 +270,8 @@ def main() -> None:
     logger.info("%s", power.sentence())
     if not arguments.pilot:
         planned_runs = [run for run in runs if run.seed not in PILOT_SEEDS]
-        print(page.write(rows.parent, planned_runs, power))
-        if is_planned:
-            page.write_for_reports(planned_runs, page.summary(planned_runs, power))
+        report_folder = page.REPORT_FOLDER if is_planned else None
+        print(page.write(rows.parent, planned_runs, power, report_folder))
 
 
 if __name__ == "__main__":

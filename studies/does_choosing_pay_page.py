@@ -1,6 +1,7 @@
 """The page of does_choosing_pay.py: power calculation, comparisons, table, figure."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -399,16 +400,15 @@ def difference_text(row: dict[str, float] | None, planned: int) -> str:
     return f"{interval(row)} points over {seeds}, {verdict}"
 
 
-def write_for_reports(runs: Sequence[ArmRun], content: dict[str, Any]) -> None:
-    """Write the sentences and the figure that the package's reports show."""
-    REPORT_FOLDER.mkdir(exist_ok=True)
-    manifest.write_text(REPORT_FOLDER / "study.txt", "\n".join(sentences(runs, content)) + "\n")
-    draw_figure(runs, REPORT_FOLDER / "study.svg")
+def write(
+    folder: Path, runs: Sequence[ArmRun], calculation: Power, report_folder: Path | None = None
+) -> Path:
+    """Write does_choosing_pay.md, .json and .svg; returns the Markdown page.
 
-
-def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
-    """Write does_choosing_pay.md, .json and .svg; returns the Markdown page."""
+    The sentences and the figure also go to `report_folder`, for the package's reports.
+    """
     content = summary(runs, calculation)
+    result = sentences(runs, content)
     manifest.write_json(folder / "does_choosing_pay.json", content)
     draw_figure(runs, folder / "does_choosing_pay.svg")
     pools = [run.strata for run in of_arm(runs, "mid+hard")]
@@ -426,7 +426,7 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
         "",
         calculation.sentence() + ".",
         "",
-        " ".join(sentences(runs, content)),
+        " ".join(result),
         "",
         f"Finished runs: {finished_text(runs)}.",
         "",
@@ -465,6 +465,9 @@ def write(folder: Path, runs: Sequence[ArmRun], calculation: Power) -> Path:
     ]
     path = folder / "does_choosing_pay.md"
     manifest.write_text(path, "\n".join(lines))
+    if report_folder is not None:
+        manifest.write_text(report_folder / "study.txt", "\n".join(result) + "\n")
+        shutil.copy(folder / "does_choosing_pay.svg", report_folder / "study.svg")
     return path
 
 
