@@ -14,7 +14,7 @@ from typing import Any
 
 from difftrain.cli import expand_evaluate
 from difftrain.cli.overrides import compose_config
-from difftrain.config.data import FILE_SUFFIXES, TABLE_SUFFIXES
+from difftrain.config.data import ALL_SUFFIXES
 from difftrain.config.run_config import RunConfig, resolve, to_config, with_family_settings
 from difftrain.data import dataset
 from difftrain.data.quarantine import EmptyDatasetError
@@ -35,7 +35,7 @@ def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
     Other formats: load_dataset("orsta_reasoning", "data.path=FOLDER"). Rejected rows are logged
     with their reasons. Raises ConfigError for bad settings, EmptyDatasetError if no row is usable.
     """
-    is_file = data.endswith((*FILE_SUFFIXES, *TABLE_SUFFIXES))
+    is_file = data.endswith(ALL_SUFFIXES)
     overrides = ["data=auto", f"data.path={data}"] if is_file else [f"data={data}"]
     config = resolve(compose_config([*overrides, *settings])).data
     samples: list[Sample] = []

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from difftrain.config.data import FILE_SUFFIXES, TABLE_SUFFIXES
+from difftrain.config.data import ALL_SUFFIXES
 from difftrain.config.run_config import ConfigError, RunConfig, format_value, problems
 from difftrain.config.setting import did_you_mean
 
@@ -107,7 +107,7 @@ def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
             override = parser.parse_override(argument)
         except HydraException:
             hint = ""
-            if argument.endswith((*FILE_SUFFIXES, *TABLE_SUFFIXES)) and "=" not in argument:
+            if argument.endswith(ALL_SUFFIXES) and "=" not in argument:
                 hint = f"; a file of rows: data=auto data.path={argument}"
             elif "=" in argument:
                 key, _, value = argument.partition("=")

@@ -27,7 +27,7 @@ TOKEN_PIXELS = TOKEN_SIDE**2  # of one image token of Qwen2.5-VL: 2 x 2 patches 
 AREA_RULE = f"must be at least {TOKEN_PIXELS}, one image token"  # error message of pixel limits
 PIXEL_STAGES = ("files", "probe", "responses", "preflight")  # stages that depend on image sizes
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
-TABLE_SUFFIXES = (".arrow", ".csv", ".tsv")  # source=auto also finds these in a folder
+ALL_SUFFIXES = (*FILE_SUFFIXES, ".arrow", ".csv", ".tsv")  # those that source=auto reads
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -131,7 +131,7 @@ class DataConfig:
                 rule = "needs a file, a folder or a hub id: data.path=FOLDER"
                 yield "path", f"source={self.source} {rule}"
         elif not Path(self.path).expanduser().exists() and not self.on_hub:
-            is_file = Path(self.path).suffix in (*FILE_SUFFIXES, *TABLE_SUFFIXES)
+            is_file = Path(self.path).suffix in ALL_SUFFIXES
             yield "path", "there is no such file" if is_file else "there is no such file or folder"
         if self.revision is not None and not self.on_hub:
             yield "revision", "is allowed only with a hub id (data.path=owner/name)"
@@ -150,6 +150,6 @@ class DataConfig:
     def on_hub(self) -> bool:
         """Whether `path` is a hub id (owner/name) and not a local folder of that name."""
         path = self.path or ""
-        is_file = path.endswith((*FILE_SUFFIXES, *TABLE_SUFFIXES))
+        is_file = path.endswith(ALL_SUFFIXES)
         is_id = HUB_ID.fullmatch(path) is not None and not is_file
         return is_id and not Path(path).exists()

@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from difftrain.config.data import FILE_SUFFIXES, TABLE_SUFFIXES, BoxFormat, Source
+from difftrain.config.data import ALL_SUFFIXES, FILE_SUFFIXES, BoxFormat, Source
 from difftrain.data import answers, auto, prompts, storage
 from difftrain.data.convert import (
     Columns,
@@ -364,5 +364,5 @@ FORMATS = {
     Source.easyr1: Format(EASYR1),
     Source.verl: Format(VERL),
     Source.trl: Format(from_trl),
-    Source.auto: Format(from_auto, (*FILE_SUFFIXES, *TABLE_SUFFIXES)),
+    Source.auto: Format(from_auto, ALL_SUFFIXES),
 }

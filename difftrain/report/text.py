@@ -31,8 +31,13 @@ DIVERGENCE = "reward_rises_held_out_falls"  # an alarm (sign of reward hacking) 
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction in percent with one decimal, such as `12.0`; `none` for None."""
-    return "none" if fraction is None else f"{100 * fraction:.1f}".replace("-", MINUS)
+    """A fraction in percent with one decimal, such as `12.0`; `none` for None.
+
+    Adding 0.0 turns -0.0 into 0.0.
+    """
+    if fraction is None:
+        return "none"
+    return f"{round(100 * fraction, 1) + 0.0:.1f}".replace("-", MINUS)
 
 
 def share(part: float, whole: float = 1.0) -> str:
@@ -41,7 +46,7 @@ def share(part: float, whole: float = 1.0) -> str:
 
 
 def points(fraction: float) -> str:
-    """A difference of fractions in percent points, as `+7.1`. Adding 0.0 turns -0.0 into 0.0."""
+    """A difference of fractions in percent points, as `+7.1`; never `-0.0`."""
     return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", MINUS)
 
 

@@ -19,6 +19,7 @@ from difftrain.report.build import hide_secrets, write_report
 from difftrain.report.inputs import RunInputs, load_run, read_columns
 from difftrain.report.text import (
     markdown_table,
+    percent,
     points,
     render_markdown,
     sentence,
@@ -277,3 +278,4 @@ def test_a_difference_that_rounds_to_zero_has_no_minus_sign() -> None:
     assert [points(value) for value in (-0.0001, 0.0, 0.071, -0.02)] == [
         "+0.0", "+0.0", "+7.1", "\u22122.0",
     ]  # fmt: skip
+    assert [percent(value) for value in (-0.0001, 0.071, -0.02)] == ["0.0", "7.1", "\u22122.0"]
