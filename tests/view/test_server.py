@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,9 +16,10 @@ from starlette.testclient import TestClient
 
 from difftrain import seeds
 from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.pipeline.manifest import MANIFEST
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.probe import masks
-from difftrain.view.folders import find_folders, newest_folder
+from difftrain.view.folders import REPORT, find_folders, newest_folder
 from difftrain.view.server import Explorer, serve
 from tests.view.toy_run import BENCHMARK, HOSTILE, SEED, toy_samples
 
@@ -280,6 +282,18 @@ def test_the_newest_run_is_shown_without_a_folder(run: Path, tmp_path: Path) -> 
         newest_folder(tmp_path)
     with pytest.raises(MissingArtifact, match="neither a finished run"):
         find_folders(tmp_path)
+
+
+def test_scores_newer_than_each_run_are_shown_without_a_folder(tmp_path: Path) -> None:
+    """What finished last is what its user wants to see, also after an earlier training."""
+    run, score = tmp_path / "run" / "a" / REPORT, tmp_path / "score" / "b" / MANIFEST
+    for age, file in enumerate((score, run)):
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.utime(file, (1000 - age, 1000 - age))
+    assert newest_folder(tmp_path) == score.parent
+    os.utime(run, (1001, 1001))
+    assert newest_folder(tmp_path) == run.parent
 
 
 def test_a_port_in_use_is_an_error_of_the_setting(run: Path) -> None:
