@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import does_choosing_pay_page as page
-from does_choosing_pay_page import (
+from does_choosing_pay_rows import (
     EQUAL_STEPS,
     FURTHER,
     MAIN,
@@ -33,6 +33,7 @@ from does_choosing_pay_page import (
     TWO_STAGE,
     ArmRun,
     CurvePoint,
+    read_runs,
 )
 from transformers import TrainerCallback
 
@@ -82,6 +83,8 @@ ARMS = {
     "CMAB mid+hard": ["recipe=grpo_mid_hard", "difficulty=cmab"],
 }
 """The settings of each arm. `random` has as many samples as `mid+hard` of the same pool."""
+LEFT_OUT = ".left_out"
+"""Suffix of the file beside the result rows that says why a run has none."""
 WITHOUT_PROBE = ("full", "random")
 """These arms could be trained without probing; the probe is not part of their cost."""
 
@@ -233,15 +236,17 @@ def planned(arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
 def run_missing(folder: Path, arms: list[str], seeds: list[int], overrides: list[str]) -> None:
     """Run what has no result row in this folder yet."""
     for arm, seed in planned(arms, seeds):
-        if row_file(folder, arm, seed).exists():
+        row = row_file(folder, arm, seed)
+        if row.exists() or row.with_suffix(LEFT_OUT).exists():
             continue
         logger.info("seed %d: %s", seed, arm)
         try:
             run = run_arm(arm, seed, overrides)
         except EmptySelectionError as error:
             logger.warning("seed %d: %s is left out: %s", seed, arm, error)
+            manifest.write_text(row.with_suffix(LEFT_OUT), f"{error}\n")
             continue
-        manifest.write_json(row_file(folder, arm, seed), run.to_json())
+        manifest.write_json(row, run.to_json())
 
 
 def main() -> None:
@@ -265,13 +270,14 @@ def main() -> None:
         run_missing(rows, ["mid+hard", "random"], list(PILOT_SEEDS), overrides)
     elif not arguments.page:
         run_missing(rows, arguments.arms, arguments.seeds, overrides)
-    runs = page.read_runs(rows)
+    runs = read_runs(rows)
     power = page.power([run for run in runs if run.seed in PILOT_SEEDS])
     logger.info("%s", power.sentence())
     if not arguments.pilot:
         planned_runs = [run for run in runs if run.seed not in PILOT_SEEDS]
         report_folder = page.REPORT_FOLDER if is_planned else None
-        print(page.write(rows.parent, planned_runs, power, report_folder))
+        left_out = sorted(path.stem for path in rows.glob(f"*{LEFT_OUT}"))
+        print(page.write(rows.parent, planned_runs, power, report_folder, left_out))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,35 @@
 """The page of does_choosing_pay.py: power calculation, comparisons, table, figure."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, TypeVar
+from typing import Any
 
+import does_choosing_pay_reasons as reasons
 import matplotlib as mpl
 import numpy as np
+from does_choosing_pay_rows import (
+    ARMS,
+    EQUAL_STEPS,
+    MAIN,
+    NUM_SEEDS,
+    STRATA,
+    TWO_STAGE,
+    ArmRun,
+    live_groups,
+    mean_curve,
+    of_arm,
+    paired,
+)
 from scipy import stats as scipy_stats
 
 from difftrain import stats
 from difftrain.pipeline import manifest
-from difftrain.records import GradedBy, ItemResult, ItemStatus
 from difftrain.report.plots import NO_METADATA, STYLE_FILE, new_figure
 
-MAIN = ("mid+hard", "random", "full", "hard")
-TWO_STAGE = ("SFT(mid)+GRPO(hard)", "SFT(hard)+GRPO(mid)")
-FURTHER = ("unsolved", "RAP", "CMAB mid+hard")
-ARMS = (*MAIN, *TWO_STAGE, *FURTHER)
-NUM_SEEDS = {
-    **dict.fromkeys(("mid+hard", "random"), 27),
-    **dict.fromkeys(("full", "hard", *TWO_STAGE), 8),
-    **dict.fromkeys(FURTHER, 3),
-}
-"""Seeds 1, 2, ... that the plan has for each arm. 27 is the result of the power calculation."""
 PAIRS = (
     ("mid+hard", "random"),
     ("mid+hard", "full"),
@@ -39,101 +41,10 @@ PAIRS = (
 COLORS = {"mid+hard": "#0b8068", "random": "#b5649b", "full": "#2f78b4", "hard": "#d1542b",
           TWO_STAGE[0]: "#8a6d1b", TWO_STAGE[1]: "#c49a1a", "unsolved": "#555a60",
           "RAP": "#6a51a3", "CMAB mid+hard": "#2aa6b8"}  # fmt: skip
-PROMPTS_PER_STEP = 8
-STRATA = ("easy", "medium", "hard", "unsolved")
-EQUAL_STEPS = 160  # optimizer steps after which arms are compared; the full pool's run goes on
+WANTED_SHARE = 0.5  # of the full pool's tokens, with which mid+hard was to reach its score
 WANTED_POINTS = 2.0  # the difference that the number of seeds must be able to show
 REPORT_FOLDER = Path(__file__).resolve().parent.parent / "difftrain" / "report" / "study"
 TEXT_FILE = Path(__file__).with_name("does_choosing_pay_reading.md")
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """Scores after some optimizer steps; `tokens` were generated until then, the probe's included.
-
-    `scores`: by benchmark, one score of 0 to 1 for each item.
-    """
-
-    step: int
-    tokens: int
-    scores: dict[str, list[float]]
-
-    @property
-    def mean(self) -> float:
-        """The unweighted mean over benchmarks, in points of 100."""
-        return 100 * mean(mean(values) for values in self.scores.values())
-
-    def results(self) -> list[ItemResult]:
-        """The scores as item results."""
-        return [
-            ItemResult(
-                benchmark=name,
-                item_id=str(index),
-                response=None,
-                extracted=None,
-                score=score,
-                graded_by=GradedBy.rule,
-                status=ItemStatus.scored,
-                error=None,
-                category="",
-            )
-            for name, values in self.scores.items()
-            for index, score in enumerate(values)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class ArmRun:
-    """The result row of one run: an arm with one seed."""
-
-    arm: str
-    seed: int
-    strata: dict[str, int]
-    selected: int
-    sft_steps: int
-    points: list[CurvePoint]
-    probe_tokens: int
-    live_share: list[float]  # of a step's groups, those whose rewards differ
-    grad_norm: list[float]
-    versions: dict[str, str]
-    revision: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as JSON; an item's score is written with two digits."""
-        content = asdict(self)
-        for point in content["points"]:
-            point["scores"] = {
-                name: " ".join(f"{value:g}" for value in values)
-                for name, values in point["scores"].items()
-            }
-        content["live_share"] = [round(share, 3) for share in self.live_share]
-        content["grad_norm"] = [round(norm, 4) for norm in self.grad_norm]
-        return content
-
-    @property
-    def at_equal_steps(self) -> CurvePoint:
-        """The last scores within EQUAL_STEPS optimizer steps, those of SFT included."""
-        return [p for p in self.points if p.step + self.sft_steps <= EQUAL_STEPS][-1]
-
-
-R = TypeVar("R", bound=ArmRun)
-
-
-def read_runs(folder: Path, kind: type[R] = ArmRun) -> list[R]:
-    """All finished runs, as rows of a kind, by seed."""
-    runs = []
-    for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text())
-        points = [
-            CurvePoint(
-                point["step"],
-                point["tokens"],
-                {name: [float(x) for x in row.split()] for name, row in point["scores"].items()},
-            )
-            for point in content.pop("points")
-        ]
-        runs.append(kind(points=points, **content))
-    return sorted(runs, key=lambda run: (run.seed, run.arm))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,48 +90,36 @@ def _power(num_seeds: int, deviation: float) -> float:
     return float(scipy_stats.nct.sf(limit, freedom, shift))
 
 
-def of_arm(runs: Sequence[ArmRun], arm: str) -> list[ArmRun]:
-    """The runs of an arm, by seed."""
-    return [run for run in runs if run.arm == arm]
-
-
-def paired(runs: Sequence[ArmRun], first: str, second: str) -> list[tuple[ArmRun, ArmRun]]:
-    """The runs of two arms with the same seeds."""
-    by_seed = {run.seed: run for run in of_arm(runs, second)}
-    return [(run, by_seed[run.seed]) for run in of_arm(runs, first) if run.seed in by_seed]
-
-
 def cluster_of(benchmark: str, item_id: str) -> str:
     """The group that the bootstrap resamples together: HallusionBench's two questions on a figure,
     which follow each other; else the item."""
     return str(int(item_id) // 2) if benchmark.endswith("HallusionBench") else item_id
 
 
-def mean_curve(runs: Sequence[ArmRun]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(steps, mean tokens, mean score, half width of its 95 % interval over seeds) of one arm."""
-    steps = np.array([point.step for point in runs[0].points])
-    tokens = np.mean([[point.tokens for point in run.points] for run in runs], axis=0)
-    scores = np.array([[point.mean for point in run.points] for run in runs])
-    if len(runs) == 1:
-        return steps, tokens, scores[0], np.zeros(len(steps))
-    quantile = float(scipy_stats.t.ppf(0.975, len(runs) - 1))
-    half = quantile * scores.std(axis=0, ddof=1) / len(runs) ** 0.5
-    return steps, tokens, scores.mean(axis=0), half
-
-
 def tokens_to_full_score(runs: Sequence[ArmRun]) -> float | None:
     """Tokens, probe included, at which mid+hard's mean curve first has the full pool's last score,
     as a share of the full pool's tokens, over their common seeds. None if it never has it."""
     pairs = paired(runs, "mid+hard", "full")
-    if not pairs:
+    return _tokens_to_last_score([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def tokens_to_chosen_score(runs: Sequence[ArmRun]) -> float | None:
+    """The reverse: tokens at which the full pool's mean curve first has mid+hard's last score, as a
+    share of mid+hard's tokens with its probe. None if it never has it."""
+    pairs = paired(runs, "mid+hard", "full")
+    return _tokens_to_last_score([b for _, b in pairs], [a for a, _ in pairs])
+
+
+def _tokens_to_last_score(runs: Sequence[ArmRun], others: Sequence[ArmRun]) -> float | None:
+    if not runs:
         return None
-    _, tokens, scores, _ = mean_curve([chosen for chosen, _ in pairs])
-    _, full_tokens, full_scores, _ = mean_curve([full for _, full in pairs])
-    goal = full_scores[-1]
+    _, tokens, scores, _ = mean_curve(runs)
+    _, other_tokens, other_scores, _ = mean_curve(others)
+    goal = other_scores[-1]
     for (t0, s0), (t1, s1) in pairwise(zip(tokens, scores, strict=True)):
         if s1 >= goal:
             reached = t1 if s1 == s0 else t0 + (t1 - t0) * max(goal - s0, 0) / (s1 - s0)
-            return float(reached / full_tokens[-1])
+            return float(reached / other_tokens[-1])
     return None
 
 
@@ -250,11 +149,6 @@ def equal_tokens(runs: Sequence[ArmRun], first: str, second: str) -> dict[str, f
     }
 
 
-def live_groups(run: ArmRun) -> list[float]:
-    """Of each point, the number of groups with different rewards until then."""
-    return [PROMPTS_PER_STEP * sum(run.live_share[: point.step]) for point in run.points]
-
-
 def draw_figure(runs: Sequence[ArmRun], path: Path) -> None:
     """Score against optimizer steps, live groups and generated tokens, one line per arm."""
     with mpl.rc_context(fname=STYLE_FILE):
@@ -265,7 +159,7 @@ def draw_figure(runs: Sequence[ArmRun], path: Path) -> None:
             is_main = arm in MAIN
             steps, tokens, scores, half = mean_curve(arm_runs)
             groups = np.mean([live_groups(run) for run in arm_runs], axis=0)
-            steps = steps + arm_runs[0].sft_steps
+            steps = np.where(steps > 0, steps + arm_runs[0].sft_steps, 0)
             style = {"color": COLORS[arm], "linewidth": 1.5 if is_main else 0.8}
             for panel, xs in zip(axes, (steps, groups, tokens / 1000), strict=True):
                 panel.plot(xs, scores, label=f"{arm} ({len(arm_runs)})", **style)
@@ -287,7 +181,8 @@ def differences(
     """The paired differences at equal steps, in points of 100, of pairs with two seeds or more.
 
     `low` and `high` are corrected over all planned pairs (Bonferroni), as is `p` (Holm; a pair
-    without results counts as p = 1); `low_95` and `high_95` are not.
+    without results counts as p = 1); `low_95` and `high_95` are not. `detectable` is the true
+    difference that such runs would show four times in five, in normal approximation.
     """
     rows, p_values = {}, dict.fromkeys(planned, 1.0)
     for pair in planned:
@@ -309,6 +204,9 @@ def differences(
                 *((f"{name}_95", narrow.to_json()[name]) for name in ("low", "high")),
             ]
         } | {"seeds": len(pairs)}
+        quantile, reserve = scipy_stats.norm.ppf([(1 + level) / 2, 0.8])
+        half_width = (rows[pair]["high"] - rows[pair]["low"]) / 2
+        rows[pair]["detectable"] = half_width * float(1 + reserve / quantile)
     corrected = dict(zip(planned, stats.holm(list(p_values.values())), strict=True))
     return {pair: row | {"p": corrected[pair]} for pair, row in rows.items()}
 
@@ -369,43 +267,67 @@ def interval(row: dict[str, float]) -> str:
 
 def sentences(runs: Sequence[ArmRun], content: dict[str, Any]) -> list[str]:
     """The result in three sentences, for the README and for reports on the shapes world."""
-    by_pair = content["differences_at_equal_steps"]
-    against_random = difference_text(by_pair.get("mid+hard - random"), NUM_SEEDS["random"])
-    full = difference_text(by_pair.get("mid+hard - full"), NUM_SEEDS["full"])
-    two_stage = [
-        f"{name} {difference_text(by_pair.get(f'mid+hard - {arm}'), NUM_SEEDS[arm])}"
-        for name, arm in zip(
-            ("medium then hard samples", "hard then medium ones"), TWO_STAGE, strict=True
+    against = {
+        arm: difference_text(
+            content["differences_at_equal_steps"].get(f"mid+hard - {arm}"), NUM_SEEDS[arm]
         )
-    ]
+        for arm in ("random", "full", *TWO_STAGE)
+    }
     return [
-        "Medium and hard samples minus as many random ones, after equal optimizer steps: "
-        f"{against_random}; minus the full pool: {full}.",
-        full_score_text(runs, content["tokens_to_full_score"]),
-        "GRPO on medium and hard samples minus SFT and GRPO, after equal steps: on "
-        f"{'; on '.join(two_stage)}.",
+        f"After {EQUAL_STEPS} optimizer steps, GRPO on medium and hard samples scores "
+        f"{against['random']} against as many random samples, and {against['full']} against all "
+        "samples.",
+        full_score_text(runs, content),
+        f"After equal steps it scores {against[TWO_STAGE[0]]} against SFT on the medium and GRPO "
+        f"on the hard samples, and {against[TWO_STAGE[1]]} against SFT on the hard and GRPO on "
+        "the medium ones.",
     ]
 
 
 def difference_text(row: dict[str, float] | None, planned: int) -> str:
     """A difference at equal steps with its corrected interval, its seeds and the verdict."""
     if row is None:
-        return "not compared yet"
+        return "(not compared yet)"
     seeds = f"{row['seeds']} seeds"
     if row["seeds"] < planned:
         seeds = f"{row['seeds']} of {planned} planned seeds"
     verdict = "no difference shown"
-    if row["p"] < 0.05:
+    if is_shown(row):
         verdict = "better" if row["mean"] > 0 else "worse"
-    return f"{interval(row)} points over {seeds}, {verdict}"
+    return f"{interval(row)} points ({seeds}; {verdict})"
+
+
+def is_shown(row: dict[str, float]) -> bool:
+    """Whether both the corrected p and the corrected interval say that there is a difference."""
+    return row["p"] < 0.05 and not row["low"] <= 0 <= row["high"]
+
+
+def wanted_text(content: dict[str, Any]) -> str:
+    """Which of the two results that the plan wanted came out."""
+    row = content["differences_at_equal_steps"].get("mid+hard - random")
+    share = content["tokens_to_full_score"]
+    above = row is not None and is_shown(row) and row["mean"] > 0
+    few = share is not None and share <= WANTED_SHARE
+    reached = "never has it" if share is None else f"has it with {share:.2f} of them"
+    return (
+        f"The plan wanted two results. Mid+hard above random at equal steps, after correction: "
+        f"{'shown' if above else 'not shown'}. The full pool's last score with at most "
+        f"{WANTED_SHARE:g} of its tokens: {'met' if few else 'not met'} (mid+hard "
+        f"{reached})."
+    )
 
 
 def write(
-    folder: Path, runs: Sequence[ArmRun], calculation: Power, report_folder: Path | None = None
+    folder: Path,
+    runs: Sequence[ArmRun],
+    calculation: Power,
+    report_folder: Path | None = None,
+    left_out: Sequence[str] = (),
 ) -> Path:
     """Write does_choosing_pay.md, .json and .svg; returns the Markdown page.
 
-    The sentences and the figure also go to `report_folder`, for the package's reports.
+    `left_out` names the runs whose selection was too small for one step. The sentences and the
+    figure also go to `report_folder`, for the package's reports.
     """
     content = summary(runs, calculation)
     result = sentences(runs, content)
@@ -426,28 +348,39 @@ def write(
         "",
         calculation.sentence() + ".",
         "",
-        " ".join(result),
+        " ".join(result)
+        + " Intervals of differences at equal steps are of 99 %, corrected over the "
+        "five planned pairs.",
         "",
-        f"Finished runs: {finished_text(runs)}.",
+        wanted_text(content),
         "",
-        "![score against steps and tokens](does_choosing_pay.svg)",
+        f"Finished runs: {finished_text(runs, left_out)}.",
+        "",
+        "![score against steps, live groups and tokens](does_choosing_pay.svg)",
+        "",
+        "Each line is the mean over the arm's own seeds (their number in brackets); bands: 95 % "
+        "over seeds, for the four main arms. On the right, arms that need the probe start at its "
+        "tokens. The first part of the two SFT lines holds the 40 steps of SFT.",
         "",
         *table(content),
         "",
         "A group is live if its rewards differ. Scores are means of the six shapes/ benchmarks in "
-        "points of 100.",
+        "points of 100. Rows are means over different numbers of seeds, and each seed has a pool "
+        "of its own: compare arms by the differences below, which are of common seeds.",
         "",
         f"| difference at equal steps | seeds | points, {1 - 0.05 / len(PAIRS):.0%} interval | "
-        "p, corrected | 95 % interval |",
-        "|---|--:|--:|--:|--:|",
+        "p, corrected | 95 % interval | could be shown |",
+        "|---|--:|--:|--:|--:|--:|",
         *(
             f"| {name} | {row['seeds']} | {interval(row)} | {row['p']:.3f} | "
-            f"[{row['low_95']:.1f}, {row['high_95']:.1f}] |"
+            f"[{row['low_95']:.1f}, {row['high_95']:.1f}] | {row['detectable']:.1f} |"
             for name, row in content["differences_at_equal_steps"].items()
         ),
         "",
         f"Intervals are corrected over the {len(PAIRS)} planned pairs (Bonferroni), p too (Holm). "
-        "A pair needs two seeds.",
+        "A pair needs two seeds. *Could be shown*: how large a true difference must be for four of "
+        "five such studies to show it. Unlike the power calculation above, this counts the "
+        "correction and the variance of the benchmarks' items, which more seeds do not reduce.",
         "",
         "| difference at equal tokens | seeds | tokens | points, 95 % interval, not corrected |",
         "|---|--:|--:|--:|",
@@ -461,6 +394,8 @@ def write(
         "|--:|" + "--:|" * len(content["arms"]),
         *seed_rows(runs, list(content["arms"])),
         "",
+        *reasons.lines(runs),
+        "",
         *([TEXT_FILE.read_text().rstrip(), ""] if TEXT_FILE.exists() else []),
     ]
     path = folder / "does_choosing_pay.md"
@@ -471,30 +406,34 @@ def write(
     return path
 
 
-def full_score_text(runs: Sequence[ArmRun], share: float | None) -> str:
-    """Whether and at how many tokens mid+hard reaches the full pool's last score."""
+def full_score_text(runs: Sequence[ArmRun], content: dict[str, Any]) -> str:
+    """mid+hard against the full pool at equal tokens, and whether it reaches its last score."""
     pairs = paired(runs, "mid+hard", "full")
     if not pairs:
-        return "Whether they reach the score of the full pool is not known: no full run yet."
+        return "Tokens are not compared yet: there is no run on all samples."
     longest = max(point.step for _, full in pairs for point in full.points)
-    seeds = f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
-    goal = f"the score of the full pool after {longest} steps ({seeds})"
+    row = content["differences_at_equal_tokens"]["mid+hard - full"]
+    difference = f"{interval(row)} points (95 %, {row['seeds']} seeds)" if row else "(one seed)"
+    share, back = content["tokens_to_full_score"], tokens_to_chosen_score(runs)
+    goal = f"the score of all samples after {longest} steps"
+    reached = f"does not reach {goal}"
     if share is not None:
-        return (
-            f"Medium and hard samples reach {goal}; with their probe they generate {share:.2f} "
-            "of its tokens until then."
-        )
-    spent = mean(chosen.points[-1].tokens / full.points[-1].tokens for chosen, full in pairs)
+        reached = f"reaches {goal} with {share:.2f} of its tokens"
+    elif back is not None:
+        reached += f"; for the score at which it ends, all samples need {back:.2f} of its tokens"
     return (
-        f"Medium and hard samples do not reach {goal} in {EQUAL_STEPS} steps; with their probe "
-        f"they generate {spent:.2f} of its tokens."
+        f"At equal generated tokens, the probe's included, it scores {difference} against all "
+        f"samples; it {reached}."
     )
 
 
-def finished_text(runs: Sequence[ArmRun]) -> str:
-    """How many of the planned runs of each arm are finished."""
+def finished_text(runs: Sequence[ArmRun], left_out: Sequence[str] = ()) -> str:
+    """How many of the planned runs of each arm are finished, and which cannot be run."""
     counts = {arm: len(of_arm(runs, arm)) for arm in NUM_SEEDS}
-    return ", ".join(f"{arm} {counts[arm]} of {planned}" for arm, planned in NUM_SEEDS.items())
+    text = ", ".join(f"{arm} {counts[arm]} of {planned}" for arm, planned in NUM_SEEDS.items())
+    if left_out:
+        text += f"; without {', '.join(left_out)}, whose selection is too small for one step"
+    return text
 
 
 def seed_rows(runs: Sequence[ArmRun], arms: Sequence[str]) -> list[str]:

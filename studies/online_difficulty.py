@@ -31,7 +31,7 @@ from does_choosing_pay import (
     read_curve,
 )
 from does_choosing_pay import ROWS as CHOOSING_ROWS
-from does_choosing_pay_page import ArmRun, CurvePoint, read_runs
+from does_choosing_pay_rows import ArmRun, CurvePoint, read_runs
 from online_difficulty_page import OnlineRun
 
 from difftrain.cli.overrides import compose_config

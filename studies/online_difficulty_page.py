@@ -9,17 +9,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from does_choosing_pay_page import (
-    EQUAL_STEPS,
-    ArmRun,
     arm_summary,
     differences,
     equal_tokens,
     interval,
-    mean_curve,
-    of_arm,
-    read_runs,
     seed_rows,
 )
+from does_choosing_pay_rows import EQUAL_STEPS, ArmRun, mean_curve, of_arm, read_runs
 from matplotlib.ticker import PercentFormatter
 
 from difftrain.pipeline import manifest

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import does_choosing_pay
 import does_choosing_pay_page as page
+import does_choosing_pay_reasons as reasons
+import does_choosing_pay_strata as strata
 import pytest
-from does_choosing_pay_page import EQUAL_STEPS, ArmRun, CurvePoint
+from does_choosing_pay_rows import EQUAL_STEPS, MAIN, ArmRun, CurvePoint, read_runs
 
 HALF = EQUAL_STEPS // 2
 
@@ -28,6 +31,11 @@ def run(
     )  # fmt: skip
 
 
+def fields_of(row: ArmRun) -> dict[str, Any]:
+    """The values of all fields of a row."""
+    return {field: getattr(row, field) for field in ArmRun.__slots__}
+
+
 def items(score: float) -> list[float]:
     """Scores of 20 items with this mean in points: as many ones as it takes, then zeros."""
     ones = round(score / 5)
@@ -41,7 +49,7 @@ def test_a_longer_run_is_compared_after_the_same_number_of_steps() -> None:
 
 def test_the_steps_of_sft_count_as_steps() -> None:
     two_stages = run("SFT(mid)+GRPO(hard)", 1, {0: 40, HALF: 50, EQUAL_STEPS: 60})
-    shorter = ArmRun(**{**{f: getattr(two_stages, f) for f in ArmRun.__slots__}, "sft_steps": 40})
+    shorter = ArmRun(**{**fields_of(two_stages), "sft_steps": 40})
     assert shorter.at_equal_steps.step == HALF
 
 
@@ -107,10 +115,12 @@ def test_the_page_has_the_corrected_difference_and_every_seeds_score(tmp_path: P
     alone = page.differences(runs, [("mid+hard", "random")])["mid+hard", "random"]
     assert result["p"] == pytest.approx(5 * alone["p"])  # the smallest of five counts five times
     assert result["low"] < result["low_95"] < 17.5 < result["high_95"] < result["high"]
-    assert "reach the score of the full pool after 320 steps (8 seeds); with their probe" in text
-    assert "as many random ones, after equal optimizer steps: +17.5 [" in text
-    assert "over 8 of 27 planned seeds, no difference shown; minus the full pool: +10.0 [" in text
-    assert "on medium then hard samples not compared yet" in text
+    assert "reaches the score of all samples after 320 steps with 0.42 of its tokens" in text
+    assert "GRPO on medium and hard samples scores +17.5 [" in text
+    assert "points (8 of 27 planned seeds; no difference shown) against as many random" in text
+    assert "(not compared yet) against SFT on the medium and GRPO on the hard samples" in text
+    assert "random at equal steps, after correction: not shown. The full pool's last" in text
+    assert "with at most 0.5 of its tokens: met (mid+hard has it with 0.42 of them)" in text
     assert "| 8 | 70.0 |" in text
     assert "pilot has not been run" in text
 
@@ -118,7 +128,7 @@ def test_the_page_has_the_corrected_difference_and_every_seeds_score(tmp_path: P
 def test_a_result_row_survives_writing_and_reading(tmp_path: Path) -> None:
     written = run("mid+hard", 3, {0: 40, EQUAL_STEPS: 70}, probe=100)
     (tmp_path / "row.json").write_text(json.dumps(written.to_json()))
-    assert page.read_runs(tmp_path) == [written]
+    assert read_runs(tmp_path) == [written]
 
 
 def test_every_arm_of_the_study_is_a_recipe_that_resolves() -> None:
@@ -131,7 +141,7 @@ def test_every_arm_of_the_study_is_a_recipe_that_resolves() -> None:
 def test_seeds_with_all_main_arms_come_first_and_further_arms_have_few() -> None:
     order = does_choosing_pay.planned(list(does_choosing_pay.ARMS), list(range(1, 28)))
     assert len(order) == len(set(order)) == 2 * 27 + 4 * 8 + 3 * 3
-    assert set(order[:4]) == {(arm, 1) for arm in page.MAIN}
+    assert set(order[:4]) == {(arm, 1) for arm in MAIN}
     assert all(seed > 8 for _, seed in order[-38:])
 
 
@@ -162,6 +172,57 @@ def test_the_readme_and_the_study_say_the_same() -> None:
 
 def test_a_worse_and_an_open_difference_are_called_so() -> None:
     row = {"mean": -4.2, "low": -8.0, "high": -0.4, "p": 0.03, "seeds": 27}
-    assert page.difference_text(row, 27) == "-4.2 [-8.0, -0.4] points over 27 seeds, worse"
-    row |= {"p": 0.2}
-    assert page.difference_text(row, 27).endswith("over 27 seeds, no difference shown")
+    assert page.difference_text(row, 27) == "-4.2 [-8.0, -0.4] points (27 seeds; worse)"
+    assert page.difference_text(row | {"p": 0.2}, 27).endswith("no difference shown)")
+    wide = row | {"high": 0.1}  # Holm's p may be below 0.05 beside Bonferroni's wider interval
+    assert page.difference_text(wide, 27).endswith("no difference shown)")
+
+
+def test_all_samples_that_reach_the_score_with_fewer_tokens_are_named() -> None:
+    full = run("full", 1, {0: 40, HALF: 60, EQUAL_STEPS: 70})
+    chosen = run("mid+hard", 1, {0: 40, EQUAL_STEPS: 60}, probe=EQUAL_STEPS * 10)
+    content = page.summary([full, chosen], page.power([]))
+    text = page.full_score_text([full, chosen], content)
+    assert "does not reach the score" in text
+    assert "for the score at which it ends, all samples need 0.25 of its tokens" in text
+    assert "not met (mid+hard never has it)" in page.wanted_text(content)
+
+
+def test_points_gained_and_lost_add_up_to_the_difference_from_the_base() -> None:
+    points = [
+        CurvePoint(0, 0, {"A": [1, 1, 0, 0]}),
+        CurvePoint(EQUAL_STEPS, 9, {"A": [0, 1, 1, 1]}),
+    ]
+    row = ArmRun(**{**fields_of(run("hard", 1, {EQUAL_STEPS: 50})), "points": points})
+    assert reasons.gained_and_lost(row) == (50, 25)
+
+
+def test_live_samples_are_those_of_the_first_pass() -> None:
+    row = run("hard", 1, {EQUAL_STEPS: 50})  # 40 samples: a pass has five steps
+    shares = [1.0] * 5 + [0.0] * (EQUAL_STEPS - 5)
+    assert reasons.first_pass_live(ArmRun(**{**fields_of(row), "live_share": shares})) == 40
+
+
+def test_strata_of_live_groups_are_counted_by_pass() -> None:
+    log = [
+        {"step": 0, "sample_id": "a"},  # the probe's answers
+        *(
+            {"step": step, "sample_id": sample, "zero_variance": dead}
+            for step, sample, dead in [
+                (1, "a", True), (1, "b", False), (2, "a", False), (2, "b", False),
+            ]
+        ),
+    ]  # fmt: skip
+    groups = list(strata.live_by_pass(log, {"a": "easy", "b": "hard"}))
+    shares = strata.shares(groups, 2)
+    assert shares["easy"] == {
+        "share": 0.5, "live_first": 0, "live_last": 1, "share_of_live": 0,
+    }  # fmt: skip
+    assert shares["hard"]["share_of_live"] == 1
+    assert "medium" not in shares
+
+
+def test_a_selection_too_small_for_a_step_is_named_on_the_page() -> None:
+    text = page.finished_text([run("RAP", 1, {EQUAL_STEPS: 50})], ["RAP-2"])
+    assert "RAP 1 of 3" in text
+    assert text.endswith("without RAP-2, whose selection is too small for one step")

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("does_choosing_pay_page")  # comes with data.mix
 
-from does_choosing_pay_page import CurvePoint
+from does_choosing_pay_rows import CurvePoint
 from online_difficulty_page import OnlineRun, read_rows, summary, write
 
 ITEMS = 20
