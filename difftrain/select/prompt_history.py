@@ -76,12 +76,13 @@ def floor_problem(grpo: GrpoConfig, tasks: Sequence[str]) -> str | None:
             f"set it to at most {most:g}"
         )
     smallest = min(counts, key=lambda task: counts[task])
-    per_step = grpo.task_floor * grpo.prompts_per_step
-    if per_step > counts[smallest] + EPS:
-        most = np.floor(1e4 * counts[smallest] / grpo.prompts_per_step) / 1e4
+    prompts = grpo.prompts_per_step * (1 + grpo.max_rounds * grpo.dynamic_sampling)
+    per_step = grpo.task_floor * prompts
+    if per_step > counts[smallest] + EPS:  # no prompt comes twice in a step
+        most = np.floor(1e4 * counts[smallest] / prompts) / 1e4
         return (
-            f"{key}: task {smallest} would need {per_step:.1f} of the {grpo.prompts_per_step} "
-            f"prompts of a step, but has {counts[smallest]} samples; set it to at most {most:g}"
+            f"{key}: task {smallest} would need {per_step:.1f} of the {prompts} prompts that a "
+            f"step may ask, but has {counts[smallest]} samples; set it to at most {most:g}"
         )
     return None
 

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerState
 from difftrain.config.report import ReportConfig
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
+from difftrain.pipeline import manifest
 from difftrain.train.rewards import SUM_PREFIX, step_metrics, zero_variance_share
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def truncate_log(folder: Path, last_step: int) -> float:
         logged = read_log(folder, name)
         rows = [row for row in logged if row["step"] <= last_step]
         num_removed += len(logged) - len(rows)
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        manifest.write_text(folder / name, text)  # a kill leaves the old rows or the new ones
     if num_removed:
         append_rows(folder / RESUME_LOG, [{"step": last_step}])
     return rows[-1]["seconds"] if rows else 0.0

@@ -250,7 +250,7 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
             is_dead = np.array([group.is_dead for group in groups])
         drops = self.grpo.zero_variance is ZeroVariance.drop
         # Without any gradient but the KL term's, Adam would amplify rounding errors.
-        drops |= self.grpo.dynamic_sampling and bool(is_dead.all())
+        drops |= self.history is not None and bool(is_dead.all())
         self._counts["trained"] += int((~is_dead).sum()) if drops else len(is_dead)
         self._counts["dead_trained"] += 0 if drops else int(is_dead.sum())
         return self._without(output, is_dead) if drops else output
@@ -282,7 +282,7 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
         self._merge_rounds(sizes)
         if self.log_folder is not None and self.accelerator.is_main_process:
             callbacks.append_rows(self.log_folder / callbacks.PROMPT_LOG, log)
-        if grpo.dynamic_sampling and not self.has_live and history.all_sampled:
+        if not self.has_live and history.all_sampled:
             raise DeadPoolError(self._dead_pool_text())
         live = [*carried, *(group for group in sampled if not group.is_dead)]
         batch = [*live, *(group for group in sampled if group.is_dead)][:num_groups]
@@ -366,9 +366,8 @@ class DynamicSamplingTrainer(SharedPromptTrainer):
         )
 
     def require_live_group(self) -> None:
-        """Raise DeadPoolError if zero-variance groups were left out and there were no others."""
-        leaves_out = self.grpo.dynamic_sampling or self.grpo.zero_variance is ZeroVariance.drop
-        if leaves_out and not self.has_live:
+        """Raise DeadPoolError if no group was live in a training that leaves such batches out."""
+        if self._is_online and not self.has_live:
             raise DeadPoolError(self._dead_pool_text())
 
     # The loss without zero-variance groups

@@ -137,6 +137,11 @@ def batch_problem(trainer: DynamicSamplingTrainer) -> str | None:
     if grpo.zero_variance is ZeroVariance.drop and trainer.aux_loss_enabled:
         rule = "does not go with the loss that balances a model's experts, which it would rescale"
         return f"grpo.zero_variance=drop: {rule}; use keep, or grpo.trl.router_aux_loss_coef=0"
+    passes = args.gradient_accumulation_steps
+    if grpo.zero_variance is ZeroVariance.drop and args.steps_per_generation < passes:
+        rule = "needs all groups of an optimizer step in one batch of rollouts"
+        advice = f"use keep, or set grpo.trl.steps_per_generation to a multiple of {passes}"
+        return f"grpo.zero_variance=drop: {rule}; {advice}"
     if not grpo.chooses_prompts:
         return None
     share = args.per_device_train_batch_size * args.steps_per_generation
@@ -188,8 +193,8 @@ def prompt_history_of(trainer: DynamicSamplingTrainer, data: TrainData) -> Promp
 def fit(job: TrainJob, data: TrainData) -> Path:
     """Train on the data; returns the checkpoint's folder (see `checkpointing.run_training`).
 
-    Raises UnfitSelectionError, or DeadPoolError if zero-variance groups are left out and there were
-    no others. Then the folder holds the unchanged model. STOPPED says why.
+    Raises UnfitSelectionError, or DeadPoolError if zero-variance groups or batches are left out and
+    there were no others. Then the folder holds the unchanged model. STOPPED says why.
     """
     grpo, started = job.config.grpo, time.time()
     cost = {"generations": 0, "tokens": 0}
@@ -220,7 +225,8 @@ def fit(job: TrainJob, data: TrainData) -> Path:
         return checkpointing.run_training(job, train)
     except (DeadPoolError, UnfitSelectionError) as error:
         if job.world.is_first:
-            seconds = time.time() - started
+            rows = callbacks.read_log(job.folder)  # their seconds include those before a resume
+            seconds = max(time.time() - started, rows[-1]["seconds"] if rows else 0.0)
             content = {"reason": str(error), "counts": cost, "seconds": seconds}
             manifest.write_json(job.folder / STOPPED, content)
         raise

@@ -1,8 +1,8 @@
 """Keeps some of GRPO's completions with their rewards, for the explorer's page of a sample.
 
-Each process writes rollouts-<rank>-<step>.parquet beside the training log, at the latest whenever a
-checkpoint is saved. Two completions of a group are kept, and the middle of a long one is left out:
-5,000 steps of 8 groups are at most 80,000 rows of about 1 KB before compression.
+Each process writes rollouts-<rank>-<number>-<step>.parquet beside the training log, at the latest
+whenever a checkpoint is saved. Two completions of a group are kept, and the middle of a long one is
+left out: 5,000 steps of 8 groups are at most 80,000 rows of about 1 KB before compression.
 """
 
 from collections import Counter
@@ -65,7 +65,10 @@ class RolloutLog(TrainerCallback):
         """Write the rows so far to a file of their own, completely or not at all."""
         if not self.rows:
             return
-        path = self.folder / f"rollouts-{self.rank:03}-{self.rows[-1].step:07}.parquet"
+        # A step may fill several files: refill records each of its rounds.
+        number = len(list(self.folder.glob(f"rollouts-{self.rank:03}-*.parquet")))
+        step = self.rows[-1].step
+        path = self.folder / f"rollouts-{self.rank:03}-{number:06}-{step:07}.parquet"
         tmp_path = path.with_suffix(".tmp")
         table = pa.Table.from_pylist([asdict(row) for row in self.rows])
         pq.write_table(table, tmp_path, compression="zstd")

@@ -235,8 +235,12 @@ def test_a_floor_that_cannot_be_met_is_refused_with_numbers() -> None:
     )
     grpo.task_floor = 0.3
     assert floor_problem(grpo, tasks) == (
-        "grpo.task_floor=0.3: task sum would need 2.4 of the 8 prompts of a step, but has 1 "
-        "samples; set it to at most 0.125"
+        "grpo.task_floor=0.3: task sum would need 2.4 of the 8 prompts that a step may ask, but "
+        "has 1 samples; set it to at most 0.125"
     )
+    grpo.task_floor = 0.1  # 0.8 of 8 prompts, but 4 of the 40 that refill may ask
+    assert floor_problem(grpo, tasks) is None
+    grpo.dynamic_sampling, grpo.max_rounds = True, 4
+    assert "would need 4.0 of the 40 prompts that a step may ask" in str(floor_problem(grpo, tasks))
     grpo.sampler = PromptSampler.uniform
     assert floor_problem(grpo, tasks) is None

@@ -227,6 +227,36 @@ def test_a_pool_without_a_live_group_is_refused_and_the_weights_stay(tmp_path: P
     assert all(torch.equal(before[name], value) for name, value in weights(trainer).items())
 
 
+def test_a_sampler_finds_a_pool_without_a_live_group_too(tmp_path: Path) -> None:
+    """It asks prompts by their answers, of which there are none to learn from."""
+    grpo = GrpoConfig(sampler=PromptSampler.skip_dead)
+    trainer = build(shapes_pool("dddd"), tmp_path, grpo, max_steps=9, optim="adamw_torch")
+    before = weights(trainer)
+    with pytest.raises(DeadPoolError, match="of 4 samples 4 were sampled, 4 were always wrong"):
+        trainer.train()
+    assert trainer.state.global_step < 9
+    assert all(torch.equal(before[name], value) for name, value in weights(trainer).items())
+
+
+def test_what_rewards_log_of_refused_groups_is_not_logged_beside_others(tmp_path: Path) -> None:
+    """TRL logs a reward function's extra columns beside the batch's completions, row by row."""
+    trainer = build(shapes_pool("dldllll"), tmp_path, GrpoConfig(**REFILL), max_steps=2)
+    (function,) = [f for f in trainer.reward_funcs if f.__name__ == "accuracy"]
+    sizes: list[int] = []
+
+    def with_extra(*args: Any, log_extra: Any = None, **columns: Any) -> Any:
+        rewards = function(*args, **columns)
+        log_extra("extra", list(rewards))
+        sizes.append(len(rewards))
+        return rewards
+
+    with_extra.__name__ = "accuracy"
+    trainer.reward_funcs = [with_extra if f is function else f for f in trainer.reward_funcs]
+    trainer.train()
+    assert len(sizes) > 2  # rounds
+    assert not trainer._logs["extra"].get("extra")  # of all rounds, it would be of other rows
+
+
 def test_a_training_that_dropped_all_groups_is_refused_at_its_end(tmp_path: Path) -> None:
     drop = {"zero_variance": ZeroVariance.drop}
     trainer = train("dddd", tmp_path / "dead", grpo=drop, max_steps=2)
@@ -323,6 +353,9 @@ def test_real_rollouts_are_refilled(rollouts: Rollouts, tmp_path: Path) -> None:
          "the 6 completions of a process must be divisible by grpo.num_generations"),
         ({"sampler": PromptSampler.learnable}, {}, "l",
          "has 2 prompts, but there are only 1 samples"),
+        ({"zero_variance": ZeroVariance.drop},
+         {"steps_per_generation": 1, "gradient_accumulation_steps": 2}, "llll",
+         "set grpo.trl.steps_per_generation to a multiple of 2"),
     ],
 )  # fmt: skip
 def test_a_batch_that_cannot_be_filled_is_refused(

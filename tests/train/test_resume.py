@@ -140,6 +140,7 @@ def test_a_training_killed_at_moments_of_its_refill_ends_with_the_same_weights(
     assert read_log(undisturbed, PROMPT_LOG) == read_log(killed, PROMPT_LOG)
     rows = read_log(undisturbed)
     assert max(row["sampling_rounds"] for row in rows) > 1  # otherwise nothing was refilled
+    assert max(row["groups_carried"] for row in rows) > 0  # over a checkpoint, as each step has one
     assert [row["groups_asked"] for row in rows] == [
         row["groups_asked"] for row in read_log(killed)
     ]

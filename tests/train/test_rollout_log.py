@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from difftrain.config.train import GrpoConfig
 from difftrain.train import rollout_log
@@ -62,6 +63,18 @@ def test_a_long_completion_loses_its_middle(tmp_path: Path) -> None:
     assert len(text) == rollout_log.MAX_CHARS + len(rollout_log.OMITTED)
     assert text.startswith("<think>")
     assert text.endswith("</answer>")
+
+
+def test_rounds_of_one_step_that_fill_a_file_each_lose_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refill records each round of a step; a full buffer is written after any of them."""
+    monkeypatch.setattr(rollout_log, "MAX_BUFFERED", 4)
+    log = RolloutLog(tmp_path, 0)
+    for step, sample_id in ((1, "a"), (2, "b"), (2, "c"), (2, "d")):
+        record(log, step, sample_id)
+    log.on_save()
+    assert Counter(row["sample_id"] for row in rows_in(tmp_path)) == dict.fromkeys("abcd", 2)
 
 
 def test_a_resumed_training_replaces_the_rows_after_its_checkpoint(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # so that a sweep can check its settings without loading scip
 
 # Runs that differ in these settings are in different tables.
 TABLE_KEYS = ("difficulty.measure", "data.source", "data.tasks")
+PROBED_SAMPLERS = ("learnable", "curriculum", "mirrored_j")
+"""Values of grpo.sampler that start from the probe's responses or scores, in both arms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +168,9 @@ class Run:
     def cost(self, arm: str = "tuned") -> RowCost:
         """The cost of training an arm (tuned model or its control) and of selecting its samples.
 
-        The probe (responses that measure difficulty) counts if samples are selected by difficulty
-        or SFT trains on its responses, but not if it only determines the size of a random set.
+        The probe (responses that measure difficulty) counts if samples are selected or prompts are
+        sampled by difficulty or SFT trains on its responses, but not if it only determines the size
+        of a random set.
         """
         stages = self.report["cost"]["by_stage"]
 
@@ -180,9 +183,10 @@ class Run:
         trains_on_probe = has_sft and str(self.settings.get("sft.targets")) == "rollouts"
         keys = ("select.random", "select.sft_random") if has_sft else ("select.random",)
         is_random = all(self.settings.get(key) for key in keys)
-        uses_difficulty = preset_of(self.report["name"]).selects and not is_random
+        selects = preset_of(self.report["name"]).selects and not is_random
+        samples_by_probe = str(self.settings.get("grpo.sampler")) in PROBED_SAMPLERS
         parts: dict[str, tuple[str, ...]] = dict.fromkeys(("probe", "attention", "scoring"), ())
-        if arm == "tuned" and (trains_on_probe or uses_difficulty):
+        if samples_by_probe or (arm == "tuned" and (trains_on_probe or selects)):
             parts = {
                 "probe": ("probe",),
                 "attention": ("attention", "likelihood"),

@@ -344,6 +344,18 @@ def test_a_random_set_has_no_cost_of_selection(finish_run: FinishRun) -> None:
     assert by_difficulty.seconds == 20 * 3
 
 
+def test_a_sampler_that_starts_from_the_probe_pays_for_it_in_both_arms(
+    finish_run: FinishRun,
+) -> None:
+    learnable, skipping = (
+        read_runs([finish_run("grpo_full", 0.5, settings={"grpo.sampler": sampler})])[0]
+        for sampler in ("learnable", "skip_dead")
+    )
+    assert learnable.cost().selection_seconds > 400
+    assert learnable.cost("control").selection_seconds > 400
+    assert skipping.cost().selection_seconds == 0
+
+
 def reduce_samples(run: Path) -> None:
     """Change report.json as if the run was trained on 80 samples instead of 96."""
     content = (run / "report.json").read_text()
