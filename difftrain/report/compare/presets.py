@@ -5,7 +5,8 @@ of RAP ("Truth in the Few") have the rows RAP_TITLES. OTHER_ROWS are not in Qi e
 
 A control is trained like its row, but on an equal number of randomly selected samples. If a run
 trained its own control (control=random), it is compared with that control. Otherwise it is compared
-with the row that `control` names. A row that selects only at random is itself a control.
+with the row that `control` names. A row that selects only at random is itself a control. Of
+grpo_dynamic it is the row with the same selection and without dynamic sampling.
 """
 
 import csv
@@ -80,7 +81,12 @@ PAPER_ROWS = (
 OTHER_ROWS = (
     RowPreset("grpo_mid", "GRPO-only(mid)", "medium"),
     RowPreset("grpo_hard", "GRPO-only(hard)", "hard"),
-    RowPreset("grpo_dynamic", "GRPO-only(mid+hard), dynamic sampling", "medium hard"),
+    RowPreset(
+        "grpo_dynamic",
+        "GRPO-only(mid+hard), dynamic sampling",
+        "medium hard",
+        control="grpo_mid_hard",
+    ),
     RowPreset("rap_random", "random set of RAP's size", RANDOM, rap="cde ace drm", selects=False),
     RowPreset("rap", "RAP", rap="cde ace drm", control="rap_random"),
     RowPreset("rap_cde", "RAP, CDE alone", rap="cde"),

@@ -698,6 +698,19 @@ def test_a_verdict_says_that_a_row_generated_more_tokens_than_its_control(
     assert "| 2.00 | 400 tokens | 50.0 | 25.0 |" in text
 
 
+def test_dynamic_sampling_is_compared_with_the_same_selection_without_it(
+    finish_run: FinishRun,
+) -> None:
+    refill = {"grpo.dynamic_sampling": True}
+    runs = [finish_run("grpo_dynamic", 0.7, settings=refill), finish_run("grpo_mid_hard", 0.5)]
+    report = json.loads((runs[0] / "report.json").read_text())
+    report["recipe_difference"].append("grpo.dynamic_sampling=true")  # the recipe file sets it
+    (runs[0] / "report.json").write_text(json.dumps(report))
+    row = csv_rows(compare_runs(runs))["grpo_dynamic", "mean"]
+    assert row["control"] == "GRPO-only(mid+hard)"
+    assert row["verdict"].startswith("better")
+
+
 def write_log(folder: Path, tokens: int, accuracies: dict[int, float]) -> Path:
     """A training of four steps with these held-out accuracies by step."""
     folder.mkdir(parents=True)
