@@ -262,7 +262,8 @@ def table(content: dict[str, Any]) -> list[str]:
 
 def interval(row: dict[str, float]) -> str:
     """A difference as `+2.1 [0.4, 3.8]`."""
-    return f"{row['mean']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+    mean, low, high = (round(row[name], 1) + 0.0 for name in ("mean", "low", "high"))  # no -0.0
+    return f"{mean:+.1f} [{low:.1f}, {high:.1f}]"
 
 
 def sentences(runs: Sequence[ArmRun], content: dict[str, Any]) -> list[str]:

@@ -149,6 +149,20 @@ def table(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def expected_text(content: dict[str, Any]) -> str:
+    """The plan's two expectations, and what came out."""
+    uniform, refill = (
+        content["arms"].get(arm, {}).get("dead_trained") for arm in (CONTROL, "refill")
+    )
+    if uniform is None or refill is None:
+        return "Uniform and refill have not both been run."
+    return (
+        "The plan expected that zero-variance groups are above 60 % of what uniform trains on: "
+        f"{uniform:.0%}, {'met' if uniform > 0.6 else 'not met'}; and below 10 % of what refill "
+        f"trains on: {refill:.0%}, {'met' if refill < 0.1 else 'not met'}."
+    )
+
+
 def write(folder: Path, runs: Sequence[OnlineRun]) -> Path:
     """Write online_difficulty.md, .json and .svg; returns the Markdown page."""
     content = summary(runs)
@@ -158,16 +172,21 @@ def write(folder: Path, runs: Sequence[OnlineRun]) -> Path:
         "# Does difficulty that follows the policy help?",
         "",
         "`python studies/online_difficulty.py`; the [plan](../online_difficulty_plan.md) was "
-        "committed before these runs.",
+        "committed before the runs of the last four arms. Rows of uniform and offline mid+hard are "
+        "those of [does_choosing_pay](does_choosing_pay.md), which are of the same settings.",
+        "",
+        expected_text(content),
         "",
         "![zero-variance groups, and score against tokens](online_difficulty.svg)",
         "",
         *table(content),
         "",
         "A group is dead (zero variance) if all its rewards are equal. Scores are means of the six "
-        "shapes/ benchmarks in points of 100; bands and brackets are 95 % intervals. Tokens are "
-        "those of all rollouts, refused groups included, and for arms that need it of the probe. "
-        "At equal tokens the arms are compared where the one with fewer tokens ends.",
+        "shapes/ benchmarks in points of 100. Brackets at equal steps are intervals of "
+        f"{1 - 0.05 / len(PAIRS):.0%}, corrected over the {len(PAIRS)} arms (Bonferroni), as is p "
+        "(Holm); at equal tokens, and in the figure, they are of 95 % and not corrected. Tokens "
+        "are those of all rollouts, refused groups included, and for arms that need it of the "
+        "probe. At equal tokens two arms are compared where the one with fewer tokens ends.",
         "",
         "| seed | " + " | ".join(content["arms"]) + " |",
         "|--:|" + "--:|" * len(content["arms"]),

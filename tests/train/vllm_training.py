@@ -2,7 +2,8 @@
 
     python tests/train/vllm_training.py FOLDER [SETTING=VALUE ...]
 
-All weights are trained at a high rate with a reward that differs within every group. Prints one
+All weights are trained at a high rate with a reward that differs within every group, or with
+grpo.dynamic_sampling=true within the groups of every second sample. Prints one
 JSON object at last. Its greedy responses are token ids of the first samples, from vLLM or from the
 trainer's model (`hf`):
 
@@ -52,11 +53,11 @@ SAMPLES = list(pool.samples(pool.Split.pool, 8))
 NUM_ASKED = 6
 
 
-def alternating(name: str) -> Any:
-    """A reward that differs within every group, so that the weights change."""
+def alternating(name: str, dead: set[str]) -> Any:
+    """A reward that differs within every group but those of `dead`, so that the weights change."""
 
-    def reward(completions: list[Any], **_: Any) -> list[float]:
-        return [float(i % 2) for i in range(len(completions))]
+    def reward(completions: list[Any], sample_id: list[str], **_: Any) -> list[float]:
+        return [float(i % 2) if sample_id[i] not in dead else 0.0 for i in range(len(completions))]
 
     reward.__name__ = name
     return reward
@@ -143,7 +144,8 @@ def main() -> None:
     result: dict[str, Any] = {}
     with GraderPool(1, 20.0) as graders:
         trainer = grpo.build_trainer(job, TrainData(SAMPLES), graders)
-        trainer.reward_funcs = [alternating(f.__name__) for f in trainer.reward_funcs]
+        dead = {s.sample_id for s in SAMPLES[::2]} if config.grpo.dynamic_sampling else set()
+        trainer.reward_funcs = [alternating(f.__name__, dead) for f in trainer.reward_funcs]
         sampled: set[int] = set()
         generate = trainer.vllm_generation.generate
 
