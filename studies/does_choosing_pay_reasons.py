@@ -99,13 +99,15 @@ def strata_table(content: dict[str, Any]) -> Iterator[str]:
     """Live groups by PISM's stratum of their sample, early and late in a training."""
     last = content["last_pass"]
     yield (
-        "| stratum by PISM | share of the pool | live, first pass | "
+        "| stratum by PISM | share of the pool | samples built to be mastered, answered "
+        "sometimes, never | live, first pass | "
         f"live, pass {last} | share of the first pass's live groups |"
     )
-    yield "|---|--:|--:|--:|--:|"
+    yield "|---|--:|--:|--:|--:|--:|"
     for name, row in content["strata"].items():
         yield (
-            f"| {name} | {row['share']:.0%} | {row['live_first']:.0%} | {row['live_last']:.0%} | "
+            f"| {name} | {row['share']:.0%} | {row['easy']:.0f}, {row['sometimes']:.0f}, "
+            f"{row['never']:.0f} | {row['live_first']:.0%} | {row['live_last']:.0%} | "
             f"{row['share_of_live']:.0%} |"
         )
     yield ""

@@ -18,8 +18,11 @@ import online_difficulty
 from does_choosing_pay_rows import STRATA
 
 from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
+from difftrain.recipes import difficulty
 from difftrain.records import Arm, Measure, Score
+from difftrain.shapes.pool import built_as
 from difftrain.train.callbacks import PROMPT_LOG, read_log
 
 ARM = "refill"
@@ -59,6 +62,7 @@ def main() -> None:
     """Count the groups of all trainings that are found, and write the file."""
     overrides = sys.argv[1:] or ["output_dir=outputs/online_difficulty"]
     logs, seeds = [], []
+    built: Counter[tuple[str, str]] = Counter()  # (stratum, what a sample was built to be)
     for seed in online_difficulty.SEEDS:
         config = online_difficulty.arm_config(ARM, seed, overrides)
         paths = RunPaths(config, trained=True)
@@ -70,11 +74,16 @@ def main() -> None:
             }
             logs.append(list(live_by_pass(read_log(folder, PROMPT_LOG), stratum_of)))
             seeds.append(seed)
+            samples = difficulty.load_samples(config, paths, World())
+            built.update((stratum_of[row.sample_id], built_as(row)) for row in samples)
     if not logs:
         sys.exit(f"no finished training of the arm {ARM} with {' '.join(overrides)}")
     last = min(max(number for _, number, _ in log) for log in logs) - 1  # the last whole pass
     groups = [group for log in logs for group in log]
-    content = {"arm": ARM, "seeds": seeds, "last_pass": last, "strata": shares(groups, last)}
+    table = shares(groups, last)
+    for name, row in table.items():
+        row |= {kind: built[name, kind] / len(seeds) for kind in ("easy", "sometimes", "never")}
+    content = {"arm": ARM, "seeds": seeds, "last_pass": last, "strata": table}
     manifest.write_json(reasons.STRATA_FILE, content)
     print(reasons.STRATA_FILE)
 

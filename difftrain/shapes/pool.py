@@ -104,6 +104,20 @@ MIXES: dict[Mix, dict[Cell, float]] = {
 from its pretraining (tools/pretraining_data.py); no sample is chosen by its label."""
 
 
+def built_as(sample: Sample) -> str:
+    """What a sample of Mix.paper was built to be for the tiny model: easy, sometimes or never.
+
+    Raises ValueError for other samples.
+    """
+    groups = {"easy": EASY, "sometimes": SOMETIMES, "never": NEVER}
+    for kind, cells in groups.items():
+        for cell in cells[sample.task_set]:
+            is_within = cell.low <= (sample.gen_difficulty or 0.0) < cell.high
+            if cell.family == sample.task and is_within:
+                return kind
+    raise ValueError(f"sample {sample.sample_id} ({sample.task}) is in no cell of the paper's mix")
+
+
 def drawn_id(image: Image.Image, question: str, answer: str) -> str:
     """The sample id of a drawn image with its question and answer."""
     return images.sample_id([(image.size, image.tobytes())], question, answer)

@@ -5,6 +5,7 @@ benchmarks and pretraining.
 """
 
 import itertools
+from collections import Counter
 from io import BytesIO
 
 import numpy as np
@@ -66,17 +67,17 @@ def test_a_mix_has_the_papers_shares_of_easy_possible_and_impossible_samples(mix
         Mix.paper: (12875, 9005, 25886),
     }[mix]
     samples = list(pool.samples(Split.pool, 200, mix=mix))
-    cells = [pool.EASY, pool.SOMETIMES, pool.NEVER]
-    counts = [sum(is_in(sample, group) for sample in samples) for group in cells]
+    built = Counter(map(pool.built_as, samples))
+    counts = [built[kind] for kind in ("easy", "sometimes", "never")]
     assert sum(counts) == 200
     expected = [200 * size / sum(sizes) for size in sizes]
     assert counts == pytest.approx(expected, abs=2)
 
 
-def is_in(sample: Sample, group: dict[TaskSet, tuple[pool.Cell, ...]]) -> bool:
-    assert sample.gen_difficulty is not None
-    cells = [cell for cells in group.values() for cell in cells if cell.family == sample.task]
-    return any(cell.low <= sample.gen_difficulty < cell.high for cell in cells)
+def test_a_sample_outside_the_papers_mix_was_not_built_as_anything(samples: list[Sample]) -> None:
+    bar = next(sample for sample in samples if sample.task == "bar")
+    with pytest.raises(ValueError, match=r"\(bar\) is in no cell of the paper's mix"):
+        pool.built_as(bar)
 
 
 @pytest.mark.parametrize(
