@@ -191,8 +191,8 @@ def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str
 def find_control(name: str, by_row: dict[str, RunBySeed]) -> tuple[RunBySeed, str] | None:
     """The runs that trained a row's control, and the control's arm in them; None without a control.
 
-    First choice: the row's own runs, if all of them trained a control. Second: the table's random
-    row, if it shares a seed with this row. Third: the row's runs that trained a control.
+    First choice: the row's own runs, if all of them trained a control. Second: the row that the
+    preset names, if it shares a seed with this row. Third: the row's runs that trained a control.
     """
     runs = by_row[name]
     with_control = {seed: run for seed, run in runs.items() if run.has_control}
@@ -233,6 +233,7 @@ def versus_control(
         seeds=tuple(seeds),
         differences=pooled | unscored,
         tokens=compare_tokens(pairs, arm),
+        is_random=arm != Arm.tuned or not presets.preset_of(controls[seeds[0]].name).selects,
     )
 
 

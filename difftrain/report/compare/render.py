@@ -160,7 +160,7 @@ def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, 
 
 
 def row_color(row: ComparisonRow) -> str:
-    """The color of `tuned` for rows with a random control, that of `control` for other rows."""
+    """The color of `tuned` for rows with a control, that of `control` for other rows."""
     return ARM_COLORS["tuned" if row.versus_control is not None else "control"]
 
 
@@ -181,7 +181,7 @@ def interval_in_percent(estimate: Estimate) -> tuple[float, float, float]:
 
 @svg_figure
 def differences_figure(comparison: Comparison) -> Figure | None:
-    """Each row minus its random control on the mean over benchmarks, with its 95 % interval."""
+    """Each row minus its control on the mean over benchmarks, with its 95 % interval."""
     differences = [
         (row, row.versus_control.differences[MEAN])
         for row in comparison.rows
@@ -204,7 +204,7 @@ def differences_figure(comparison: Comparison) -> Figure | None:
         axes.annotate(describe(row), (1.01, y), xycoords=("axes fraction", "data"),
                       va="center", fontsize=8.5, color=color)  # fmt: skip
     axes.set_xlim(-limit, limit)
-    axes.set_xlabel("percent points above the random control (mean over benchmarks)")
+    axes.set_xlabel(f"percent points above the {comparison.control_word} (mean over benchmarks)")
     return figure
 
 
@@ -222,7 +222,11 @@ def means_figure(comparison: Comparison) -> Figure | None:
     in_legend: set[str] = set()
     for y, row in enumerate(rows):
         (low, mean, high), color = interval_in_percent(row.scores[MEAN]), row_color(row)
-        label = "with a random control" if row.versus_control else "random, or without a control"
+        label = (
+            f"with a {comparison.control_word}"
+            if row.versus_control
+            else "random, or without a control"
+        )
         axes.hlines(y, low, high, color=color, linewidth=1.8, alpha=0.55)
         axes.plot([mean], [y], "o" if row.versus_control else "D", color=color, markersize=5.5,
                   label=None if label in in_legend else label)  # fmt: skip

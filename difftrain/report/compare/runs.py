@@ -55,13 +55,15 @@ class RowCost:
 class ControlDifference:
     """A row's scores minus its control's by benchmark and `mean`, over `seeds`, which both have.
 
-    The control has as many random samples, or in `versus_full` all samples.
+    The control has as many random samples, or in `versus_full` all samples; if not `is_random` it
+    has the same samples, trained on without dynamic sampling.
     """
 
     control: str
     seeds: tuple[int, ...]
     differences: "dict[str, Estimate]"
     tokens: "TokenComparison | None" = None
+    is_random: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,12 @@ class Comparison:
     def compared_rows(self) -> list[ComparisonRow]:
         """The rows that have a control; p values are corrected for their number."""
         return [row for row in self.rows if row.versus_control is not None]
+
+    @property
+    def control_word(self) -> str:
+        """What all controls of this table are: `random control`, else `control`."""
+        controls = [row.versus_control for row in self.compared_rows]
+        return "random control" if all(c and c.is_random for c in controls) else "control"
 
     @property
     def rap_rows(self) -> list[ComparisonRow]:

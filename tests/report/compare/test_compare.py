@@ -22,7 +22,7 @@ import pytest
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.report.compare import presets
 from difftrain.report.compare.build import compare_runs, known_scores
-from difftrain.report.compare.presets import NEEDS_OWN_CONTROL, PAPER_ROWS
+from difftrain.report.compare.presets import NEEDS_OWN_CONTROL, PAPER_ROWS, PRESETS
 from difftrain.report.compare.render import describe, format_difference, latex, verdict
 from difftrain.report.compare.runs import (
     Comparison,
@@ -640,9 +640,10 @@ def test_raps_figures_stand_in_brackets_beside_ours_or_the_table_says_why_not(
 
 
 def test_a_row_that_selects_by_difficulty_is_never_the_control_of_another_row() -> None:
-    by_recipe = {row.recipe: row for row in PAPER_ROWS}
-    for row in PAPER_ROWS:
-        assert row.control is None or not by_recipe[row.control].selects
+    """Dynamic sampling is not a selection: its control trains on the same samples without it."""
+    for row in PRESETS.values():
+        is_random = row.control is None or not PRESETS[row.control].selects
+        assert is_random == (row.recipe != "grpo_dynamic")
     without_control = {
         "grpo_unsolved",
         "grpo_hard",
@@ -706,9 +707,15 @@ def test_dynamic_sampling_is_compared_with_the_same_selection_without_it(
     report = json.loads((runs[0] / "report.json").read_text())
     report["recipe_difference"].append("grpo.dynamic_sampling=true")  # the recipe file sets it
     (runs[0] / "report.json").write_text(json.dumps(report))
-    row = csv_rows(compare_runs(runs))["grpo_dynamic", "mean"]
+    folder = compare_runs(runs)
+    row = csv_rows(folder)["grpo_dynamic", "mean"]
     assert row["control"] == "GRPO-only(mid+hard)"
     assert row["verdict"].startswith("better")
+    for name in ("compare.md", "compare.html"):
+        text = (folder / name).read_text()
+        assert "Rows against their controls" in text
+        assert "Of one row compared with an equal-size control, one is better" in text
+        assert "against its random control" not in text
 
 
 def write_log(folder: Path, tokens: int, accuracies: dict[int, float]) -> Path:
