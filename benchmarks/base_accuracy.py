@@ -5,7 +5,8 @@ never?
 
 A pool of data.mix=paper has these three kinds of samples by construction, see
 difftrain/shapes/pool.py. Each is answered ten times with its whole image. Prints the result and
-writes benchmarks/results/base_accuracy.json. A minute on one core.
+writes benchmarks/results/base_accuracy.json, with other settings base_accuracy.json in output_dir.
+A minute on one core.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def main() -> None:
         "versions": manifest.versions(),
         "revision": manifest.git_revision(),
     }  # fmt: skip
-    manifest.write_json(RESULT, content)
+    manifest.write_json(Path(arguments.output_dir, RESULT.name) if overrides else RESULT, content)
     print(json.dumps(content, indent=2))
 
 

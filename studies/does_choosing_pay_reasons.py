@@ -7,7 +7,6 @@ planned, and nothing in them is tested.
 
 import json
 from collections.abc import Iterator, Sequence
-from math import ceil
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -17,6 +16,7 @@ from does_choosing_pay_rows import (
     EQUAL_STEPS,
     MAIN,
     PROMPTS_PER_STEP,
+    STRATA,
     ArmRun,
     CurvePoint,
     of_arm,
@@ -40,9 +40,12 @@ def lines(runs: Sequence[ArmRun]) -> Iterator[str]:
     yield from arms_table(runs)
     yield ""
     yield (
-        "*Live samples* had different rewards the first time that they were trained on. *Points "
-        "gained* and *lost*: what the items that are answered better, or worse, than by the base "
-        f"add to the score, or take from it, after {EQUAL_STEPS} steps."
+        "*Live samples*: the samples times the share of groups with different rewards in the first "
+        "pass over them. *Points gained* and *lost*: what the items that are answered better, or "
+        "worse, than by the base "
+        f"add to the score, or take from it, after {EQUAL_STEPS} steps. Each row is over its own "
+        "seeds, as in the next tables. *Best run of all* is the highest score of any run at any "
+        "step."
     )
     yield ""
     if STRATA_FILE.exists():
@@ -53,9 +56,14 @@ def lines(runs: Sequence[ArmRun]) -> Iterator[str]:
     yield from benchmarks_table(runs)
 
 
-def first_pass_live(run: ArmRun) -> float:
-    """The number of samples with different rewards in the first pass over the selection."""
-    steps = ceil(run.selected / PROMPTS_PER_STEP)
+def first_pass_live(run: ArmRun) -> float | None:
+    """The samples of a selection times the share of live groups in the first pass over it.
+
+    None after SFT, whose samples are other ones than those of GRPO.
+    """
+    if run.sft_steps:
+        return None
+    steps = max(1, run.selected // PROMPTS_PER_STEP)  # an incomplete batch of a pass is left out
     return mean(run.live_share[:steps]) * run.selected
 
 
@@ -75,21 +83,23 @@ def arms_table(runs: Sequence[ArmRun]) -> Iterator[str]:
     """Live samples, live groups and gradient norms early and late, points gained and lost."""
     yield (
         "| arm | samples | live samples | live groups, first and last "
-        f"{WINDOW} of {EQUAL_STEPS} steps | gradient norm, the same | points gained | points lost |"
+        f"{WINDOW} of GRPO's steps until {EQUAL_STEPS} | gradient norm, the same | points gained | "
+        "points lost |"
     )
     yield "|---|--:|--:|--:|--:|--:|--:|"
     for arm in ARMS:
-        rows = [run for run in of_arm(runs, arm) if len(run.live_share) >= WINDOW]
+        rows = of_arm(runs, arm)
         if not rows:
             continue
-        steps = EQUAL_STEPS - rows[0].sft_steps  # GRPO's
-        early, late = slice(WINDOW), slice(steps - WINDOW, steps)
+        steps = min(EQUAL_STEPS - rows[0].sft_steps, len(rows[0].live_share))
+        early, late = slice(WINDOW), slice(max(0, steps - WINDOW), steps)
         shares = [mean(mean(run.live_share[part]) for run in rows) for part in (early, late)]
         norms = [mean(mean(run.grad_norm[part]) for run in rows) for part in (early, late)]
         changes = [gained_and_lost(run) for run in rows]
+        live = [samples for run in rows if (samples := first_pass_live(run)) is not None]
         yield (
             f"| {arm} | {mean(run.selected for run in rows):.0f} | "
-            f"{mean(map(first_pass_live, rows)):.0f} | {shares[0]:.0%}, {shares[1]:.0%} | "
+            f"{f'{mean(live):.0f}' if live else ''} | {shares[0]:.0%}, {shares[1]:.0%} | "
             f"{norms[0]:.2f}, {norms[1]:.2f} | {mean(gained for gained, _ in changes):.1f} | "
             f"{mean(lost for _, lost in changes):.1f} |"
         )
@@ -104,7 +114,9 @@ def strata_table(content: dict[str, Any]) -> Iterator[str]:
         f"live, pass {last} | share of the first pass's live groups |"
     )
     yield "|---|--:|--:|--:|--:|--:|"
-    for name, row in content["strata"].items():
+    for name in STRATA:
+        if (row := content["strata"].get(name)) is None:
+            continue
         yield (
             f"| {name} | {row['share']:.0%} | {row['easy']:.0f}, {row['sometimes']:.0f}, "
             f"{row['never']:.0f} | {row['live_first']:.0%} | {row['live_last']:.0%} | "
@@ -126,13 +138,12 @@ def speed_table(runs: Sequence[ArmRun]) -> Iterator[str]:
     for arm in ("random", "full"):
         if not (pairs := paired(runs, "mid+hard", arm)):
             continue
-        values = [
-            mean(point_at(a, step).mean - point_at(b, step).mean for a, b in pairs)
-            for step in SHOWN_STEPS
-            if all(step in steps_of(run) for pair in pairs for run in pair)
-        ]
-        cells = " | ".join(f"{value:+.1f}" for value in values)
-        yield f"| {arm} ({len(pairs)} seeds) | {cells} |"
+        cells = []
+        for step in SHOWN_STEPS:
+            is_known = all(step in steps_of(run) for pair in pairs for run in pair)
+            values = [point_at(a, step).mean - point_at(b, step).mean for a, b in pairs if is_known]
+            cells.append(f"{round(mean(values), 1) + 0.0:+.1f}" if values else "")
+        yield f"| {arm} ({len(pairs)} seeds) | {' | '.join(cells)} |"
 
 
 def benchmarks_table(runs: Sequence[ArmRun]) -> Iterator[str]:

@@ -304,8 +304,9 @@ class GrpoConfig:
     (dynamic_sampling); it is trained on with the log-probabilities of the policy that generated
     it. 0: it is not trained on."""
     zero_variance: ZeroVariance = ZeroVariance.keep
-    """keep: zero-variance groups of a batch are trained on as TRL does, by their KL term; drop:
-    they leave the loss, its KL term and its denominator."""
+    """keep: zero-variance groups of a batch are trained on as TRL does, by their KL term (with
+    dynamic_sampling or a sampler not if all are such); drop: they leave the loss, its KL term and
+    its denominator."""
     sampler: PromptSampler = PromptSampler.uniform
     """Which prompts come next. uniform: each once in random order; learnable: those of a high
     p(1-p), the pass rate p drawn from its posterior; skip_dead: as uniform, but a prompt is skipped

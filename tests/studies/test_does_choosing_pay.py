@@ -198,9 +198,18 @@ def test_points_gained_and_lost_add_up_to_the_difference_from_the_base() -> None
 
 
 def test_live_samples_are_those_of_the_first_pass() -> None:
-    row = run("hard", 1, {EQUAL_STEPS: 50})  # 40 samples: a pass has five steps
-    shares = [1.0] * 5 + [0.0] * (EQUAL_STEPS - 5)
-    assert reasons.first_pass_live(ArmRun(**{**fields_of(row), "live_share": shares})) == 40
+    row = run("hard", 1, {EQUAL_STEPS: 50})
+    shares = [1.0] + [0.0] * (EQUAL_STEPS - 1)  # a pass over 12 samples has one whole step of 8
+    fields = {**fields_of(row), "live_share": shares, "selected": 12}
+    assert reasons.first_pass_live(ArmRun(**fields)) == 12
+    assert reasons.first_pass_live(ArmRun(**fields | {"sft_steps": 40})) is None  # other samples
+
+
+def test_a_study_of_fewer_steps_has_a_page_with_empty_cells() -> None:
+    runs = [run(arm, 1, {0: 40, 20: 50, 30: 55}) for arm in ("mid+hard", "random", "full")]
+    text = "\n".join(reasons.lines(runs))
+    assert "| random (1 seeds) | +0.0 |  |  |  |  |" in text
+    assert "| mid+hard | 40 | 20 | 50%, 50% |" in text
 
 
 def test_strata_of_live_groups_are_counted_by_pass() -> None:

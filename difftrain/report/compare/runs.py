@@ -178,7 +178,8 @@ class Run:
 
         The probe (responses that measure difficulty) counts if samples are selected or prompts are
         sampled by difficulty or SFT trains on its responses, but not if it only determines the size
-        of a random set.
+        of a random set. Probes of later rounds are of the tuned model: of the control's samplers
+        only curriculum uses them.
         """
         stages = self.report["cost"]["by_stage"]
 
@@ -201,6 +202,11 @@ class Run:
                 "scoring": ("score", f"select_sft {arm}", f"select {arm}"),
             }
         by_part = {part: of_all_rounds(*names) for part, names in parts.items()}
+        if arm == "control" and self.settings.get("grpo.sampler") != "curriculum":
+            by_part = {
+                part: [stages[name] for name in names if name in stages]  # of round 1
+                for part, names in parts.items()
+            }
         seconds = {
             part: sum(stage["seconds"] for stage in members) for part, members in by_part.items()
         }

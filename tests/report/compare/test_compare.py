@@ -354,6 +354,10 @@ def test_a_sampler_that_starts_from_the_probe_pays_for_it_in_both_arms(
     assert learnable.cost().selection_seconds > 400
     assert learnable.cost("control").selection_seconds > 400
     assert skipping.cost().selection_seconds == 0
+    stages = learnable.report["cost"]["by_stage"]
+    stages["probe, round 2"] = {"seconds": 1000.0}  # of the tuned model
+    assert learnable.cost().selection_seconds > 1400
+    assert learnable.cost("control").selection_seconds < 1000
 
 
 def reduce_samples(run: Path) -> None:
