@@ -138,10 +138,11 @@ def speed_table(runs: Sequence[ArmRun]) -> Iterator[str]:
     for arm in ("random", "full"):
         if not (pairs := paired(runs, "mid+hard", arm)):
             continue
+        curves = [[{p.step: p.mean for p in run.points} for run in pair] for pair in pairs]
         cells = []
         for step in SHOWN_STEPS:
-            is_known = all(step in steps_of(run) for pair in pairs for run in pair)
-            values = [point_at(a, step).mean - point_at(b, step).mean for a, b in pairs if is_known]
+            is_known = all(step in curve for pair in curves for curve in pair)
+            values = [a[step] - b[step] for a, b in curves if is_known]
             cells.append(f"{round(mean(values), 1) + 0.0:+.1f}" if values else "")
         yield f"| {arm} ({len(pairs)} seeds) | {' | '.join(cells)} |"
 
@@ -168,13 +169,3 @@ def benchmarks_table(runs: Sequence[ArmRun]) -> Iterator[str]:
 def score(point: CurvePoint, benchmark: str) -> float:
     """The score of a benchmark in points of 100."""
     return 100 * mean(point.scores[benchmark])
-
-
-def steps_of(run: ArmRun) -> set[int]:
-    """The steps after which a run was evaluated."""
-    return {point.step for point in run.points}
-
-
-def point_at(run: ArmRun, step: int) -> CurvePoint:
-    """The evaluation after a number of steps. StopIteration if there is none."""
-    return next(point for point in run.points if point.step == step)

@@ -132,7 +132,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
 
 
 def batch_problem(trainer: DynamicSamplingTrainer) -> str | None:
-    """The error if our sampler cannot fill a batch of rollouts with whole groups; else None."""
+    """The error if batches of rollouts do not fit the settings that choose groups; else None."""
     grpo, args, group = trainer.grpo, trainer.args, trainer.num_generations
     if grpo.zero_variance is ZeroVariance.drop and trainer.aux_loss_enabled:
         rule = "does not go with the loss that balances a model's experts, which it would rescale"
